@@ -1,0 +1,1 @@
+"""A local OpenAI-compatible server that drives the official Claude Code CLI."""

@@ -1,0 +1,277 @@
+"""OpenAI's chat completion as types; deltas → chunks, and chunks → completion.
+
+The whole answer is the fold of the streamed one: both are made here, and nowhere else.
+Key order and presence follow what api.openai.com sends (wire notes, "Chat completions: what the real API sends").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from proxy.protocol.turn import (
+    Arguments,
+    Delta,
+    Finished,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+)
+
+
+class PromptDetails(Struct, frozen=True):
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionDetails(Struct, frozen=True):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class Usage(Struct, frozen=True):
+    """`prompt_tokens` is all input, cached or not; `cached_tokens` is the part read from the cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+def usage_of(tokens: Tokens) -> Usage:
+    return Usage(
+        tokens.prompt,
+        tokens.output,
+        tokens.prompt + tokens.output,
+        PromptDetails(cached_tokens=tokens.cache_read),
+        CompletionDetails(reasoning_tokens=tokens.reasoning),
+    )
+
+
+class FunctionPiece(Struct, frozen=True):
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class CallPiece(Struct, frozen=True):
+    """A piece of one call. Only the first has `id`, `type` and the name: clients double what is said again."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionPiece | UnsetType = UNSET
+
+
+class ChunkDelta(Struct, frozen=True):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    refusal: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: tuple[CallPiece, ...] | UnsetType = UNSET
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class ChunkChoice(Struct, frozen=True):
+    index: int
+    delta: ChunkDelta
+    logprobs: None = None
+    finish_reason: FinishReason | None = None
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """One `chat.completion.chunk`. `choices` is empty in the usage chunk alone."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | UnsetType | None = UNSET
+
+
+class Function(Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class Call(Struct, frozen=True):
+    id: str
+    type: Literal["function"]
+    function: Function
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+    annotations: tuple[()] = ()
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: tuple[Call, ...] | UnsetType = UNSET
+
+
+class Choice(Struct, frozen=True):
+    index: int
+    message: Message
+    logprobs: None
+    finish_reason: FinishReason
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+    choices: tuple[Choice, ...]
+    usage: Usage
+
+
+class Identity(Struct, frozen=True):
+    """What all chunks of one answer share; made once, at the HTTP edge. `created`: seconds since 1970."""
+
+    id: str
+    created: int
+    fingerprint: str
+    with_usage: bool = False
+
+
+_ROLE: Final = ChunkDelta(role="assistant", content="", refusal=None)
+
+
+class Chunks:
+    """Deltas of one choice in, chunks out, up to the one with the `finish_reason`.
+
+    A `Failed` delta makes no chunk: what is said of it depends on what has gone out. `tokens` is set at the end.
+    """
+
+    __slots__ = ("_choice_index", "_fresh", "_identity", "model", "tokens")
+
+    def __init__(self, identity: Identity, choice_index: int = 0) -> None:
+        self._identity = identity
+        self._choice_index = choice_index
+        self._fresh = True
+        self.model = ""
+        self.tokens: Tokens | None = None
+
+    def feed(self, deltas: Iterable[Delta]) -> list[Chunk]:
+        out: list[Chunk] = []
+        for delta in deltas:
+            if isinstance(delta, Text):
+                self._head(out)
+                out.append(self._chunk(ChunkDelta(content=delta.text)))
+            elif isinstance(delta, Arguments):
+                piece = CallPiece(delta.tool_index, function=FunctionPiece(arguments=delta.text))
+                out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+            elif isinstance(delta, Thinking):
+                self._head(out)
+                out.append(self._chunk(ChunkDelta(reasoning_content=delta.text)))
+            elif isinstance(delta, ToolCall):
+                call = CallPiece(delta.tool_index, delta.id, "function", FunctionPiece(delta.name, ""))
+                if self._fresh:
+                    self._fresh = False
+                    out.append(self._chunk(ChunkDelta(role="assistant", content=None, tool_calls=(call,))))
+                else:
+                    out.append(self._chunk(ChunkDelta(tool_calls=(call,))))
+            elif isinstance(delta, Started):
+                self.model = delta.model
+            elif isinstance(delta, Finished):
+                self._head(out)
+                self.tokens = delta.tokens
+                out.append(self._chunk(ChunkDelta(), delta.reason.value))
+        return out
+
+    def _head(self, out: list[Chunk]) -> None:
+        if self._fresh:
+            self._fresh = False
+            out.append(self._chunk(_ROLE))
+
+    def _chunk(self, delta: ChunkDelta, finish_reason: FinishReason | None = None) -> Chunk:
+        return _chunk(self._identity, self.model, (ChunkChoice(self._choice_index, delta, None, finish_reason),), None)
+
+
+def _chunk(identity: Identity, model: str, choices: tuple[ChunkChoice, ...], usage: Usage | None) -> Chunk:
+    return Chunk(
+        id=identity.id,
+        created=identity.created,
+        model=model,
+        system_fingerprint=identity.fingerprint,
+        choices=choices,
+        usage=usage if identity.with_usage else UNSET,
+    )
+
+
+def usage_chunk(identity: Identity, model: str, tokens: Tokens) -> Chunk:
+    """The chunk after the last choice, for clients that asked with `stream_options.include_usage`."""
+    return _chunk(identity, model, (), usage_of(tokens))
+
+
+class _Whole:
+    """One choice while it is folded."""
+
+    __slots__ = ("arguments", "calls", "content", "finish_reason", "thinking")
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.thinking: list[str] = []
+        self.calls: list[tuple[str, str]] = []
+        self.arguments: list[list[str]] = []
+        self.finish_reason: FinishReason = "stop"
+
+    def take(self, delta: ChunkDelta) -> None:
+        if delta.content:
+            self.content.append(delta.content)
+        if delta.reasoning_content:
+            self.thinking.append(delta.reasoning_content)
+        for piece in delta.tool_calls or ():
+            function = piece.function or FunctionPiece()
+            if piece.id:
+                self.calls.append((piece.id, function.name or ""))
+                self.arguments.append([])
+            self.arguments[piece.index].append(function.arguments or "")
+
+    def choice(self, index: int) -> Choice:
+        text = "".join(self.content)
+        calls = tuple(
+            Call(id, "function", Function(name, "".join(pieces)))
+            for (id, name), pieces in zip(self.calls, self.arguments, strict=True)
+        )
+        message = Message(
+            content=None if calls and not text else text,
+            reasoning_content="".join(self.thinking) if self.thinking else UNSET,
+            tool_calls=calls or UNSET,
+        )
+        return Choice(index, message, None, self.finish_reason)
+
+
+def fold(chunks: Iterable[Chunk], tokens: Tokens) -> Completion:
+    """The completion that the chunks of one answer (all its choices) add up to. Needs at least one chunk."""
+    whole: dict[int, _Whole] = {}
+    first: Chunk | None = None
+    for chunk in chunks:
+        first = first or chunk
+        for choice in chunk.choices:
+            part = whole.setdefault(choice.index, _Whole())
+            part.take(choice.delta)
+            if choice.finish_reason is not None:
+                part.finish_reason = choice.finish_reason
+    assert first is not None
+    return Completion(
+        id=first.id,
+        created=first.created,
+        model=first.model,
+        system_fingerprint=first.system_fingerprint,
+        choices=tuple(part.choice(index) for index, part in sorted(whole.items())),
+        usage=usage_of(tokens),
+    )

@@ -1,0 +1,319 @@
+"""The lines that the CLI writes to its stdout, and the decoder that makes them of bytes.
+
+A line is one JSON object with a `type`. Types and fields follow `sdk.d.ts` of the npm package
+`@anthropic-ai/claude-agent-sdk`; only what the proxy reads is declared, everything else is skipped.
+The CLI gains line types every month: a type that is not declared here becomes `Unknown` and changes nothing.
+A declared type that cannot be read becomes `Malformed`: dropping it could drop a part of the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+
+class OutputDetails(Struct, frozen=True):
+    thinking_tokens: int | None = None
+
+
+class TokenUsage(Struct, frozen=True):
+    """Token counts of one upstream message. None: not said here (the other event of the message says it)."""
+
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens: int | None = None
+    output_tokens_details: OutputDetails | None = None
+
+
+class MessageHead(Struct, frozen=True):
+    model: str
+    id: str = ""
+    usage: TokenUsage = TokenUsage()
+
+
+class BlockHead(Struct, frozen=True):
+    """A content block as it opens. `id` and `name` are set for `tool_use`; any `type` may come."""
+
+    type: str
+    id: str = ""
+    name: str = ""
+
+
+class BlockDelta(Struct, frozen=True):
+    """One piece of a block; the field that matters depends on `type` (`text_delta`, `thinking_delta`, …)."""
+
+    type: str
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+
+
+class StopDelta(Struct, frozen=True):
+    stop_reason: str | None = None
+
+
+class MessageStart(Struct, frozen=True, tag="message_start"):
+    message: MessageHead
+
+
+class BlockStart(Struct, frozen=True, tag="content_block_start"):
+    index: int
+    content_block: BlockHead
+
+
+class BlockPiece(Struct, frozen=True, tag="content_block_delta"):
+    index: int
+    delta: BlockDelta
+
+
+class BlockStop(Struct, frozen=True, tag="content_block_stop"):
+    index: int
+
+
+class MessageDelta(Struct, frozen=True, tag="message_delta"):
+    delta: StopDelta
+    usage: TokenUsage = TokenUsage()
+
+
+class MessageStop(Struct, frozen=True, tag="message_stop"):
+    pass
+
+
+Event = MessageStart | BlockStart | BlockPiece | BlockStop | MessageDelta | MessageStop
+
+
+class StreamEvent(Struct, frozen=True, tag="stream_event"):
+    """One event of the Messages API's stream. `parent_tool_use_id` is set for a subagent's: never ours."""
+
+    event: Event
+    parent_tool_use_id: str | None = None
+
+
+class SnapshotBlock(Struct, frozen=True):
+    type: str
+    text: str = ""
+    thinking: str = ""
+    id: str = ""
+    name: str = ""
+    input: Raw = Raw(b"{}")
+
+
+class SnapshotMessage(Struct, frozen=True):
+    model: str
+    id: str = ""
+    content: list[SnapshotBlock] = field(default_factory=list)
+    stop_reason: str | None = None
+    usage: TokenUsage = TokenUsage()
+
+
+class Assistant(Struct, frozen=True, tag="assistant"):
+    """The CLI's copy of a message, one line a block. Model `<synthetic>`: the CLI's own words, never the model's."""
+
+    message: SnapshotMessage
+    error: str | None = None
+    parent_tool_use_id: str | None = None
+
+
+class User(Struct, frozen=True, tag="user"):
+    """An echo of something put in, or a message the CLI made up itself."""
+
+
+class System(Struct, frozen=True, tag="system"):
+    """`init`, `status`, `api_retry` and many more; the fields of `api_retry` and `init` are read."""
+
+    subtype: str = ""
+    error_status: int | None = None
+    error: str | None = None
+    retry_delay_ms: float = 0
+    claude_code_version: str = ""
+
+
+class Window(Struct, frozen=True):
+    """One window of the plan: share used (1 = all), end as seconds since 1970."""
+
+    utilization: float | None = None
+    resetsAt: float | None = None
+    status: str | None = None
+
+
+class RateLimitInfo(Struct, frozen=True):
+    status: str = ""
+    resetsAt: float | None = None
+    rateLimitType: str | None = None
+    unifiedWindows: dict[str, Window] = field(default_factory=dict)
+
+
+class RateLimit(Struct, frozen=True, tag="rate_limit_event"):
+    rate_limit_info: RateLimitInfo
+
+
+class Result(Struct, frozen=True, tag="result"):
+    """The end of the CLI's turn. `is_error` may go with `subtype: "success"`; then `result` is an error's text."""
+
+    subtype: str = ""
+    is_error: bool = False
+    result: str = ""
+    num_turns: int = 0
+    stop_reason: str | None = None
+    api_error_status: int | None = None
+    api_error_type: str | None = None
+    api_error: str | None = None
+    terminal_reason: str | None = None
+    total_cost_usd: float | None = None
+    usage: TokenUsage = TokenUsage()
+    structured_output: Raw | None = None
+
+
+class ToolMeta(Struct, frozen=True):
+    tool_use_id: str = field(default="", name="claudecode/toolUseId")
+
+
+class RpcParams(Struct, frozen=True):
+    name: str = ""
+    arguments: Raw = Raw(b"{}")
+    meta: ToolMeta = field(default=ToolMeta(), name="_meta")
+
+
+class Rpc(Struct, frozen=True):
+    """A JSON-RPC message of MCP. Without `id` it is a notification."""
+
+    method: str = ""
+    id: int | str | None = None
+    params: RpcParams = RpcParams()
+
+
+class ControlAsk(Struct, frozen=True):
+    subtype: str
+    server_name: str = ""
+    message: Rpc = Rpc()
+
+
+class ControlRequest(Struct, frozen=True, tag="control_request"):
+    """The CLI asks something of us: `mcp_message` carries MCP for a server that we declared."""
+
+    request_id: str
+    request: ControlAsk
+
+
+class ListedModel(Struct, frozen=True):
+    """A model as the CLI reports it. `value` is what it is asked for by, `resolvedModel` what answers."""
+
+    value: str
+    resolvedModel: str = ""
+    displayName: str = ""
+    supportedEffortLevels: list[str] = field(default_factory=list)
+
+
+class ControlResult(Struct, frozen=True):
+    models: list[ListedModel] = field(default_factory=list)
+
+
+class ControlReply(Struct, frozen=True):
+    subtype: str
+    request_id: str
+    error: str = ""
+    response: ControlResult | None = None
+
+
+class ControlResponse(Struct, frozen=True, tag="control_response"):
+    response: ControlReply
+
+
+class Unknown(Struct, frozen=True):
+    """A line of a type (or an event of a type) that is not declared here: ignored by every state."""
+
+    type: str
+
+
+class Garbage(Struct, frozen=True):
+    """Not a JSON object at all, such as a warning of the runtime: ignored by every state."""
+
+    start: bytes
+
+
+class Malformed(Struct, frozen=True):
+    """A line of a declared type that does not have its shape. Fails the turn."""
+
+    type: str
+    reason: str
+
+
+Known = StreamEvent | Assistant | User | System | RateLimit | Result | ControlRequest | ControlResponse
+Line = Known | Unknown | Garbage | Malformed
+
+
+class _EventHead(Struct):
+    type: str = ""
+
+
+class _Head(Struct):
+    type: str
+    event: _EventHead | None = None
+
+
+def _tags(union: Any) -> frozenset[str]:
+    return frozenset(str(member.__struct_config__.tag) for member in union.__args__)
+
+
+KNOWN_TYPES: Final = _tags(Known)
+KNOWN_EVENTS: Final = _tags(Event)
+
+_decode_known = msgspec.json.Decoder(Known).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def decode_line(raw: bytes) -> Line:
+    """One line, without its newline, to a value. Never raises."""
+    try:
+        line: Known = _decode_known(raw)
+        return line
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error)
+    try:
+        head = _decode_head(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Garbage(raw[:80])
+    if head.type not in KNOWN_TYPES:
+        return Unknown(head.type)
+    if head.type == "stream_event" and head.event is not None and head.event.type not in KNOWN_EVENTS:
+        return Unknown(f"stream_event/{head.event.type}")
+    return Malformed(head.type, reason)
+
+
+class LineDecoder:
+    """Bytes in, lines out, whatever way the bytes are cut. Holds at most one unfinished line.
+
+    `feed` returns the lines that the bytes complete; `close` returns the last one if its newline is missing.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[Line]:
+        if b"\n" not in data:
+            if data:
+                self._parts.append(data)
+            return []
+        if self._parts:
+            self._parts.append(data)
+            data = b"".join(self._parts)
+            self._parts.clear()
+        *whole, rest = data.split(b"\n")
+        if rest:
+            self._parts.append(rest)
+        return [decode_line(raw) for raw in whole if raw.strip()]
+
+    def close(self) -> list[Line]:
+        rest = b"".join(self._parts)
+        self._parts.clear()
+        return [decode_line(rest)] if rest.strip() else []
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the unfinished line."""
+        return sum(map(len, self._parts))
