@@ -1,0 +1,1 @@
+"""The process edge: the only code that starts or ends a child."""

@@ -1,0 +1,189 @@
+"""One child process: starting it, its bytes in and out, and ending it with all that it started.
+
+- A child is the leader of its own session and process group; ending it ends the group: SIGTERM, then SIGKILL.
+- It dies with the server, even when that is killed with SIGKILL: on Linux by PR_SET_PDEATHSIG, set by `setpriv` (or,
+  where that is missing, by a small Python start) and not by `preexec_fn`, which would take vfork away from every start.
+  Elsewhere the end of its stdin is what tells it: the CLI ends itself then, within 0.1 s when it is idle.
+- A child that goes before it has read its stdin costs nothing but itself: writing to it is not an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Final
+
+from msgspec import Struct
+
+from proxy.protocol.lines import Line, LineDecoder
+
+# Bytes of stderr kept for error messages.
+STDERR_KEPT: Final = 8192
+# Lines decoded but not yet taken: above this the pipe is left alone until they are (back-pressure on the CLI).
+MOST_LINES_WAITING: Final = 2000
+READ_SIZE: Final = 1 << 20
+
+_PYTHON_PDEATHSIG: Final = (
+    "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);os.execv(sys.argv[1],sys.argv[1:])"
+)
+
+
+class Launch(Struct, frozen=True):
+    """How to start the CLI: full argument list, whole environment, working directory."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+
+
+@cache
+def death_wrapper() -> tuple[str, ...]:
+    """What to put before a command so that it dies with its parent; empty where that cannot be had."""
+    if sys.platform != "linux":
+        return ()
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None:
+        command = (setpriv, "--pdeathsig", "KILL", "--")
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            if subprocess.run([*command, "true"], capture_output=True, timeout=5).returncode == 0:
+                return command
+    return (sys.executable, "-I", "-S", "-c", _PYTHON_PDEATHSIG)
+
+
+class Child(asyncio.SubprocessProtocol):
+    """A running CLI. Made by `start`; `read` gives its lines, `write` feeds it, `stop` ends it."""
+
+    def __init__(self) -> None:
+        self._decoder = LineDecoder()
+        self._lines: list[Line] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._stderr = bytearray()
+        self._paused = False
+        self._ended = False
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
+        self._stdout: asyncio.ReadTransport | None = None
+        self._exited = asyncio.get_running_loop().create_future()
+        self.pid = 0
+        self.bytes_read = 0
+
+    @classmethod
+    async def start(cls, launch: Launch) -> Child:
+        """Start the CLI. Raises OSError when it cannot be started."""
+        loop = asyncio.get_running_loop()
+        _, child = await loop.subprocess_exec(
+            cls, *death_wrapper(), *launch.argv,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=launch.env, cwd=launch.cwd, start_new_session=True,
+        )  # fmt: skip
+        return child
+
+    # asyncio calls these.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+        self.pid = transport.get_pid()
+        stdin, stdout = transport.get_pipe_transport(0), transport.get_pipe_transport(1)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        assert isinstance(stdout, asyncio.ReadTransport)
+        self._stdin, self._stdout = stdin, stdout
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._stderr += data
+            del self._stderr[:-STDERR_KEPT]
+            return
+        self.bytes_read += len(data)
+        lines = self._decoder.feed(data)
+        if lines:
+            self._lines += lines
+            if len(self._lines) > MOST_LINES_WAITING and self._stdout is not None and not self._paused:
+                self._paused = True
+                self._stdout.pause_reading()
+            self._wake()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            self._lines += self._decoder.close()
+            self._ended = True
+            self._wake()
+
+    def process_exited(self) -> None:
+        if not self._exited.done():
+            self._exited.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # For the conversation.
+
+    @property
+    def alive(self) -> bool:
+        """It has neither exited nor closed its stdout."""
+        return not self._ended and not self._exited.done()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal."""
+        return None if self._transport is None else self._transport.get_returncode()
+
+    @property
+    def stderr(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self._stderr.decode(errors="replace").strip()
+
+    async def read(self) -> list[Line]:
+        """The lines written since the last call, at least one; an empty list once it has closed its stdout."""
+        while not self._lines and not self._ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        lines, self._lines = self._lines, []
+        if self._paused and self._stdout is not None and not self._stdout.is_closing():
+            self._paused = False
+            self._stdout.resume_reading()
+        return lines
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for its stdin. Nothing happens if it is gone: `read` will say so."""
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.write(data)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def stop(self, grace: float) -> None:
+        """End the whole group: SIGTERM, after `grace` seconds SIGKILL. Returns when the child is gone."""
+        if self._transport is None:
+            return
+        if self._stdin is not None:
+            self._stdin.abort()
+        if not self._exited.done():
+            self._signal_group(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await asyncio.shield(self._exited)
+        # Whatever it started and left behind goes too, and itself if it did not listen.
+        self._signal_group(signal.SIGKILL)
+        await self._exited
+        self._transport.close()
+
+    def kill(self) -> None:
+        """End the whole group at once, without waiting: the last resort of a server that is going down."""
+        self._signal_group(signal.SIGKILL)

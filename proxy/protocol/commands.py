@@ -1,0 +1,181 @@
+"""What is written to the CLI's stdin. Every function returns whole lines, newline included.
+
+Rules (cli notes 2 to 6): everything of the request goes over stdin, nothing on the command line. Every user message
+is `client_composed`, or the CLI would expand `@path` and `/command` in it. The model is chosen by a setting:
+`set_model` with a name that the CLI does not list costs a request of its own to the Messages API.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from proxy.protocol.plan import SERVER, Message, Plan, Tool
+
+SystemPromptMode = Literal["replace", "append"]
+
+# Request ids need to be unique within one child only, and a child serves one conversation.
+LIST_MODELS_ID: Final = "models"
+INITIALIZE_ID: Final = "initialize"
+SETTINGS_ID: Final = "settings"
+# The MCP version whose handshake results the CLI takes from `initialize` (2.1.272 … 2.1.330).
+MCP_VERSION: Final = "2025-11-25"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _line(value: object) -> bytes:
+    return _encode(value) + b"\n"
+
+
+class _Control(Struct, frozen=True):
+    request_id: str
+    request: object
+    type: Literal["control_request"] = "control_request"
+
+
+class _ListModels(Struct, frozen=True):
+    subtype: Literal["list_models"] = "list_models"
+
+
+class _ServerInfo(Struct, frozen=True):
+    name: str = SERVER
+    version: str = "1"
+
+
+class _McpCapabilities(Struct, frozen=True):
+    tools: dict[str, bool] = {}
+
+
+class _McpInitialized(Struct, frozen=True):
+    protocolVersion: str = MCP_VERSION
+    capabilities: _McpCapabilities = _McpCapabilities()
+    serverInfo: _ServerInfo = _ServerInfo()
+
+
+class _ToolAnnotations(Struct, frozen=True):
+    # Makes the CLI issue all calls of a message at once; else the second waits for the first one's answer.
+    readOnlyHint: bool = True
+
+
+class _ToolMeta(Struct, frozen=True):
+    # Keeps the tool from being hidden behind the CLI's tool search.
+    always_load: bool = msgspec.field(default=True, name="anthropic/alwaysLoad")
+
+
+class _McpTool(Struct, frozen=True):
+    name: str
+    description: str
+    inputSchema: Raw
+    annotations: _ToolAnnotations = _ToolAnnotations()
+    meta: _ToolMeta = msgspec.field(default_factory=_ToolMeta, name="_meta")
+
+
+class _McpTools(Struct, frozen=True):
+    tools: list[_McpTool]
+
+
+class _Manifest(Struct, frozen=True):
+    initializeResult: _McpInitialized
+    toolsListResult: _McpTools
+
+
+class _Initialize(Struct, frozen=True, omit_defaults=True):
+    subtype: str
+    systemPrompt: list[str] | UnsetType = UNSET
+    appendSystemPrompt: str | UnsetType = UNSET
+    sdkMcpServers: list[str] | UnsetType = UNSET
+    sdkMcpServerManifests: dict[str, _Manifest] | UnsetType = UNSET
+
+
+class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
+    CLAUDE_CODE_MAX_OUTPUT_TOKENS: str | UnsetType = UNSET
+
+
+class _Settings(Struct, frozen=True, omit_defaults=True):
+    model: str
+    effortLevel: str | UnsetType = UNSET
+    env: _SettingsEnv | UnsetType = UNSET
+
+
+class _ApplySettings(Struct, frozen=True):
+    settings: _Settings
+    subtype: Literal["apply_flag_settings"] = "apply_flag_settings"
+
+
+class _UserLine(Struct, frozen=True, omit_defaults=True):
+    type: str
+    message: Message
+    client_composed: bool
+    session_id: str
+    parent_tool_use_id: str | UnsetType | None = UNSET
+    shouldQuery: bool | UnsetType = UNSET
+
+
+class _AssistantLine(Struct, frozen=True):
+    message: Message
+    type: Literal["assistant"] = "assistant"
+    parent_tool_use_id: None = None
+    session_id: str = ""
+
+
+def list_models() -> bytes:
+    """Asks for the models; also the sign that a child is ready. Leaves it as generic as it was."""
+    return _line(_Control(LIST_MODELS_ID, _ListModels()))
+
+
+def _manifest(tools: tuple[Tool, ...]) -> _Manifest:
+    listed = [_McpTool(tool.name, tool.description, tool.schema) for tool in tools]
+    return _Manifest(_McpInitialized(), _McpTools(listed))
+
+
+def initialize(plan: Plan, mode: SystemPromptMode) -> bytes:
+    """The first line of a conversation. Replacing with nothing means a neutral model, not the CLI's own prompt."""
+    system = plan.system or UNSET
+    return _line(
+        _Control(
+            INITIALIZE_ID,
+            _Initialize(
+                "initialize",
+                systemPrompt=([plan.system] if plan.system else []) if mode == "replace" else UNSET,
+                appendSystemPrompt=system if mode == "append" else UNSET,
+                sdkMcpServers=[SERVER] if plan.tools else UNSET,
+                sdkMcpServerManifests={SERVER: _manifest(plan.tools)} if plan.tools else UNSET,
+            ),
+        )
+    )
+
+
+def settings(plan: Plan) -> bytes:
+    """Model, limit and effort, in one line."""
+    limit = UNSET if plan.max_tokens is None else _SettingsEnv(CLAUDE_CODE_MAX_OUTPUT_TOKENS=str(plan.max_tokens))
+    flags = _Settings(plan.model, plan.effort or UNSET, limit)
+    return _line(_Control(SETTINGS_ID, _ApplySettings(flags)))
+
+
+def past(message: Message) -> bytes:
+    """A message of the past. One of the user's is answered by a `result`: wait for it before the next line."""
+    if message.role == "assistant":
+        return _line(_AssistantLine(message))
+    return _line(_UserLine("user", message, True, "", None, shouldQuery=False))
+
+
+def ask(message: Message) -> bytes:
+    """The user's message that is to be answered now."""
+    return _line(_UserLine("user", message, True, "", None))
+
+
+def rpc_result(request_id: str, rpc_id: int | str | None, result: Any) -> bytes:
+    """The answer to an `mcp_message` of the CLI."""
+    return _line(
+        {
+            "type": "control_response",
+            "response": {
+                "subtype": "success",
+                "request_id": request_id,
+                "response": {"mcp_response": {"jsonrpc": "2.0", "id": rpc_id, "result": result}},
+            },
+        }
+    )

@@ -1,0 +1,50 @@
+"""What a client's model name means to the CLI. Pure: the lists come from outside.
+
+- Prefixes that routers put in front are dropped.
+- A full version id (`claude-opus-4-7`, `claude-sonnet-4-20250514`) is passed on as it is.
+- A family name anywhere in the name means the latest of the family (`claude-opus-4` → `opus`).
+- Anything else (`gpt-4o`) means the latest Opus.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+FAMILIES: Final = ("opus", "fable", "sonnet", "haiku")
+FALLBACK: Final = "opus"
+PREFIXES: Final = ("anthropic/", "claude-max/", "claude-code-cli/")
+_FAMILY: Final = "|".join(FAMILIES)
+_FULL: Final = re.compile(
+    rf"claude-(?:(?:{_FAMILY})-\d{{1,2}}-\d{{1,2}}(?:-\d{{8}})?|(?:{_FAMILY})-\d{{1,2}}-\d{{8}}"
+    rf"|\d(?:-\d)?-(?:{_FAMILY})-(?:\d{{8}}|latest))(?:\[1m\])?"
+)
+
+
+def bare(name: str) -> str:
+    """The name without a router's prefix."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def claude_model(name: str, known: Collection[str] = ()) -> str | None:
+    """What to ask the CLI for, or None when the name means no Claude model.
+
+    `known`: names passed on as they are (the settings' own and those that the CLI lists).
+    """
+    name = bare(name.strip())
+    if name in known or _FULL.fullmatch(name):
+        return name
+    lower = name.lower()
+    for family in FAMILIES:
+        if family in lower:
+            return f"{family}[1m]" if lower.endswith("[1m]") else family
+    return None
+
+
+def resolve(name: str, known: Collection[str] = ()) -> str:
+    """As `claude_model`, with the latest Opus for every other name."""
+    return claude_model(name, known) or FALLBACK

@@ -1,0 +1,84 @@
+"""What a request comes to, in the CLI's terms: the vocabulary between `request` and `commands`.
+
+Blocks and messages are the Messages API's own (PyPI package `anthropic`, `types/*_block_param.py`): encoded as they
+stand here, they are what arrives there.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Raw, Struct
+
+# The MCP server under which the client's tools are offered; `--allowedTools mcp__client` permits exactly these.
+SERVER: Final = "client"
+
+
+class TextBlock(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class Base64Source(Struct, frozen=True, tag="base64"):
+    media_type: str
+    data: str
+
+
+class UrlSource(Struct, frozen=True, tag="url"):
+    """Fetched by the Messages API, never by us."""
+
+    url: str
+
+
+class ImageBlock(Struct, frozen=True, tag="image"):
+    source: Base64Source | UrlSource
+
+
+class DocumentBlock(Struct, frozen=True, tag="document", omit_defaults=True):
+    source: Base64Source | UrlSource
+    title: str | None = None
+
+
+class ToolUseBlock(Struct, frozen=True, tag="tool_use"):
+    """`input` is a JSON object."""
+
+    id: str
+    name: str
+    input: Raw
+
+
+class ToolResultBlock(Struct, frozen=True, tag="tool_result", omit_defaults=True):
+    tool_use_id: str
+    content: tuple[TextBlock | ImageBlock | DocumentBlock, ...]
+    is_error: bool = False
+
+
+Block = TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock
+
+
+class Message(Struct, frozen=True):
+    """One message; never without content, and never two of one role in a row."""
+
+    role: Literal["user", "assistant"]
+    content: tuple[Block, ...]
+
+
+class Tool(Struct, frozen=True):
+    """A tool of the client's. `schema` is a JSON Schema whose type is object."""
+
+    name: str
+    description: str
+    schema: Raw
+
+
+class Plan(Struct, frozen=True):
+    """One conversation and the question to be put to it. `messages` ends with a user's message.
+
+    `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default.
+    """
+
+    model: str
+    system: str | None
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    max_tokens: int | None = None
+    effort: str | None = None

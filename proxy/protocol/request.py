@@ -1,0 +1,310 @@
+"""A chat request's body → a `Request`: the plan for the CLI and how its answer is to be delivered, or a `Rejection`.
+
+Tolerant where clients are sloppy (unknown keys, null for optional, string or array content, `developer`, `function`,
+assistant messages echoed back whole), strict where an answer would be to another question: then a 400 that names the
+parameter. Shapes: `openai.types.chat.completion_create_params` of the PyPI package `openai`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.protocol import models
+from proxy.protocol.failures import bad_request
+from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolResultBlock, ToolUseBlock
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class ChatRequest(Struct, frozen=True):
+    """The body of `POST /v1/chat/completions`, field by field; unknown fields are skipped."""
+
+    model: str
+    messages: list[Raw]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    tools: list[Raw] | None = None
+    functions: list[Raw] | None = None
+    tool_choice: Raw | None = None
+    function_call: Raw | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Raw | None = None
+    reasoning_effort: str | None = None
+    modalities: list[str] | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    audio: Raw | None = None
+    frequency_penalty: Raw | None = None
+    logit_bias: Raw | None = None
+    logprobs: Raw | None = None
+    metadata: Raw | None = None
+    moderation: Raw | None = None
+    prediction: Raw | None = None
+    presence_penalty: Raw | None = None
+    prompt_cache_key: Raw | None = None
+    prompt_cache_options: Raw | None = None
+    prompt_cache_retention: Raw | None = None
+    safety_identifier: Raw | None = None
+    seed: Raw | None = None
+    service_tier: Raw | None = None
+    store: Raw | None = None
+    top_logprobs: Raw | None = None
+    user: Raw | None = None
+    verbosity: Raw | None = None
+    web_search_options: Raw | None = None
+
+
+# Accepted, without effect, and said so in the response header `x-ignored-params`.
+IGNORED: Final = (
+    "temperature", "top_p", "audio", "frequency_penalty", "logit_bias", "logprobs", "metadata", "moderation",
+    "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+    "safety_identifier", "seed", "service_tier", "store", "top_logprobs", "user", "verbosity", "web_search_options",
+)  # fmt: skip
+
+
+class Request(Struct, frozen=True):
+    """`model` is what the client asked for, `plan.model` what the CLI is asked for."""
+
+    plan: Plan
+    model: str
+    stream: bool
+    include_usage: bool
+    ignored: tuple[str, ...]
+
+
+class _FunctionCall(Struct, frozen=True):
+    name: str
+    arguments: str = ""
+
+
+class _CustomCall(Struct, frozen=True):
+    name: str
+    input: str = ""
+
+
+class _ToolCall(Struct, frozen=True):
+    id: str
+    function: _FunctionCall | None = None
+    custom: _CustomCall | None = None
+
+
+class _InMessage(Struct, frozen=True):
+    role: str
+    content: str | list[Raw] | None = None
+    refusal: str | None = None
+    tool_calls: list[Raw] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    function_call: _FunctionCall | None = None
+
+
+class _Part(Struct, frozen=True):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+T = TypeVar("T")
+_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_MISSING: Final = re.compile(r"missing required field `(?P<name>[^`]*)`")
+_ODD_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_request_decoder: Final = msgspec.json.Decoder(ChatRequest)
+_message_decoder: Final = msgspec.json.Decoder(_InMessage)
+_part_decoder: Final = msgspec.json.Decoder(_Part)
+_call_decoder: Final = msgspec.json.Decoder(_ToolCall)
+_object_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T:
+    """Decode, or reject naming the parameter. `where`: the path of `raw` in the body, empty for the body itself."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        found = _PATH.search(text)
+        missing = _MISSING.search(text)
+        inner = [found["path"] if found else "", missing["name"] if missing else ""]
+        param = ".".join(filter(None, (where, *inner))).replace(".[", "[")
+        raise bad_request(f"{_PATH.sub('', text)}: `{param or 'the body'}`.", param or None) from None
+    except (ValueError, RecursionError) as error:
+        # Too deep a nesting is bad input like any other, not a fault of ours.
+        raise bad_request(f"The body is not valid JSON: {error}.", where or None) from None
+
+
+def decode(body: bytes, known_models: Collection[str] = ()) -> Request:
+    """The request that `body` holds. Raises `Rejection`.
+
+    `known_models`: model names that are passed on as they are.
+    """
+    chat = _decoded(_request_decoder, body, "")
+    if not chat.model.strip():
+        raise bad_request("A model must be named.", "model")
+    _reject_not_yet(chat)
+    system, messages = _conversation(chat.messages)
+    options = chat.stream_options
+    return Request(
+        plan=Plan(model=models.resolve(chat.model, known_models), system=system, messages=messages),
+        model=chat.model,
+        stream=bool(chat.stream),
+        include_usage=bool(chat.stream and options is not None and options.include_usage),
+        ignored=tuple(name for name in IGNORED if getattr(chat, name) is not None),
+    )
+
+
+def _reject_not_yet(chat: ChatRequest) -> None:
+    for name in ("tools", "functions", "response_format", "reasoning_effort", "stop"):
+        if getattr(chat, name):
+            raise bad_request(f"`{name}` is not supported yet.", name)
+
+
+def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
+    """System prompt and messages. The last message is the user's: what is to be answered."""
+    if not raws:
+        raise bad_request("At least one message is needed.", "messages")
+    system: list[str] = []
+    messages: list[Message] = []
+    open_calls: list[str] = []
+    last_role = ""
+    for index, raw in enumerate(raws):
+        where = f"messages[{index}]"
+        message = _decoded(_message_decoder, raw, where)
+        last_role = message.role
+        if message.role in ("system", "developer"):
+            text = "".join(block.text for block in _text_blocks(message, where))
+            if text:
+                system.append(text)
+        elif message.role == "user":
+            _answer_open(messages, open_calls)
+            _append(messages, "user", _text_blocks(message, where))
+        elif message.role == "assistant":
+            _answer_open(messages, open_calls)
+            blocks, open_calls = _assistant(message, where, index)
+            _append(messages, "assistant", blocks)
+        elif message.role in ("tool", "function"):
+            _append(messages, "user", [_result(message, where, open_calls)])
+        else:
+            raise bad_request(f"Unknown role {message.role!r}.", f"{where}.role")
+    _answer_open(messages, open_calls)
+    where = f"messages[{len(raws) - 1}]"
+    if not messages and system:
+        # A prompt made of system messages alone is put as the question: the Messages API needs one from the user.
+        return None, (Message("user", (TextBlock("\n\n".join(system)),)),)
+    if not messages:
+        raise bad_request("There is no message with content.", f"{where}.content")
+    if messages[-1].role == "assistant":
+        raise bad_request(
+            "The last message with content is the assistant's: Claude cannot go on from the middle of its own answer. "
+            "End the messages with one of role user or tool.",
+            where,
+        )
+    if last_role == "user" and not _text_blocks(_decoded(_message_decoder, raws[-1], where), where):
+        raise bad_request("The last message has no content.", f"{where}.content")
+    return "\n\n".join(system) or None, tuple(messages)
+
+
+def _append(messages: list[Message], role: Literal["user", "assistant"], blocks: Sequence[Block]) -> None:
+    """Roles alternate: what follows in the same role becomes further blocks of one message, results first."""
+    if not blocks:
+        return
+    if messages and messages[-1].role == role:
+        blocks = (*messages.pop().content, *blocks)
+    messages.append(Message(role, tuple(blocks)))
+
+
+def _answer_open(messages: list[Message], open_calls: list[str]) -> None:
+    """A call without a result gets an error result: the Messages API refuses a conversation with a gap."""
+    for call_id in open_calls:
+        text = TextBlock("No result was given for this call.")
+        _append(messages, "user", [ToolResultBlock(call_id, (text,), is_error=True)])
+    open_calls.clear()
+
+
+def clean_id(call_id: str) -> str:
+    """The id as the Messages API takes it (`^[a-zA-Z0-9_-]+$`); ids of its own are unchanged."""
+    return _ODD_IN_ID.sub("_", call_id) or "_"
+
+
+def _assistant(message: _InMessage, where: str, index: int) -> tuple[list[Block], list[str]]:
+    """The blocks of an assistant message, and the ids of its calls."""
+    blocks: list[Block] = list(_text_blocks(message, where))
+    if not blocks and message.refusal and message.refusal.strip():
+        blocks.append(TextBlock(message.refusal))
+    ids: list[str] = []
+    if message.function_call is not None:
+        ids.append(f"function_{index}")
+        blocks.append(ToolUseBlock(ids[0], message.function_call.name, _arguments(message.function_call.arguments)))
+    for at, raw in enumerate(message.tool_calls or ()):
+        place = f"{where}.tool_calls[{at}]"
+        call = _decoded(_call_decoder, raw, place)
+        call_id = clean_id(call.id)
+        if call_id in ids:
+            raise bad_request(f"Two calls have the id {call.id!r}.", f"{place}.id")
+        ids.append(call_id)
+        if call.function is not None:
+            blocks.append(ToolUseBlock(call_id, call.function.name, _arguments(call.function.arguments)))
+        elif call.custom is not None:
+            wrapped = Raw(msgspec.json.encode({"input": call.custom.input}))
+            blocks.append(ToolUseBlock(call_id, call.custom.name, wrapped))
+        else:
+            raise bad_request("A tool call needs `function` or `custom`.", place)
+    return blocks, ids
+
+
+def _arguments(text: str) -> Raw:
+    """The arguments as a JSON object. What a model wrote that is none is kept as text under one name."""
+    if not text.strip():
+        return Raw(b"{}")
+    try:
+        _object_decoder.decode(text)
+    except (ValueError, RecursionError):
+        return Raw(msgspec.json.encode({"arguments": text}))
+    return Raw(text.encode())
+
+
+def _result(message: _InMessage, where: str, open_calls: list[str]) -> ToolResultBlock:
+    """The result of one of the calls that are open; takes it off them."""
+    if message.role == "function":
+        call_id = open_calls[0] if open_calls else ""
+        param = f"{where}.name"
+    else:
+        if message.tool_call_id is None:
+            raise bad_request("A tool message needs the id of the call that it answers.", f"{where}.tool_call_id")
+        call_id = clean_id(message.tool_call_id)
+        param = f"{where}.tool_call_id"
+    if call_id not in open_calls:
+        raise bad_request("No call of the assistant message before it has this id, or it has a result already.", param)
+    open_calls.remove(call_id)
+    return ToolResultBlock(call_id, tuple(_text_blocks(message, where)))
+
+
+def _text_blocks(message: _InMessage, where: str) -> list[TextBlock]:
+    """The text of a message, part by part, as it is. Parts without visible text are left out: the API refuses them."""
+    if message.content is None:
+        return []
+    if isinstance(message.content, str):
+        texts = [message.content]
+    else:
+        texts = []
+        for index, raw in enumerate(message.content):
+            place = f"{where}.content[{index}]"
+            part = _decoded(_part_decoder, raw, place)
+            if part.type in ("text", "input_text", "output_text"):
+                if part.text is None:
+                    raise bad_request("A text part needs `text`.", f"{place}.text")
+                texts.append(part.text)
+            elif part.type == "refusal":
+                texts.append(part.refusal or "")
+            else:
+                raise bad_request(f"Parts of type {part.type!r} are not supported.", f"{place}.type")
+    return [TextBlock(text) for text in texts if text.strip()]

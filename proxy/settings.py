@@ -1,0 +1,229 @@
+"""All settings, read once from arguments and environment into one frozen Struct.
+
+`SETTINGS` is the table: what each is called in the environment and on the command line, how its text is read, and what
+it is for. The README's table is compared with it by a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+Login = Literal["subscription", "api-key", "bedrock", "vertex"]
+LogLevel = Literal["error", "warn", "info", "debug"]
+
+
+class Key(Struct, frozen=True):
+    """An API key and the name by which it may be spoken of."""
+
+    name: str
+    secret: str
+
+
+class ModelName(Struct, frozen=True):
+    """A model name of the user's own: offered as `name`, asked of the CLI as `target`."""
+
+    name: str
+    target: str
+
+
+class Settings(Struct, frozen=True):
+    """Sizes in bytes, times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 3456
+    api_keys: tuple[Key, ...] = ()
+    models: tuple[ModelName, ...] = ()
+    system_prompt_mode: Literal["replace", "append"] = "replace"
+    log_level: LogLevel = "info"
+    cli: str | None = None
+    login: Login = "subscription"
+    upstream_url: str | None = None
+    max_conversations: int = 8
+    waiting: int = 2
+    waiting_age: float = 1800.0
+    max_queue: int = 64
+    queue_wait: float = 60.0
+    idle_timeout: float = 180.0
+    total_timeout: float = 1800.0
+    retries: int = 1
+    grace: float = 10.0
+    max_body: int = 64 * 1024 * 1024
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    state_dir: str | None = None
+
+
+class SettingError(Exception):
+    """A setting that cannot be used. The message names it, as it was given."""
+
+
+class Setting(Struct, frozen=True):
+    """One row: the field, its variable, its argument (None: environment only), how to read it, what it is for."""
+
+    field: str
+    variable: str
+    argument: str | None
+    read: Callable[[str], Any]
+    help: str
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            raise ValueError(f"must be {least} or more" if most is None else f"must be between {least} and {most}")
+        return value
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400 * 7:
+        raise ValueError("must be a number of seconds, at most a week")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text.lower()
+
+    return read
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _keys(text: str) -> tuple[Key, ...]:
+    keys = []
+    for number, part in enumerate(_names(text), 1):
+        name, colon, secret = part.partition(":")
+        keys.append(Key(name, secret) if colon else Key(f"key-{number}", part))
+        if not keys[-1].secret or not keys[-1].secret.isascii() or not keys[-1].name:
+            raise ValueError("must be keys of plain ASCII, separated by commas, each optionally as name:key")
+    if len({key.name for key in keys}) != len(keys):
+        raise ValueError("must not give one name to two keys")
+    if text.strip() and not keys:
+        raise ValueError("must hold at least one key")
+    return tuple(keys)
+
+
+def _models(text: str) -> tuple[ModelName, ...]:
+    models = []
+    for part in _names(text):
+        name, _, target = (side.strip() for side in part.partition("="))
+        if not name or ("=" in part and not target):
+            raise ValueError("must be model names separated by commas, each optionally as name=model of Claude")
+        models.append(ModelName(name, target or name))
+    return tuple(models)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must be an http or https URL")
+    return text
+
+
+SETTINGS: Final = (
+    Setting("port", "CLAUDE_PROXY_PORT", "port", _whole(0, 65535), "Port to serve on; 0 takes any free one."),
+    Setting("host", "CLAUDE_PROXY_HOST", "--host", str, "Address to serve on; beyond loopback `API_KEYS` is needed."),
+    Setting(
+        "api_keys", "API_KEYS", None, _keys,
+        "Keys that clients must send, separated by commas, each optionally as `name:key`. None: no key is needed.",
+    ),
+    Setting(
+        "models", "CLAUDE_PROXY_MODELS", "--models", _models,
+        "More model names to offer, separated by commas; `name=model` maps one to a model of Claude.",
+    ),
+    Setting(
+        "system_prompt_mode", "SYSTEM_PROMPT_MODE", "--system-prompt-mode", _one_of("replace", "append"),
+        "`replace`: the client's system prompt is the only one. `append`: it follows Claude Code's own.",
+    ),
+    Setting(
+        "log_level", "LOG_LEVEL", "--log-level", _one_of("error", "warn", "info", "debug"),
+        "`info` logs a line a request, `debug` every line type of the CLI; never message text or keys. "
+        "`DEBUG=1` means `debug`.",
+    ),
+    Setting("cli", "CLAUDE_PROXY_CLI", "--cli", str, "Path of the `claude` to use. None: it is looked for."),
+    Setting(
+        "login", "CLAUDE_PROXY_LOGIN", "--login", _one_of("subscription", "api-key", "bedrock", "vertex"),
+        "Which login the CLI may use; API keys of the environment reach it only with `api-key`.",
+    ),
+    Setting(
+        "upstream_url", "CLAUDE_PROXY_UPSTREAM_URL", None, _url,
+        "Base URL of the Messages API for the CLI (a gateway, a test). None: Anthropic's own.",
+    ),
+    Setting(
+        "max_conversations", "CLAUDE_PROXY_MAX_CONVERSATIONS", "--max-conversations", _whole(1, 256),
+        "Most requests answered at once; more wait in the queue.",
+    ),
+    Setting(
+        "waiting", "CLAUDE_PROXY_WAITING", "--waiting", _whole(0, 64),
+        "CLI processes kept started and waiting (about 190 MB each).",
+    ),
+    Setting("waiting_age", "CLAUDE_PROXY_WAITING_AGE", None, _seconds, "Age at which a waiting process is replaced."),
+    Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", _whole(0), "Most requests waiting for their turn."),
+    Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, _seconds, "Longest wait in the queue."),
+    Setting(
+        "idle_timeout", "CLAUDE_PROXY_IDLE_TIMEOUT", None, _seconds,
+        "Longest silence of the CLI while it answers.",
+    ),
+    Setting("total_timeout", "CLAUDE_PROXY_TOTAL_TIMEOUT", None, _seconds, "Longest time for one answer."),
+    Setting(
+        "retries", "CLAUDE_PROXY_RETRIES", None, _whole(0, 10),
+        "Retries inside the CLI; clients of OpenAI's retry by themselves.",
+    ),
+    Setting(
+        "grace", "CLAUDE_PROXY_GRACE", None, _seconds,
+        "Time that running answers get to end when the server is told to stop.",
+    ),
+    Setting("max_body", "CLAUDE_PROXY_MAX_BODY", None, _whole(1024), "Largest request body, in bytes."),
+    Setting(
+        "origins", "CLAUDE_PROXY_ORIGINS", None, _names,
+        "Web origins that may call the server from a browser, separated by commas. None: no web page may.",
+    ),
+    Setting(
+        "hosts", "CLAUDE_PROXY_HOSTS", None, _names,
+        "Further host names by which clients reach the server (`Host` header), separated by commas.",
+    ),
+    Setting(
+        "state_dir", "CLAUDE_PROXY_STATE_DIR", None, str,
+        "Directory for what the server keeps. None: `claude-max-api-proxy` in the user's state directory.",
+    ),
+)  # fmt: skip
+
+
+def read(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+    """The settings. An argument beats a variable; empty text counts as not given. Raises SettingError."""
+    values: dict[str, Any] = {}
+    if environ.get("DEBUG", "").lower() in ("1", "true", "yes", "on"):
+        values["log_level"] = "debug"
+    for setting in SETTINGS:
+        argument = arguments.get(setting.field)
+        text, name = (argument, setting.argument) if argument is not None else (
+            environ.get(setting.variable, "").strip() or None, setting.variable,
+        )  # fmt: skip
+        if text is None:
+            continue
+        try:
+            values[setting.field] = setting.read(text)
+        except ValueError as error:
+            said = "" if setting.field == "api_keys" else f" (given: {text!r})"
+            raise SettingError(f"{name}: {error}{said}") from None
+    return Settings(**values)
+
+
+def state_dir(settings: Settings, environ: Mapping[str, str], platform: str) -> Path:
+    """Where the server keeps things."""
+    if settings.state_dir is not None:
+        return Path(settings.state_dir)
+    if platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "claude-max-api-proxy"
+    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "claude-max-api-proxy"
