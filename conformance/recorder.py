@@ -1,0 +1,117 @@
+"""The recorder: a program that the proxy takes for the CLI, runs the real one, and writes down both directions.
+
+Its settings are baked into a small executable file, because a child of the proxy gets hardly any environment. It
+writes each line to its file before it passes it on, so a recording is usable even if the recorder is killed.
+Standard library only: it is started for every conversation.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+
+def shim(directory: Path, cli: Path, *, claim: str | None = None, setpriv: str | None = None) -> Path:
+    """Writes the executable to hand to the proxy as its CLI; recordings appear in `directory` as `*.raw`.
+
+    `claim` is a version that it answers instead of its own, to get past a proxy's lower bound. With `setpriv` the
+    real CLI dies with the recorder whatever happens.
+    """
+    return executable(
+        directory, "recorder", {"cli": str(cli), "directory": str(directory), "claim": claim, "setpriv": setpriv}
+    )
+
+
+def executable(directory: Path, module: str, settings: dict[str, object]) -> Path:
+    """An executable `claude` in `directory` that calls `main(settings)` of a module of this package."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "claude"
+    # Not the package: importing it by its folder alone keeps the start quick and needs no site-packages.
+    path.write_text(
+        f"#!{sys.executable} -IS\n"
+        "import sys\n"
+        f"sys.path.append({str(Path(__file__).parent)!r})\n"
+        f"from {module} import main\n"
+        f"sys.exit(main({settings!r}, sys.argv[1:]))\n",
+        "utf-8",
+    )
+    path.chmod(0o755)
+    return path
+
+
+class _Log:
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+
+    def write(self, entry: dict[str, object]) -> None:
+        with self._lock:
+            at = round((time.monotonic() - self._start) * 1000)
+            os.write(self._file, json.dumps({"at": at} | entry).encode() + b"\n")
+
+
+def main(settings: dict[str, object], argv: list[str]) -> int:
+    cli = str(settings["cli"])
+    if argv[:1] == ["--version"] and settings["claim"]:
+        print(f"{settings['claim']} (Claude Code)")
+        return 0
+    if "--input-format" not in argv:
+        os.execv(cli, [cli, *argv])
+    log = _Log(f"{settings['directory']}/{time.monotonic_ns()}-{os.getpid()}.raw")
+    log.write(
+        {
+            "argv": argv,
+            "environment": sorted(os.environ),
+            "cwd": os.getcwd(),
+            "home": os.environ.get("HOME", ""),
+            "cli": cli,
+        }
+    )
+    guard = [str(settings["setpriv"]), "--pdeathsig", "KILL", "--"] if settings["setpriv"] else []
+    child = subprocess.Popen([*guard, cli, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    into, out = child.stdin.fileno(), child.stdout.fileno()
+
+    def forward(number: int, _: FrameType | None) -> None:
+        child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, forward)
+    told_to_end = threading.Event()
+
+    def feed() -> None:
+        _copy(0, into, "cli", log)
+        told_to_end.set()
+        assert child.stdin is not None
+        child.stdin.close()
+
+    threading.Thread(target=feed, daemon=True).start()
+    reader = threading.Thread(target=_copy, args=(out, 1, "proxy", log), daemon=True)
+    reader.start()
+    code = child.wait()
+    reader.join(1)
+    if code >= 0 and not told_to_end.is_set():
+        log.write({"exit": code})
+    return code if code >= 0 else 128 - code
+
+
+def _copy(source: int, target: int, to: str, log: _Log) -> None:
+    """Passes bytes on as they come; each line is logged before its last byte is passed on."""
+    rest = b""
+    while data := os.read(source, 1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            log.write({"to": to, "text": line.decode("utf-8", "replace")})
+        try:
+            while data:
+                data = data[os.write(target, data) :]
+        except OSError:
+            return  # the other side has gone
+    if rest:
+        log.write({"to": to, "text": rest.decode("utf-8", "replace")})

@@ -1,0 +1,230 @@
+"""Plays recordings against a running proxy: the player's executable, the proxy as a process, the requests."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from conformance import transcript
+from conformance.player import build_index
+from conformance.recorder import executable
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+TRANSCRIPTS = FIXTURES / "transcripts"
+NEWEST = (transcript.versions(TRANSCRIPTS) or [""])[-1]
+
+
+def transcripts(version: str = NEWEST) -> Iterator[tuple[str, transcript.Transcript]]:
+    """Every recording of a CLI version, with the name it has: `chat/plain`, `tools/loop.2`, …"""
+    for path in transcript.every(TRANSCRIPTS / version):
+        yield path.relative_to(TRANSCRIPTS / version).with_suffix("").as_posix(), transcript.read(path)
+
+
+def player_shim(
+    directory: Path,
+    version: str = NEWEST,
+    *,
+    recordings: Mapping[str, Path] | None = None,
+    die: int | str | None = None,
+    cut: int | str | None = None,
+    garbage: int | str | None = None,
+    big: int | str | None = None,
+    silence: int | str | None = None,
+    unknown: int = 0,
+    chunk: int = 0,
+    slow_start: float = 0,
+    exit_at_start: bool = False,
+    exit_code: int = 1,
+    stubborn: bool = False,
+    stderr: int = 0,
+    logged_in: bool = True,
+) -> Path:
+    """Writes an executable into `directory` that plays the recordings of a CLI version; give it to the proxy.
+
+    A place is a number of lines written (0: before the first) or a kind of line, such as
+    `stream_event/content_block_delta`, which then holds at each of them.
+
+    die        exits with `exit_code` after that line
+    cut        exits in the middle of that line, within a character if it has a wide one
+    garbage    writes a line that is neither JSON nor UTF-8 after it
+    big        writes an unknown line of 6 MB after it
+    silence    writes nothing after it, and stays
+    unknown    writes a line of an unknown type after every that many lines
+    chunk      writes that many bytes at a time
+    slow_start seconds before it reads anything; exit_at_start: reads nothing and exits
+    stubborn   ignores SIGTERM and the end of its stdin
+    stderr     writes that many bytes there first
+    logged_in  what `auth status` says
+
+    What the player was sent and did not expect is in `directory / "differences.txt"`.
+    """
+    settings: dict[str, object] = {
+        name: value for name, value in locals().items() if name not in ("directory", "version", "recordings")
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    if recordings is None:
+        root = TRANSCRIPTS / version
+        recordings = {path.relative_to(root).with_suffix("").as_posix(): path for path in transcript.every(root)}
+    index = build_index(version, {name: str(path) for name, path in recordings.items()})
+    (directory / "index.json").write_text(json.dumps(index, ensure_ascii=False), "utf-8")
+    return executable(directory, "player", settings | {"directory": str(directory)})
+
+
+class Server:
+    """`with Server(cli, settings) as server`: the proxy as a process of its own, ready at `server.url`.
+
+    `settings` are variables of its environment. Raises RuntimeError with the end of its log if it does not get
+    ready. The log is `server.log()`.
+    """
+
+    def __init__(self, cli: Path, settings: Mapping[str, str], *, command: tuple[str, ...] = ()) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = command or (sys.executable, "-m", "proxy", str(self.port))
+        self._scratch = tempfile.TemporaryDirectory(prefix="conformance-")
+        self._log = Path(self._scratch.name) / "server.log"
+        home = Path(self._scratch.name) / "home"
+        home.mkdir()
+        self._environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "PYTHONPATH": str(FIXTURES.parent),
+            "HOME": str(home),
+            "TMPDIR": self._scratch.name,
+            "CLAUDE_PROXY_CLI": str(cli),
+            "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-anything",
+            "CLAUDE_PROXY_RETRIES": "1",
+            "CLAUDE_PROXY_WAITING": "0",
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=self._scratch.name,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        end = time.monotonic() + 30
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.__exit__(None, None, None)
+                raise RuntimeError(f"the server did not get ready:\n{self.last_words}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.last_words = self.log()[-4000:]
+        self._scratch.cleanup()
+
+    def log(self) -> str:
+        """What the server has written so far."""
+        return self._log.read_text("utf-8", "replace")
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=2, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# ── asking, and folding what comes ──────────────────────────────────────────────────────────────────────────
+
+
+async def ask(url: str, body: Mapping[str, Any], *, timeout: float = 60) -> dict[str, Any]:
+    """Sends one chat request; what came, as `conformance.scenario.Facts` names it.
+
+    A stream is folded; `done` says whether it ended in `[DONE]`.
+    """
+    async with httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False) as client:
+        if not body.get("stream"):
+            answer = await client.post("/v1/chat/completions", json=body)
+            return {"status": answer.status_code, "headers": dict(answer.headers)} | _said(answer.json())
+        async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
+            came: dict[str, Any] = {"status": stream.status_code, "headers": dict(stream.headers)}
+            if not stream.headers.get("content-type", "").startswith("text/event-stream"):
+                return came | _said(json.loads(await stream.aread()))
+            data = [line[6:] async for line in stream.aiter_lines() if line.startswith("data: ")]
+    done = data[-1:] == ["[DONE]"]
+    return came | _said(fold([json.loads(line) for line in data[: -1 if done else None]])) | {"done": done}
+
+
+def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The completion that a stream amounts to; an error in mid-stream is kept beside it."""
+    whole: dict[str, Any] = {"choices": [], "usage": None}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        if "error" in chunk:
+            whole["error"] = chunk["error"]
+            continue
+        whole |= {key: chunk.get(key) for key in ("id", "model", "system_fingerprint")}
+        whole["usage"] = chunk.get("usage") or whole["usage"]
+        for choice in chunk["choices"]:
+            kept = choices.setdefault(choice["index"], {"message": {"content": None}, "finish_reason": None})
+            kept["finish_reason"] = choice.get("finish_reason") or kept["finish_reason"]
+            for key, value in choice["delta"].items():
+                if key == "tool_calls":
+                    _calls(kept["message"].setdefault("tool_calls", {}), value)
+                elif isinstance(value, str) and isinstance(kept["message"].get(key), str):
+                    kept["message"][key] += value
+                elif value is not None:
+                    kept["message"][key] = value
+    for choice in choices.values():
+        if "tool_calls" in choice["message"]:
+            choice["message"]["tool_calls"] = list(choice["message"]["tool_calls"].values())
+    whole["choices"] = [choices[index] for index in sorted(choices)]
+    return whole
+
+
+def _calls(known: dict[int, dict[str, Any]], deltas: list[dict[str, Any]]) -> None:
+    for delta in deltas:
+        index, sort = delta["index"], "custom" if "custom" in delta else "function"
+        if index not in known:
+            known[index] = {key: value for key, value in delta.items() if key != "index"}
+            continue
+        for key, value in (delta.get(sort) or {}).items():
+            known[index][sort][key] = known[index][sort].get(key, "") + value
+
+
+def _said(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A completion or an error, under the names that facts have."""
+    said: dict[str, Any] = {key: body[key] for key in ("error", "model", "usage") if body.get(key)}
+    said["choices"] = [
+        {
+            "content": choice["message"].get("content"),
+            "refusal": choice["message"].get("refusal"),
+            "reasoning": choice["message"].get("reasoning_content"),
+            "tool_calls": choice["message"].get("tool_calls") or [],
+            "finish_reason": choice.get("finish_reason"),
+        }
+        for choice in body.get("choices", [])
+    ]
+    return said | (said["choices"][0] if said["choices"] else {})

@@ -1,0 +1,267 @@
+"""Transcripts: what crossed between the proxy and a CLI, in a form that two CLI versions can be compared in.
+
+A file is JSON Lines: a `Header`, then a `Crossing` for each line, in order. A `line` that is a string is one that
+was not JSON. If the CLI ended by itself the last line is an `Exit`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+FORMAT = 1
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the CLI was launched, and where the recording comes from."""
+
+    format: int
+    cli: str
+    scenario: str
+    argv: list[str]
+    environment: list[str]
+    origin: Literal["recorded", "derived", "written"]
+    upstream: Literal["live", "scripted"]
+
+
+class Crossing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line that crossed, `at` milliseconds after the first."""
+
+    at: int
+    to: Literal["cli", "proxy"]
+    line: dict[str, Any] | str
+
+
+class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The CLI ended by itself."""
+
+    at: int
+    exit: int
+
+
+class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    at: int
+    to: Literal["cli", "proxy"] | None = None
+    line: dict[str, Any] | str | None = None
+    exit: int | None = None
+
+
+class Transcript(msgspec.Struct, frozen=True):
+    header: Header
+    lines: tuple[Crossing, ...]
+    exit: Exit | None = None
+
+
+def read(path: Path) -> Transcript:
+    """Reads a transcript. Raises ValueError, naming the file and line, for anything that is not one."""
+    rows = path.read_bytes().splitlines()
+    lines: list[Crossing] = []
+    ended: Exit | None = None
+    try:
+        header = msgspec.json.decode(rows[0], type=Header)
+        if header.format != FORMAT:
+            raise ValueError(f"format {header.format}, expected {FORMAT}")
+        for row in rows[1:]:
+            entry = msgspec.json.decode(row, type=_Row)
+            if ended is not None:
+                raise ValueError("a line after the exit")
+            if entry.exit is not None:
+                ended = Exit(entry.at, entry.exit)
+            elif entry.to is None or entry.line is None:
+                raise ValueError("neither a crossing nor an exit")
+            else:
+                lines.append(Crossing(entry.at, entry.to, entry.line))
+    except (ValueError, IndexError) as fault:
+        raise ValueError(f"{path}:{len(lines) + 2 if lines else 1}: {fault}") from fault
+    return Transcript(header, tuple(lines), ended)
+
+
+def write(path: Path, transcript: Transcript) -> None:
+    """Writes a transcript. Raises ValueError, and writes nothing, if it holds anything private."""
+    rows: list[Header | Crossing | Exit] = [transcript.header, *transcript.lines]
+    if transcript.exit is not None:
+        rows.append(transcript.exit)
+    data = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    refuse_private(data.decode(), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+_PRIVATE = {
+    "a secret": re.compile(r"sk-ant-[\w-]{4,}|\bBearer\s+[\w.~+/-]{8,}|-----BEGIN [A-Z ]*PRIVATE KEY"),
+    "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}"),
+    "an IP address": re.compile(
+        r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w.])"
+    ),
+    "a home path": re.compile(r"(?<![\w.-])/(?:home|Users)/[\w.-]+|(?<![\w.-])/root(?:/|\b)"),
+}
+# Reserved for documentation and examples: they can belong to nobody.
+_HARMLESS = re.compile(r"@(?:[\w-]+\.)*example(?:\.(?:com|org|net))?$|^noreply@anthropic\.com$")
+
+
+def private(content: str) -> list[str]:
+    """What of this text must not be kept, one line for each find."""
+    return [
+        f"{what}: {found[:12]}…"
+        for what, pattern in _PRIVATE.items()
+        for found in dict.fromkeys(match.group() for match in pattern.finditer(content))
+        if not _HARMLESS.search(found)
+    ]
+
+
+def refuse_private(content: str, name: str) -> None:
+    """Raises ValueError if the text holds a secret, an address or a home path."""
+    if found := private(content):
+        raise ValueError(f"{name} would keep {', '.join(found)}")
+
+
+# ── stable names ────────────────────────────────────────────────────────────────────────────────────────────
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_EMBEDDED = re.compile(
+    rf"(?P<uuid>{_UUID})"
+    r"|(?P<request>\breq_\w+)"
+    r"|(?P<loopback>\b(?:127\.0\.0\.1|localhost)(?::\d+)?\b)"
+    r"|(?P<time>\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z?)"
+    r"|(?P<socket>/(?:tmp|var|run|private)/[^\s\"']*\.sock\b)"
+    r"|(?P<path>/(?:tmp|private|var/folders)/[^\s\"']+)",
+    re.IGNORECASE,
+)
+_TIME = "2000-01-01T00:00:00.000Z"
+_ACCOUNT = {"email", "organization", "organizationUuid", "organizationName", "accountUuid", "displayName", "fullName"}
+
+
+class Names:
+    """Gives what differs from run to run a stable name by its first appearance; equal values get equal names.
+
+    `paths` maps directories of this run to what they are called. Times become one constant, durations 0; the delay
+    of a retry keeps its order of magnitude.
+    """
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        # The CLI also writes a path with its slashes turned into dashes. Longest first: one may hold another.
+        known = dict(paths) | {path.replace("/", "-"): name.replace("/", "-") for path, name in paths.items()}
+        self._paths = sorted(
+            ((path, name) for path, name in known.items() if len(path) > 3), key=lambda pair: -len(pair[0])
+        )
+        self._names: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def line(self, line: dict[str, Any]) -> dict[str, Any]:
+        """The line with stable names. Keys keep their order."""
+        control = line.get("type") in ("control_request", "control_response", "control_cancel_request")
+        return {key: self._value(key, value, control) for key, value in line.items()}
+
+    def _value(self, key: str, value: Any, control: bool) -> Any:
+        if isinstance(value, dict):
+            if key == "account":
+                return {name: f"account-{name}" if name in _ACCOUNT else inner for name, inner in value.items()}
+            return {self._text(name): self._value(name, inner, control) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._value(key, inner, control) for inner in value]
+        if isinstance(value, str):
+            if key in ("session_id", "sessionId") and value:
+                return self._name("session", value)
+            if key == "request_id" and control:
+                return self._name("request", value)
+            return self._text(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if key == "retry_delay_ms":
+                return 10 ** round(math.log10(max(value, 1)))
+            if key == "pid":
+                return 1
+            if key.endswith(("_ms", "Ms")):
+                return 0
+        return value
+
+    def _text(self, text: str) -> str:
+        for path, name in self._paths:
+            text = text.replace(path, name)
+        return _EMBEDDED.sub(self._found, text)
+
+    def _found(self, match: re.Match[str]) -> str:
+        kind = match.lastgroup or ""
+        return _TIME if kind == "time" else self._name(kind, match.group())
+
+    def _name(self, kind: str, value: str) -> str:
+        if value not in self._names:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            name = f"{kind}-{self._counts[kind]}"
+            self._names[value] = f"/{name}" if kind in ("path", "socket") else name
+        return self._names[value]
+
+
+# ── from what the recorder kept to a transcript ─────────────────────────────────────────────────────────────
+
+
+class Raw(msgspec.Struct, frozen=True):
+    """The recorder's own file: the launch, and the lines just as they crossed."""
+
+    launch: dict[str, Any]
+    lines: tuple[tuple[int, Literal["cli", "proxy"], str], ...]
+    exit: Exit | None
+
+
+def read_raw(path: Path) -> Raw:
+    """Reads a recorder's file, which may end anywhere: the recorder can be killed while it writes."""
+    launch: dict[str, Any] = {}
+    lines: list[tuple[int, Literal["cli", "proxy"], str]] = []
+    ended = None
+    for row in path.read_bytes().split(b"\n")[:-1]:
+        entry = json.loads(row)
+        if "exit" in entry:
+            ended = Exit(entry["at"], entry["exit"])
+        elif "text" in entry:
+            lines.append((entry["at"], entry["to"], entry["text"]))
+        else:
+            launch = entry
+    return Raw(launch, tuple(lines), ended)
+
+
+def normalised(raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "scripted"]) -> Transcript:
+    """The transcript of a recording, with times from its first line on."""
+    launch = raw.launch
+    names = Names({launch["cwd"]: "/empty", launch["home"]: "/user", str(Path(launch["cli"]).parent): "/cli"})
+    start = raw.lines[0][0] if raw.lines else 0
+    return Transcript(
+        Header(FORMAT, cli, scenario, launch["argv"], sorted(launch["environment"]), "recorded", upstream),
+        tuple(Crossing(at - start, to, _parsed(text, names)) for at, to, text in raw.lines),
+        Exit(raw.exit.at - start, raw.exit.exit) if raw.exit else None,
+    )
+
+
+def _parsed(text: str, names: Names) -> dict[str, Any] | str:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return text
+    return names.line(line) if isinstance(line, dict) else text
+
+
+def kind(line: Mapping[str, Any] | str) -> str:
+    """What sort of line this is, as a path: `stream_event/content_block_delta`, `system/init`, …"""
+    if isinstance(line, str):
+        return "(not JSON)"
+    request = line.get("request") or line.get("response") or {}
+    parts = [line.get("type"), line.get("subtype") or request.get("subtype"), (line.get("event") or {}).get("type")]
+    return "/".join(str(part) for part in parts if part)
+
+
+def every(folder: Path) -> Iterator[Path]:
+    """All transcripts below a folder, in a stable order."""
+    return iter(sorted(folder.rglob("*.jsonl")))
+
+
+def versions(folder: Path) -> list[str]:
+    """The CLI versions that have transcripts, oldest first."""
+    found: Iterable[Path] = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path.name for path in found if path.is_dir()), key=order)
+
+
+def order(version: str) -> tuple[int, ...]:
+    """A version as something that sorts."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
