@@ -6,6 +6,9 @@ it is for. The README's table is compared with it by a test.
 
 from __future__ import annotations
 
+import ipaddress
+import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,6 +24,9 @@ class Key(Struct, frozen=True):
 
     name: str
     secret: str
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r})"
 
 
 class ModelName(Struct, frozen=True):
@@ -62,30 +68,62 @@ class SettingError(Exception):
 
 
 class Setting(Struct, frozen=True):
-    """One row: the field, its variable, its argument (None: environment only), how to read it, what it is for."""
+    """One row: the field, its variable, its argument (None: environment only), how to read it, what it is for.
+
+    `read` raises ValueError with words that follow the setting's name. `secret`: its text is never shown.
+    """
 
     field: str
     variable: str
     argument: str | None
     read: Callable[[str], Any]
     help: str
+    secret: bool = False
 
 
 def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    wanted = f"of {least} or more" if most is None else f"between {least} and {most}"
+
     def read(text: str) -> int:
-        value = int(text)
-        if value < least or (most is not None and value > most):
-            raise ValueError(f"must be {least} or more" if most is None else f"must be between {least} and {most}")
+        # `int` alone takes digits of every script, and "1_0".
+        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least or (most is not None and int(text) > most):
+            raise ValueError(f"must be a whole number {wanted}")
+        return int(text)
+
+    return read
+
+
+def _seconds(least: int) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= 86_400 * 7:
+            raise ValueError(f"must be a number of seconds, {least} at least and a week at most")
         return value
 
     return read
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86_400 * 7:
-        raise ValueError("must be a number of seconds, at most a week")
-    return value
+def loopback(host: str) -> bool:
+    """Whether only this computer can reach a server that is bound to `host`. When in doubt: no."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(text: str) -> str:
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
+            raise ValueError("must be an address or a host name, without scheme and port") from None
+        return host
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -106,11 +144,11 @@ def _keys(text: str) -> tuple[Key, ...]:
     for number, part in enumerate(_names(text), 1):
         name, colon, secret = part.partition(":")
         keys.append(Key(name, secret) if colon else Key(f"key-{number}", part))
-        if not keys[-1].secret or not keys[-1].secret.isascii() or not keys[-1].name:
+        if not re.fullmatch(r"[\w.@-]+", keys[-1].name) or not re.fullmatch(r"[!-~]+", keys[-1].secret):
             raise ValueError("must be keys of plain ASCII, separated by commas, each optionally as name:key")
     if len({key.name for key in keys}) != len(keys):
         raise ValueError("must not give one name to two keys")
-    if text.strip() and not keys:
+    if not keys:
         raise ValueError("must hold at least one key")
     return tuple(keys)
 
@@ -122,21 +160,24 @@ def _models(text: str) -> tuple[ModelName, ...]:
         if not name or ("=" in part and not target):
             raise ValueError("must be model names separated by commas, each optionally as name=model of Claude")
         models.append(ModelName(name, target or name))
+    if len({model.name for model in models}) != len(models):
+        raise ValueError("must not give one name two meanings")
     return tuple(models)
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError("must be an http or https URL")
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", text):
+        raise ValueError("must be an http or https URL, without a query")
     return text
 
 
 SETTINGS: Final = (
     Setting("port", "CLAUDE_PROXY_PORT", "port", _whole(0, 65535), "Port to serve on; 0 takes any free one."),
-    Setting("host", "CLAUDE_PROXY_HOST", "--host", str, "Address to serve on; beyond loopback `API_KEYS` is needed."),
+    Setting("host", "CLAUDE_PROXY_HOST", "--host", _host, "Address to serve on; beyond loopback `API_KEYS` is needed."),
     Setting(
         "api_keys", "API_KEYS", None, _keys,
         "Keys that clients must send, separated by commas, each optionally as `name:key`. None: no key is needed.",
+        secret=True,
     ),
     Setting(
         "models", "CLAUDE_PROXY_MODELS", "--models", _models,
@@ -159,6 +200,7 @@ SETTINGS: Final = (
     Setting(
         "upstream_url", "CLAUDE_PROXY_UPSTREAM_URL", None, _url,
         "Base URL of the Messages API for the CLI (a gateway, a test). None: Anthropic's own.",
+        secret=True,
     ),
     Setting(
         "max_conversations", "CLAUDE_PROXY_MAX_CONVERSATIONS", "--max-conversations", _whole(1, 256),
@@ -168,21 +210,26 @@ SETTINGS: Final = (
         "waiting", "CLAUDE_PROXY_WAITING", "--waiting", _whole(0, 64),
         "CLI processes kept started and waiting (about 190 MB each).",
     ),
-    Setting("waiting_age", "CLAUDE_PROXY_WAITING_AGE", None, _seconds, "Age at which a waiting process is replaced."),
-    Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", _whole(0), "Most requests waiting for their turn."),
-    Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, _seconds, "Longest wait in the queue."),
     Setting(
-        "idle_timeout", "CLAUDE_PROXY_IDLE_TIMEOUT", None, _seconds,
-        "Longest silence of the CLI while it answers.",
+        "waiting_age", "CLAUDE_PROXY_WAITING_AGE", None, _seconds(1),
+        "Age at which a waiting process is replaced, in seconds.",
     ),
-    Setting("total_timeout", "CLAUDE_PROXY_TOTAL_TIMEOUT", None, _seconds, "Longest time for one answer."),
+    Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", _whole(0), "Most requests waiting for their turn."),
+    Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, _seconds(0), "Longest wait in the queue, in seconds."),
+    Setting(
+        "idle_timeout", "CLAUDE_PROXY_IDLE_TIMEOUT", None, _seconds(1),
+        "Longest silence of the CLI while it answers, in seconds.",
+    ),
+    Setting(
+        "total_timeout", "CLAUDE_PROXY_TOTAL_TIMEOUT", None, _seconds(1), "Longest time for one answer, in seconds."
+    ),
     Setting(
         "retries", "CLAUDE_PROXY_RETRIES", None, _whole(0, 10),
-        "Retries inside the CLI; clients of OpenAI's retry by themselves.",
+        "Retries inside the CLI; OpenAI's clients retry by themselves.",
     ),
     Setting(
-        "grace", "CLAUDE_PROXY_GRACE", None, _seconds,
-        "Time that running answers get to end when the server is told to stop.",
+        "grace", "CLAUDE_PROXY_GRACE", None, _seconds(0),
+        "Time that running answers get to end when the server is told to stop, in seconds.",
     ),
     Setting("max_body", "CLAUDE_PROXY_MAX_BODY", None, _whole(1024), "Largest request body, in bytes."),
     Setting(
@@ -203,27 +250,51 @@ SETTINGS: Final = (
 def read(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
     """The settings. An argument beats a variable; empty text counts as not given. Raises SettingError."""
     values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     if environ.get("DEBUG", "").lower() in ("1", "true", "yes", "on"):
         values["log_level"] = "debug"
     for setting in SETTINGS:
-        argument = arguments.get(setting.field)
-        text, name = (argument, setting.argument) if argument is not None else (
-            environ.get(setting.variable, "").strip() or None, setting.variable,
-        )  # fmt: skip
-        if text is None:
+        argument = (arguments.get(setting.field) or "").strip()
+        text = argument or environ.get(setting.variable, "").strip()
+        if not text:
             continue
+        name = (argument and setting.argument) or setting.variable
         try:
             values[setting.field] = setting.read(text)
         except ValueError as error:
-            said = "" if setting.field == "api_keys" else f" (given: {text!r})"
+            said = "" if setting.secret else f" (given: {text!r})"
             raise SettingError(f"{name}: {error}{said}") from None
-    return Settings(**values)
+        given[setting.field] = name
+    settings = Settings(**values)
+    if not settings.api_keys and not loopback(settings.host):
+        raise SettingError(
+            f"{given['host']}: {settings.host} can be reached from other computers, which would use your login. "
+            "Set API_KEYS to the keys that clients must send, or serve on 127.0.0.1."
+        )
+    return settings
+
+
+def unknown(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that look like settings of ours and are none: misspelt, most likely."""
+    known = {setting.variable for setting in SETTINGS}
+    return tuple(sorted(name for name in environ if name.startswith("CLAUDE_PROXY_") and name not in known))
+
+
+def default(setting: Setting) -> str:
+    """Its default, in words for a table; empty for none."""
+    value = getattr(Settings(), setting.field)
+    if value is None or value == ():
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def state_dir(settings: Settings, environ: Mapping[str, str], platform: str) -> Path:
     """Where the server keeps things."""
     if settings.state_dir is not None:
-        return Path(settings.state_dir)
+        return Path(settings.state_dir).expanduser().absolute()
+    home = Path(environ.get("HOME") or Path.home())
     if platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "claude-max-api-proxy"
-    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "claude-max-api-proxy"
+        return home / "Library" / "Application Support" / "claude-max-api-proxy"
+    state = Path(environ.get("XDG_STATE_HOME") or "")
+    # The XDG specification: a path that is not absolute is invalid and ignored.
+    return (state if state.is_absolute() else home / ".local" / "state") / "claude-max-api-proxy"
