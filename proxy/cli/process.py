@@ -70,7 +70,7 @@ class Child(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
-        self._exited = asyncio.get_running_loop().create_future()
+        self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pid = 0
         self.bytes_read = 0
 
@@ -117,8 +117,8 @@ class Child(asyncio.SubprocessProtocol):
             self._wake()
 
     def process_exited(self) -> None:
-        if not self._exited.done():
-            self._exited.set_result(None)
+        if not self.exited.done():
+            self.exited.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -133,7 +133,7 @@ class Child(asyncio.SubprocessProtocol):
     @property
     def alive(self) -> bool:
         """It has neither exited nor closed its stdout."""
-        return not self._ended and not self._exited.done()
+        return not self._ended and not self.exited.done()
 
     @property
     def exit_code(self) -> int | None:
@@ -148,11 +148,13 @@ class Child(asyncio.SubprocessProtocol):
     async def read(self) -> list[Line]:
         """The lines written since the last call, at least one; an empty list once it has closed its stdout."""
         while not self._lines and not self._ended:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                # Another reader may have taken over when this one was cancelled.
+                if self._waiter is waiter:
+                    self._waiter = None
         lines, self._lines = self._lines, []
         if self._paused and self._stdout is not None and not self._stdout.is_closing():
             self._paused = False
@@ -174,14 +176,14 @@ class Child(asyncio.SubprocessProtocol):
             return
         if self._stdin is not None:
             self._stdin.abort()
-        if not self._exited.done():
+        if not self.exited.done():
             self._signal_group(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await asyncio.shield(self._exited)
+                    await asyncio.shield(self.exited)
         # Whatever it started and left behind goes too, and itself if it did not listen.
         self._signal_group(signal.SIGKILL)
-        await self._exited
+        await self.exited
         self._transport.close()
 
     def kill(self) -> None:

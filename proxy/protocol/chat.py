@@ -153,17 +153,16 @@ _ROLE: Final = ChunkDelta(role="assistant", content="", refusal=None)
 class Chunks:
     """Deltas of one choice in, chunks out, up to the one with the `finish_reason`.
 
-    A `Failed` delta makes no chunk: what is said of it depends on what has gone out. `tokens` is set at the end.
+    A `Failed` delta makes no chunk: what is said of it depends on what has gone out.
     """
 
-    __slots__ = ("_choice_index", "_fresh", "_identity", "model", "tokens")
+    __slots__ = ("_choice_index", "_fresh", "_identity", "model")
 
     def __init__(self, identity: Identity, choice_index: int = 0) -> None:
         self._identity = identity
         self._choice_index = choice_index
         self._fresh = True
         self.model = ""
-        self.tokens: Tokens | None = None
 
     def feed(self, deltas: Iterable[Delta]) -> list[Chunk]:
         out: list[Chunk] = []
@@ -188,7 +187,6 @@ class Chunks:
                 self.model = delta.model
             elif isinstance(delta, Finished):
                 self._head(out)
-                self.tokens = delta.tokens
                 out.append(self._chunk(ChunkDelta(), delta.reason.value))
         return out
 

@@ -8,7 +8,7 @@ parameter. Shapes: `openai.types.chat.completion_create_params` of the PyPI pack
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -142,11 +142,8 @@ def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> 
         raise bad_request(f"The body is not valid JSON: {error}.", where or None) from None
 
 
-def decode(body: bytes, known_models: Collection[str] = ()) -> Request:
-    """The request that `body` holds. Raises `Rejection`.
-
-    `known_models`: model names that are passed on as they are.
-    """
+def decode(body: bytes, model_for: Callable[[str], str] = models.resolve) -> Request:
+    """The request that `body` holds. Raises `Rejection`. `model_for`: a client's model name → what to ask the CLI."""
     chat = _decoded(_request_decoder, body, "")
     if not chat.model.strip():
         raise bad_request("A model must be named.", "model")
@@ -154,12 +151,28 @@ def decode(body: bytes, known_models: Collection[str] = ()) -> Request:
     system, messages = _conversation(chat.messages)
     options = chat.stream_options
     return Request(
-        plan=Plan(model=models.resolve(chat.model, known_models), system=system, messages=messages),
+        plan=Plan(
+            model=model_for(chat.model),
+            system=system,
+            messages=messages,
+            max_tokens=_limit(chat),
+        ),
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
         ignored=tuple(name for name in IGNORED if getattr(chat, name) is not None),
     )
+
+
+def _limit(chat: ChatRequest) -> int | None:
+    """The most tokens to write. Clients send null, 0 and -1 when they mean no limit."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value: int | None = getattr(chat, name)
+        if value is not None and value < -1:
+            raise bad_request("Must be a positive number of tokens; null, 0 and -1 mean no limit.", name)
+        if value is not None and value > 0:
+            return value
+    return None
 
 
 def _reject_not_yet(chat: ChatRequest) -> None:

@@ -1,0 +1,359 @@
+"""Children waiting for a request, the slots for conversations, and the queue for them.
+
+- A waiting child has been started and knows nothing of any request. One that dies, grows old or was started from a CLI
+  that has since changed on disk is replaced.
+- Starting a child costs 0.4 s of processor time. A request that finds no child starts one; the stock is filled up
+  again only when no answer is between its question and its first delta, and never more at once than there are
+  processors: a start would take the processor from the answer under way.
+- A slot is held from before the child is taken until `release`, which is when the stream has really ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from msgspec import Struct
+
+from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.process import Child, Launch
+from proxy.protocol import commands
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.lines import ControlResponse, ListedModel
+from proxy.protocol.plan import Plan
+from proxy.settings import Settings
+
+# Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
+STOP_GRACE: Final = 2.0
+# An answer holds the refill back no longer than this: upstream may think for minutes.
+TENDER: Final = 0.25
+# After a start that failed: seconds until the next try, doubled up to the most.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+# How often age, health and the CLI's file are looked at.
+ROUND: Final = 5.0
+
+
+class Counts(Struct, frozen=True):
+    """The pool at a moment."""
+
+    waiting: int
+    starting: int
+    busy: int
+    queued: int
+
+
+class _Spare:
+    """A waiting child. `ready`: it has answered; `started`: says that it no longer costs a start; `born`: loop time."""
+
+    __slots__ = ("attending", "born", "child", "ready", "stamp", "started")
+
+    def __init__(self, child: Child, started: Callable[[], None], born: float, stamp: object) -> None:
+        self.child = child
+        self.started = started
+        self.born = born
+        self.stamp = stamp
+        self.ready = False
+        self.attending: asyncio.Task[None] | None = None
+
+
+def file_stamp(path: str) -> object:
+    """What changes when the CLI is updated: its real path, size and times."""
+    try:
+        real = os.path.realpath(path)
+        stat = os.stat(real)
+    except OSError:
+        return None
+    return real, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+class Pool:
+    """See the module. `start` it, `open` a conversation for every request, `release` it, `close` the pool."""
+
+    def __init__(self, settings: Settings, launch: Launch) -> None:
+        self._settings = settings
+        self._launch = launch
+        self._limits = Limits(settings.idle_timeout, settings.total_timeout)
+        self._spares: deque[_Spare] = deque()
+        self._starting = 0
+        self._most_starting = max(1, os.cpu_count() or 1)
+        self._start_turns: deque[asyncio.Future[None]] = deque()
+        self._busy: set[Conversation] = set()
+        self._slots = settings.max_conversations
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._tender: dict[Conversation, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._round: asyncio.Task[None] | None = None
+        self._refill_at: asyncio.TimerHandle | None = None
+        self._coming = 0
+        self._pause = 0.0
+        self._no_start_before = 0.0
+        self._closing = False
+        self.models: tuple[ListedModel, ...] = ()
+        self.models_known = asyncio.Event()
+        self.last_start_error: str | None = None
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(len(self._spares), self._starting, len(self._busy), len(self._queue))
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    async def start(self) -> None:
+        """Begin to keep children waiting. Returns at once."""
+        self._round = asyncio.get_running_loop().create_task(self._look_after())
+        self._refill()
+
+    async def open(self, plan: Plan) -> Conversation:
+        """A conversation on a child of its own; `Rejection` when there is no room or no child.
+
+        The caller must `release` it.
+        """
+        await self._slot()
+        try:
+            conversation = await self._child()
+        except BaseException:
+            self._free_slot()
+            raise
+        self._busy.add(conversation)
+        self._tender[conversation] = asyncio.get_running_loop().time() + TENDER
+        return conversation
+
+    def first_delta(self, conversation: Conversation) -> None:
+        """The answer has begun: the processor may be used for something else."""
+        if self._tender.pop(conversation, None) is not None:
+            self._refill()
+
+    def release(self, conversation: Conversation) -> None:
+        """The answer has ended, or nobody waits for it any more: the child goes, the slot is free."""
+        self._tender.pop(conversation, None)
+        if conversation in self._busy:
+            self._busy.remove(conversation)
+            self._free_slot()
+            self._task(conversation.child.stop(STOP_GRACE))
+            self._refill()
+
+    async def close(self) -> None:
+        """End all children; answers still under way end with theirs. Returns when none is left."""
+        self._closing = True
+        if self._refill_at is not None:
+            self._refill_at.cancel()
+        for waiting in (*self._queue, *self._start_turns):
+            if not waiting.done():
+                waiting.set_exception(_shutting_down())
+        for spare in tuple(self._spares):
+            self._discard(spare)
+        for conversation in tuple(self._busy):
+            self.release(conversation)
+        if self._round is not None:
+            self._round.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Slots and the queue.
+
+    async def _slot(self) -> None:
+        if self._closing:
+            raise _shutting_down()
+        if self._slots > 0 and not self._queue:
+            self._slots -= 1
+            return
+        if len(self._queue) >= self._settings.max_queue:
+            raise Rejection(Failure(Kind.QUEUE_FULL, "Too many requests are waiting for their turn.", retry_after=1.0))
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(self._settings.queue_wait):
+                await turn
+        except TimeoutError:
+            words = f"No place became free within {self._settings.queue_wait:g} seconds."
+            raise Rejection(Failure(Kind.QUEUE_WAIT, words, retry_after=2.0)) from None
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._free_slot()
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._queue.remove(turn)
+
+    def _free_slot(self) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._slots += 1
+
+    # Children.
+
+    async def _child(self) -> Conversation:
+        """A conversation on a waiting child, or on one that is started now, in turn."""
+        while True:
+            spare = self._take_spare()
+            if spare is not None:
+                if spare.attending is not None:
+                    spare.attending.cancel()
+                return Conversation(spare.child, self._limits, self._settings.system_prompt_mode, spare.started)
+            if self._starting < self._most_starting:
+                child, started = await self._spawn()
+                return Conversation(child, self._limits, self._settings.system_prompt_mode, started)
+            turn = asyncio.get_running_loop().create_future()
+            self._start_turns.append(turn)
+            try:
+                await turn
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._start_turns.remove(turn)
+
+    def _take_spare(self) -> _Spare | None:
+        """The child that is ready, else the one that has been starting longest."""
+        stamp = file_stamp(self._launch.argv[0])
+        for spare in tuple(self._spares):
+            if not spare.child.alive or spare.stamp != stamp:
+                self._discard(spare)
+        if not self._spares:
+            return None
+        best = next((spare for spare in self._spares if spare.ready), self._spares[0])
+        self._spares.remove(best)
+        return best
+
+    def _discard(self, spare: _Spare) -> None:
+        if spare in self._spares:
+            self._spares.remove(spare)
+            if spare.attending is not None:
+                spare.attending.cancel()
+            self._task(spare.child.stop(STOP_GRACE))
+
+    async def _spawn(self) -> tuple[Child, Callable[[], None]]:
+        """Start a child. It counts as starting until the function is called that comes with it, or until it exits."""
+        self._starting += 1
+        started = self._once(self._one_started)
+        try:
+            child = await Child.start(self._launch)
+        except BaseException as error:
+            started()
+            if not isinstance(error, OSError):
+                raise
+            self.last_start_error = f"The CLI could not be started: {error.strerror or error}."
+            raise Rejection(Failure(Kind.CLI_MISSING, self.last_start_error)) from None
+        child.exited.add_done_callback(lambda _: started())
+        return child, started
+
+    @staticmethod
+    def _once(action: Callable[[], None]) -> Callable[[], None]:
+        rest = [action]
+
+        def call() -> None:
+            if rest:
+                rest.pop()()
+
+        return call
+
+    def _one_started(self) -> None:
+        self._starting -= 1
+        if self._start_turns:
+            self._wake_one()
+        else:
+            self._refill()
+
+    def _wake_one(self) -> None:
+        """Let the next request that waits for a child look again."""
+        while self._start_turns:
+            turn = self._start_turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    # The stock.
+
+    def _refill(self) -> None:
+        """Start what is missing of the stock, unless an answer needs the processor, or starts have just failed."""
+        if self._refill_at is not None:
+            self._refill_at.cancel()
+            self._refill_at = None
+        missing = self._settings.waiting - len(self._spares) - self._coming
+        if self._closing or missing <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        wait_until = max((*self._tender.values(), self._no_start_before), default=0.0)
+        if wait_until > now:
+            self._refill_at = loop.call_at(wait_until, self._refill)
+            return
+        for _ in range(min(missing, self._most_starting - self._starting)):
+            self._coming += 1
+            self._task(self._add_spare())
+
+    async def _add_spare(self) -> None:
+        stamp = file_stamp(self._launch.argv[0])
+        try:
+            child, started = await self._spawn()
+        except Rejection:
+            self._start_failed()
+            return
+        finally:
+            self._coming -= 1
+        spare = _Spare(child, started, asyncio.get_running_loop().time(), stamp)
+        if self._closing:
+            await child.stop(STOP_GRACE)
+            return
+        self._spares.append(spare)
+        child.exited.add_done_callback(lambda _: self._spare_died(spare))
+        child.write(commands.list_models())
+        spare.attending = asyncio.get_running_loop().create_task(self._attend(spare))
+        self._wake_one()
+
+    async def _attend(self, spare: _Spare) -> None:
+        """Wait until the child has answered, and learn the models from it."""
+        while lines := await spare.child.read():
+            for line in lines:
+                if isinstance(line, ControlResponse) and line.response.request_id == commands.LIST_MODELS_ID:
+                    spare.ready = True
+                    self._pause = 0.0
+                    if line.response.response is not None and line.response.response.models:
+                        self.models = tuple(line.response.response.models)
+                    self.models_known.set()
+                    spare.started()
+                    return
+
+    def _spare_died(self, spare: _Spare) -> None:
+        if spare in self._spares:
+            self._spares.remove(spare)
+            words = spare.child.stderr.splitlines()
+            self.last_start_error = (
+                f"A waiting CLI ended by itself (exit code {spare.child.exit_code})"
+                f"{': ' + words[-1][:300] if words else ''}."
+            )
+            self._task(spare.child.stop(STOP_GRACE))
+            self._start_failed()
+
+    def _start_failed(self) -> None:
+        self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+        self._no_start_before = asyncio.get_running_loop().time() + self._pause
+        self._refill()
+
+    async def _look_after(self) -> None:
+        """Replace what is old or was started from a CLI that is no longer the one on disk."""
+        while True:
+            await asyncio.sleep(ROUND)
+            now = asyncio.get_running_loop().time()
+            stamp = file_stamp(self._launch.argv[0])
+            for spare in tuple(self._spares):
+                if spare.stamp != stamp or now - spare.born > self._settings.waiting_age:
+                    self._discard(spare)
+            self._refill()
+
+
+def _shutting_down() -> Rejection:
+    return Rejection(Failure(Kind.SHUTTING_DOWN, "The server is shutting down."))

@@ -1,0 +1,29 @@
+"""The application: routes, guard, errors, and the edge around them."""
+
+from __future__ import annotations
+
+import falcon
+import falcon.asgi
+
+from proxy.http.chat import ChatCompletions
+from proxy.http.edge import App, Edge
+from proxy.http.errors import on_bug, on_http_error, on_rejection
+from proxy.http.guard import Guard
+from proxy.http.health import HealthCheck
+from proxy.http.models import Models, OneModel
+from proxy.http.service import Service
+from proxy.protocol.failures import Rejection
+
+
+def create_app(service: Service) -> App:
+    """The ASGI application for `service`."""
+    app = falcon.asgi.App(middleware=[Guard(service.settings)])
+    app.req_options.strip_url_path_trailing_slash = True
+    app.add_error_handler(Exception, on_bug)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(Rejection, on_rejection)
+    app.add_route("/v1/chat/completions", ChatCompletions(service))
+    app.add_route("/v1/models", Models(service))
+    app.add_route("/v1/models/{model_id:path}", OneModel(service))
+    app.add_route("/health", HealthCheck(service))
+    return Edge(app)

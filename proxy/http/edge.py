@@ -1,0 +1,129 @@
+"""What surrounds every request: its id, its log line, and the client that leaves.
+
+Falcon runs a handler to its end after the client has gone (wire notes, "Falcon, uvicorn, msgspec"). Here the
+connection is watched from the moment the body has been read, and the handler is cancelled when it closes: streamed,
+whole, or still waiting in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from proxy.protocol.turn import Tokens
+
+log: Final = logging.getLogger("proxy.request")
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Where the trace of a request is found in its ASGI scope.
+TRACE: Final = "claude_max_api.trace"
+
+
+class Trace:
+    """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
+
+    __slots__ = ("asked", "began", "id", "left", "model", "outcome", "status", "tokens")
+
+    def __init__(self) -> None:
+        self.id = f"req_{uuid.uuid4().hex}"
+        self.began = time.perf_counter()
+        self.asked = ""
+        self.model = ""
+        self.tokens: Tokens | None = None
+        self.status = 0
+        self.outcome = ""
+        self.left = False
+
+    @property
+    def milliseconds(self) -> int:
+        return round((time.perf_counter() - self.began) * 1000)
+
+
+def _printable(text: str) -> str:
+    """A client's text for a log line: no line breaks or control characters, not too long."""
+    return "".join(char if char.isprintable() else "?" for char in text[:120])
+
+
+def _write_log(trace: Trace, scope: Scope) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    words = [trace.id, scope["method"], _printable(scope["path"]), str(trace.status or "-"), f"{trace.milliseconds}ms"]
+    if trace.asked:
+        words.append(f"model={_printable(trace.asked)}")
+    if trace.model:
+        words.append(f"answered={_printable(trace.model)}")
+    if trace.tokens is not None:
+        tokens = trace.tokens
+        words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
+    if trace.left:
+        words.append("client left")
+    if trace.outcome:
+        words.append(trace.outcome)
+    log.info(" ".join(words))
+
+
+class Edge:
+    """ASGI around ASGI. See the module."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace = scope[TRACE] = Trace()
+        handler = asyncio.current_task()
+        assert handler is not None
+        watcher: asyncio.Task[None] | None = None
+        complete = False
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            if not complete:
+                trace.left = True
+                handler.cancel()
+
+        async def receive_body() -> Mapping[str, Any]:
+            nonlocal watcher
+            if watcher is not None:
+                await asyncio.Event().wait()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                trace.left = True
+            elif not message.get("more_body"):
+                watcher = asyncio.get_running_loop().create_task(watch())
+            return message
+
+        async def send_marked(message: dict[str, Any]) -> None:
+            nonlocal complete
+            if message["type"] == "http.response.start":
+                trace.status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", trace.id.encode()),
+                    (b"openai-processing-ms", str(trace.milliseconds).encode()),
+                ]
+            elif not message.get("more_body"):
+                complete = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_body, send_marked)
+        except asyncio.CancelledError:
+            if not trace.left:
+                raise
+            handler.uncancel()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            _write_log(trace, scope)

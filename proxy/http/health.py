@@ -1,0 +1,60 @@
+"""`GET /health`: whether this server can answer, as far as it knows from what has happened."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Struct
+
+import proxy
+from proxy.cli.pool import Counts
+from proxy.http.service import Service
+
+
+class Login(Struct, frozen=True):
+    """`works`: what the last real answer showed; null before the first. Times in seconds since 1970."""
+
+    method: str
+    works: bool | None
+    last_success: float | None
+    last_failure: float | None
+
+
+class Health(Struct, frozen=True):
+    status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"]
+    version: str
+    cli_version: str
+    login: Login
+    children: Counts
+
+
+def health(service: Service) -> Health:
+    seen = service.login
+    pool = service.pool
+    status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"] = "ok"
+    if pool.closing:
+        status = "shutting_down"
+    elif pool.last_start_error is not None and not pool.counts.waiting and not pool.counts.busy:
+        status = "cli_unavailable"
+    elif seen.works is False:
+        status = "login_failed"
+    login = Login(service.login_method, seen.works, seen.last_success, seen.last_failure)
+    return Health(status, proxy.__version__, service.cli_version, login, pool.counts)
+
+
+class HealthCheck:
+    """Open to all: it says nothing of keys, paths or messages. 503 when no answer can be expected."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        found = health(self._service)
+        resp.status = 200 if found.status == "ok" else 503
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode(found)
+
+    on_head = on_get

@@ -1,0 +1,60 @@
+"""`GET /v1/models` and `/v1/models/{id}`."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Struct
+
+from proxy.http.service import Service
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.models import FAMILIES, bare
+
+# Clients sort and compare by it, so it must not change from call to call; the CLI reports no dates.
+CREATED: Final = 1_735_689_600
+
+
+class Model(Struct, frozen=True):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = CREATED
+    owned_by: str = "anthropic"
+
+
+class ModelList(Struct, frozen=True):
+    data: tuple[Model, ...]
+    object: Literal["list"] = "list"
+
+
+def model_ids(service: Service) -> tuple[str, ...]:
+    """The names on offer: the user's own, the families, and what the CLI itself reports, each once."""
+    own = [model.name for model in service.settings.models]
+    listed = [model.resolvedModel for model in service.pool.models] + [model.value for model in service.pool.models]
+    return tuple(dict.fromkeys(id for id in (*own, *FAMILIES, *listed) if id and id != "default"))
+
+
+class Models:
+    """All of them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode(ModelList(tuple(map(Model, model_ids(self._service)))))
+
+
+class OneModel:
+    """One by its id, which may contain slashes. 404 for names that mean no model of Claude."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model_id: str) -> None:
+        if not self._service.is_claude(model_id):
+            raise Rejection(Failure(Kind.UNKNOWN_MODEL, "No model of Claude has this name.", "model"))
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = msgspec.json.encode(Model(bare(model_id)))

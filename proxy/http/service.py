@@ -1,0 +1,63 @@
+"""What the handlers share: settings, pool, and what is known of the login."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import Struct
+
+from proxy.cli.pool import Pool
+from proxy.protocol import models
+from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.lines import RateLimitInfo
+from proxy.settings import Settings
+
+
+class LoginSeen(Struct, frozen=True):
+    """What real answers have said of the login. Times in seconds since 1970; None: not yet."""
+
+    last_success: float | None = None
+    last_failure: float | None = None
+    last_failure_words: str | None = None
+
+    @property
+    def works(self) -> bool | None:
+        if self.last_failure is not None and self.last_failure > (self.last_success or 0.0):
+            return False
+        return None if self.last_success is None else True
+
+
+class Service:
+    """One per server."""
+
+    def __init__(self, settings: Settings, pool: Pool, cli_version: str, login_method: str) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.cli_version = cli_version
+        self.login_method = login_method
+        self.fingerprint = f"claude-code-{cli_version}"
+        self.login = LoginSeen()
+        self.limits: RateLimitInfo | None = None
+        self._targets = {name.name: name.target for name in settings.models}
+
+    def known_models(self) -> frozenset[str]:
+        """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""
+        listed = {model.value for model in self.pool.models} | {model.resolvedModel for model in self.pool.models}
+        return frozenset((listed | set(self._targets.values())) - {"", "default"})
+
+    def model_for(self, name: str) -> str:
+        """What the CLI is asked for when a client asks for `name`."""
+        bare = models.bare(name.strip())
+        return models.resolve(self._targets.get(bare, bare), self.known_models())
+
+    def is_claude(self, name: str) -> bool:
+        """Whether the name means a model of Claude at all."""
+        bare = models.bare(name.strip())
+        return models.claude_model(self._targets.get(bare, bare), self.known_models()) is not None
+
+    def succeeded(self) -> None:
+        self.login = LoginSeen(time.time(), self.login.last_failure, self.login.last_failure_words)
+
+    def failed(self, failure: Failure) -> None:
+        if failure.kind in (Kind.NOT_LOGGED_IN, Kind.NO_PERMISSION):
+            self.login = LoginSeen(self.login.last_success, time.time(), failure.message)

@@ -1,0 +1,41 @@
+"""The one place that writes an event stream.
+
+Only `data:` lines and comments: `event:`, `id:` and `retry:` break clients (wire notes, "What breaks whom").
+`[DONE]` ends a stream that succeeded, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from proxy.protocol.failures import Rejection, envelope
+
+CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+DONE: Final = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def event(value: Struct) -> bytes:
+    """One event."""
+    return b"data: " + _encode(value) + b"\n\n"
+
+
+async def stream(first: Sequence[Struct], rest: AsyncIterator[Sequence[Struct]]) -> AsyncIterator[bytes]:
+    """Events for what comes; nothing new becomes a keep-alive; a failure becomes an error event and the end.
+
+    Events that come together are written together.
+    """
+    yield b"".join(map(event, first)) or KEEP_ALIVE
+    try:
+        async for values in rest:
+            yield b"".join(map(event, values)) or KEEP_ALIVE
+    except Rejection as rejection:
+        yield event(envelope(rejection.failure))
+        return
+    yield DONE

@@ -1,0 +1,98 @@
+"""Serving: pool, application and uvicorn put together, from the first signal to the last child's end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from proxy.cli.find import FoundCli
+from proxy.cli.launch import launch
+from proxy.cli.pool import Pool
+from proxy.http.app import create_app
+from proxy.http.service import Service
+from proxy.protocol.lines import ListedModel
+from proxy.settings import Settings, state_dir
+
+# The openai client drops idle connections after 5 s; a server that does so at the same moment breaks requests.
+KEEP_ALIVE: Final = 75
+# The start waits no longer for the models of the CLI: they are for show.
+MODELS_WAIT: Final = 10.0
+LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, told to stop by SIGINT and SIGTERM, and then ending normally instead of by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def empty_directory(root: Path) -> Path:
+    """The children's working directory: private, empty and always the same. Raises OSError."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = root / "empty"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if any(directory.iterdir()):
+        raise OSError(f"{directory} must be empty: it is the working directory of the CLI")
+    return directory
+
+
+def configure_logging(settings: Settings) -> None:
+    """Our lines to stderr; uvicorn's and asyncio's only when something is wrong."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("proxy").setLevel(LEVELS[settings.log_level])
+
+
+async def _serve(
+    settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
+) -> None:
+    cwd = empty_directory(state_dir(settings, os.environ, sys.platform))
+    pool = Pool(settings, launch(cli.path, settings, os.environ, str(cwd)))
+    await pool.start()
+    config = uvicorn.Config(
+        create_app(Service(settings, pool, cli.version_text, cli.login_method)),
+        http="httptools", loop="asyncio", lifespan="off", ws="none", interface="asgi3",
+        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=max(1, round(settings.grace)),
+    )  # fmt: skip
+    server = _Server(config)
+
+    async def say() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MODELS_WAIT if settings.waiting else 0):
+                await pool.models_known.wait()
+        announce(pool.models)
+
+    saying = asyncio.create_task(say())
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        saying.cancel()
+        await pool.close()
+
+
+def run(
+    settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
+) -> int:
+    """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError."""
+    configure_logging(settings)
+    asyncio.run(_serve(settings, cli, sock, announce))
+    return 0
