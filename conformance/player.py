@@ -33,24 +33,34 @@ _UNKNOWN = (
 )
 
 
-def build_index(version: str, files: dict[str, str]) -> dict[str, Any]:
-    """What the player wants to know of transcripts (path by name) before it has picked one."""
+def build_index(version: str, files: dict[str, str], asides: str | None) -> dict[str, Any]:
+    """What the player wants to know of transcripts (path by name) before it has picked one.
+
+    `asides` is the file of requests that may come at any time, each with its answer.
+    """
     transcripts = []
     for name, path in sorted(files.items()):
-        with open(path, "rb") as file:
-            rows = [json.loads(row) for row in file]
-        header = rows[0]
+        rows = _rows(path)
         sent = [[place, row["line"]] for place, row in enumerate(rows) if row.get("to") == "cli"]
-        transcripts.append(
-            {
-                "name": name,
-                "path": path,
-                "argv": header["argv"],
-                "environment": header["environment"],
-                "sent": sent,
-            }
-        )
-    return {"version": version, "transcripts": transcripts}
+        transcripts.append({"name": name, "path": path, "sent": sent, **_launch(rows[0])})
+    answers = {}
+    lines = [row["line"] for row in _rows(asides)[1:]] if asides else []
+    for line in lines:
+        if line["type"] == "control_request":
+            identifier = line["request_id"]
+            answers[line["request"]["subtype"]] = next(
+                each for each in lines if each.get("response", {}).get("request_id") == identifier
+            )
+    return {"version": version, "transcripts": transcripts, "asides": answers}
+
+
+def _rows(path: str) -> list[Any]:
+    with open(path, "rb") as file:
+        return [json.loads(row) for row in file]
+
+
+def _launch(header: dict[str, Any]) -> dict[str, Any]:
+    return {"argv": header["argv"], "environment": header["environment"]}
 
 
 class Mismatch(Exception):
@@ -247,9 +257,10 @@ def _report(place: int, line: object, near: list[tuple[Candidate, str]]) -> str:
     candidate, found = min(near, key=unlike)
     expected = candidate.sent[place][1] if place < len(candidate.sent) else None
     others = f" and {len(near) - 1} others" if len(near) > 1 else ""
+    # The last line says it all: it is the one that a proxy shows.
     return (
-        f"player: line {place + 1} from the proxy is not what {candidate.name}{others} recorded\n"
-        f"  {found}\n  recorded: {_short(expected)}\n  sent:     {_short(line)}"
+        f"  recorded: {_short(expected)}\n  sent:     {_short(line)}\n"
+        f"player: line {place + 1} from the proxy is not what {candidate.name}{others} recorded: {found}"
     )
 
 
@@ -264,8 +275,8 @@ def _launchable(index: dict[str, Any], argv: list[str]) -> list[Candidate]:
         recorded = index["transcripts"][0]["argv"] if index["transcripts"] else []
         missing, extra = [a for a in recorded if a not in argv], [a for a in argv if a not in recorded]
         raise Mismatch(
-            f"player: no recording was launched like this\n  missing: {_short(missing)}, new: {_short(extra)}"
-            f"\n  recorded: {_short(recorded)}\n  launched: {_short(argv)}"
+            f"  recorded: {_short(recorded)}\n  launched: {_short(argv)}\n"
+            f"player: no recording was launched like this; missing: {_short(missing)}, new: {_short(extra)}"
         )
     lacking: list[str] = []
     for entry in fitting:
@@ -327,13 +338,18 @@ def _converse(settings: dict[str, Any], argv: list[str], index: dict[str, Any]) 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if settings["stderr"]:
         os.write(2, b"noise on stderr\n" * (settings["stderr"] // 16))
-    conversation = Conversation(_launchable(index, argv), Output(settings))
+    output = Output(settings)
+    conversation = Conversation(_launchable(index, argv), output)
     for text in _lines():
         try:
             line = json.loads(text)
         except ValueError:
             raise Mismatch(f"player: the proxy sent a line that is not JSON: {text[:200]!r}") from None
-        conversation.receive(line)
+        if answer := index["asides"].get((line.get("request") or {}).get("subtype")):
+            answer["response"]["request_id"] = line["request_id"]
+            output.write(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+        else:
+            conversation.receive(line)
     while settings["stubborn"]:
         time.sleep(60)  # nor does it end with its stdin
     return 0

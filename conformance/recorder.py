@@ -63,6 +63,8 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
         return 0
     if "--input-format" not in argv:
         os.execv(cli, [cli, *argv])
+    if os.environ.get("LC_CTYPE") == "C.UTF-8":
+        del os.environ["LC_CTYPE"]  # Python's own doing (PEP 538): the CLI gets what the proxy gave
     log = _Log(f"{settings['directory']}/{time.monotonic_ns()}-{os.getpid()}.raw")
     log.write(
         {
@@ -75,15 +77,18 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
     )
     guard = [str(settings["setpriv"]), "--pdeathsig", "KILL", "--"] if settings["setpriv"] else []
     child = subprocess.Popen([*guard, cli, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    log.write({"pid": child.pid})
     assert child.stdin is not None
     assert child.stdout is not None
     into, out = child.stdin.fileno(), child.stdout.fileno()
 
+    told_to_end = threading.Event()
+
     def forward(number: int, _: FrameType | None) -> None:
+        told_to_end.set()
         child.send_signal(number)
 
     signal.signal(signal.SIGTERM, forward)
-    told_to_end = threading.Event()
 
     def feed() -> None:
         _copy(0, into, "cli", log)
@@ -94,11 +99,12 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
     threading.Thread(target=feed, daemon=True).start()
     reader = threading.Thread(target=_copy, args=(out, 1, "proxy", log), daemon=True)
     reader.start()
-    code = child.wait()
+    ended = child.wait()
     reader.join(1)
-    if code >= 0 and not told_to_end.is_set():
+    code = ended if ended >= 0 else 128 - ended
+    if not told_to_end.is_set():
         log.write({"exit": code})
-    return code if code >= 0 else 128 - code
+    return code
 
 
 def _copy(source: int, target: int, to: str, log: _Log) -> None:

@@ -71,10 +71,13 @@ def player_shim(
         name: value for name, value in locals().items() if name not in ("directory", "version", "recordings")
     }
     directory.mkdir(parents=True, exist_ok=True)
+    root = TRANSCRIPTS / version
     if recordings is None:
-        root = TRANSCRIPTS / version
         recordings = {path.relative_to(root).with_suffix("").as_posix(): path for path in transcript.every(root)}
-    index = build_index(version, {name: str(path) for name, path in recordings.items()})
+    asides = root / transcript.ASIDE_FILE
+    index = build_index(
+        version, {name: str(path) for name, path in recordings.items()}, str(asides) if asides.exists() else None
+    )
     (directory / "index.json").write_text(json.dumps(index, ensure_ascii=False), "utf-8")
     return executable(directory, "player", settings | {"directory": str(directory)})
 
@@ -82,27 +85,28 @@ def player_shim(
 class Server:
     """`with Server(cli, settings) as server`: the proxy as a process of its own, ready at `server.url`.
 
-    `settings` are variables of its environment. Raises RuntimeError with the end of its log if it does not get
-    ready. The log is `server.log()`.
+    `settings` are variables of its environment; with `login` the CLI finds the user's own. Raises RuntimeError, with
+    the end of the server's log, if it does not get ready.
     """
 
-    def __init__(self, cli: Path, settings: Mapping[str, str], *, command: tuple[str, ...] = ()) -> None:
+    def __init__(self, cli: Path, settings: Mapping[str, str], *, login: bool = False) -> None:
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = command or (sys.executable, "-m", "proxy", str(self.port))
+        self._command = (sys.executable, "-m", "proxy", str(self.port))
         self._scratch = tempfile.TemporaryDirectory(prefix="conformance-")
         self._log = Path(self._scratch.name) / "server.log"
+        self.last_words = ""
         home = Path(self._scratch.name) / "home"
         home.mkdir()
+        scripted = {"HOME": str(home), "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-anything"}
+        own = {name: os.environ[name] for name in scripted if name in os.environ}
         self._environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "PYTHONPATH": str(FIXTURES.parent),
-            "HOME": str(home),
             "TMPDIR": self._scratch.name,
             "CLAUDE_PROXY_CLI": str(cli),
-            "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-anything",
             "CLAUDE_PROXY_RETRIES": "1",
-            "CLAUDE_PROXY_WAITING": "0",
+            **(own if login else scripted),
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +77,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modes     the forms in which it is asked
     settings  variables of the proxy's environment, for a proxy of its own
     more      the CLI may send requests beyond those in `upstream`, after the answer has ended
+    killed    the kind of line after which the CLI is killed while it is recorded
     pending   why there is no recording of it yet
     """
 
@@ -84,9 +86,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origin: str
     request: list[Exchange]
     upstream: list[dict[str, Any]]
-    modes: list[Mode] = ["whole", "stream"]
+    modes: tuple[Mode, ...] = ("whole", "stream")
     settings: dict[str, str] = {}
     more: bool = False
+    killed: str = ""
     pending: str = ""
 
     @property
@@ -120,12 +123,13 @@ def load(path: Path, root: Path) -> Scenario:
 
 
 def every(root: Path, patterns: Iterable[str] = ()) -> list[Scenario]:
-    """The scenarios below a folder whose name matches a pattern (all without one), by name."""
-    wanted = tuple(patterns) or ("**",)
-    paths = {path for pattern in wanted for path in root.glob(f"{pattern.rstrip('/')}.toml")}
-    if wanted == ("**",):
-        paths = set(root.rglob("*.toml"))
-    return [load(path, root) for path in sorted(paths)]
+    """The scenarios below a folder whose name matches a pattern such as `errors/*` (all without one), by name."""
+    wanted = tuple(patterns)
+    return [
+        load(path, root)
+        for path in sorted(root.rglob("*.toml"))
+        if not wanted or any(fnmatch(path.relative_to(root).with_suffix("").as_posix(), pattern) for pattern in wanted)
+    ]
 
 
 def _expanded(value: Any) -> Any:

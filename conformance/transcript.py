@@ -202,6 +202,7 @@ class Raw(msgspec.Struct, frozen=True):
     """The recorder's own file: the launch, and the lines just as they crossed."""
 
     launch: dict[str, Any]
+    pid: int
     lines: tuple[tuple[int, Literal["cli", "proxy"], str], ...]
     exit: Exit | None
 
@@ -210,16 +211,47 @@ def read_raw(path: Path) -> Raw:
     """Reads a recorder's file, which may end anywhere: the recorder can be killed while it writes."""
     launch: dict[str, Any] = {}
     lines: list[tuple[int, Literal["cli", "proxy"], str]] = []
-    ended = None
+    ended, pid = None, 0
     for row in path.read_bytes().split(b"\n")[:-1]:
         entry = json.loads(row)
         if "exit" in entry:
             ended = Exit(entry["at"], entry["exit"])
+        elif "pid" in entry:
+            pid = entry["pid"]
         elif "text" in entry:
             lines.append((entry["at"], entry["to"], entry["text"]))
         else:
             launch = entry
-    return Raw(launch, tuple(lines), ended)
+    return Raw(launch, pid, tuple(lines), ended)
+
+
+# Requests that a proxy may send at any time, to a CLI that knows nothing yet or in mid-conversation.
+ASIDES = ("list_models", "get_usage")
+ASIDE_FILE = "asides.jsonl"
+
+
+def without_asides(raw: Raw) -> tuple[Raw, Raw]:
+    """The recording without requests that are no part of the conversation, and these with their answers."""
+    asked = {
+        line["request_id"]
+        for _, to, text in raw.lines
+        if to == "cli" and (line := _json(text)).get("request", {}).get("subtype") in ASIDES
+    }
+
+    def aside(text: str) -> bool:
+        line = _json(text)
+        return (line.get("request_id") or line.get("response", {}).get("request_id")) in asked
+
+    kept, apart = ([entry for entry in raw.lines if aside(entry[2]) is side] for side in (False, True))
+    return Raw(raw.launch, raw.pid, tuple(kept), raw.exit), Raw(raw.launch, raw.pid, tuple(apart), None)
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
 
 
 def normalised(raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "scripted"]) -> Transcript:
@@ -235,11 +267,8 @@ def normalised(raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "
 
 
 def _parsed(text: str, names: Names) -> dict[str, Any] | str:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return text
-    return names.line(line) if isinstance(line, dict) else text
+    line = _json(text)
+    return names.line(line) if line else text
 
 
 def kind(line: Mapping[str, Any] | str) -> str:
@@ -252,8 +281,8 @@ def kind(line: Mapping[str, Any] | str) -> str:
 
 
 def every(folder: Path) -> Iterator[Path]:
-    """All transcripts below a folder, in a stable order."""
-    return iter(sorted(folder.rglob("*.jsonl")))
+    """All transcripts of conversations below a folder, in a stable order."""
+    return iter(sorted(path for path in folder.rglob("*.jsonl") if path.name != ASIDE_FILE))
 
 
 def versions(folder: Path) -> list[str]:

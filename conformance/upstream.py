@@ -269,7 +269,7 @@ def _chunks(body: bytes, headers: Sequence[tuple[str, str]], play: Play) -> Iter
     if play.size:
         return [body[start : start + play.size] for start in range(0, len(body), play.size)]
     if any(name == "content-type" and "event-stream" in value for name, value in headers):
-        return [event + b"\n\n" for event in body.split(b"\n\n") if event.strip()]
+        return [event.strip(b"\n") + b"\n\n" for event in body.split(b"\n\n") if event.strip()]
     return [body] if body else []
 
 

@@ -1,0 +1,86 @@
+"""Puts a released CLI into a cache, from npm, and finds its binary."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = "@anthropic-ai/claude-code"
+
+
+class NotInstalled(Exception):
+    """The version cannot be had, and why."""
+
+
+def cache() -> Path:
+    """Where CLIs are kept: CONFORMANCE_CACHE, else the user's cache directory."""
+    given = os.environ.get("CONFORMANCE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(base) / "claude-max-api-proxy" / "cli"
+
+
+def latest() -> str:
+    """The newest released version. Raises NotInstalled."""
+    return _npm("view", PACKAGE, "version").strip()
+
+
+def install(version: str) -> Path:
+    """The binary of that version, installed if it is not there yet. Raises NotInstalled, with npm's own words."""
+    target = cache() / version
+    if (cli := _binary(target)) is None:
+        target.mkdir(parents=True, exist_ok=True)
+        _npm(
+            "install", "--prefix", str(target), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts",
+            f"{PACKAGE}@{version}",
+        )  # fmt: skip
+        cli = _binary(target)
+    if cli is None:
+        raise NotInstalled(f"{PACKAGE}@{version} was installed, but holds no binary for this machine")
+    if (found := version_of(cli)) != version:
+        raise NotInstalled(f"the cache says {version}, the binary says {found}: remove {target} and try again")
+    return cli
+
+
+def version_of(cli: Path) -> str:
+    """What `--version` of a CLI says. Raises NotInstalled if it does not run."""
+    try:
+        ran = subprocess.run([cli, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as fault:
+        raise NotInstalled(f"{cli} --version failed: {fault}") from fault
+    return ran.stdout.split(" ")[0].strip()
+
+
+def _binary(target: Path) -> Path | None:
+    # The package with the native binary is a dependency named after the machine; the post-install script that would
+    # copy it is not run. Older releases have a script for node instead.
+    modules = target / "node_modules" / "@anthropic-ai"
+    native = [path for path in sorted(modules.glob("claude-code-*/claude")) if os.access(path, os.X_OK)]
+    script = modules / "claude-code" / "cli.js"
+    return native[0] if native else script if script.exists() else None
+
+
+def _npm(*arguments: str) -> str:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise NotInstalled("npm is not on the PATH; it is needed to install a CLI")
+    try:
+        ran = subprocess.run([npm, *arguments], capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired:
+        raise NotInstalled(f"npm {' '.join(arguments)} took longer than 15 minutes") from None
+    if ran.returncode:
+        raise NotInstalled(f"npm {' '.join(arguments)} failed:\n{ran.stderr.strip()[-2000:]}")
+    return ran.stdout
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`install VERSION|latest`: prints the binary's path."""
+    if len(arguments) != 1:
+        print("usage: python -m conformance install VERSION|latest")
+        return 2
+    try:
+        print(install(latest() if arguments[0] == "latest" else arguments[0]))
+    except NotInstalled as fault:
+        print(fault)
+        return 1
+    return 0
