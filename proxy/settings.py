@@ -121,7 +121,7 @@ def _host(text: str) -> str:
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", host):
             raise ValueError("must be an address or a host name, without scheme and port") from None
         return host
 

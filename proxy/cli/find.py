@@ -111,6 +111,14 @@ class FoundCli(Struct, frozen=True):
     version: Version
     login: LoginState
 
+    @property
+    def version_text(self) -> str:
+        return shown(self.version)
+
+    @property
+    def login_method(self) -> str:
+        return self.login.auth_method
+
 
 def shown(version: Version) -> str:
     return ".".join(map(str, version))
@@ -143,7 +151,8 @@ def _usual_places(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _runs(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    # Not `Path.is_file`: that raises where a folder may not be looked into.
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def find(settings: Settings, environ: Mapping[str, str]) -> str:
@@ -154,7 +163,7 @@ def find(settings: Settings, environ: Mapping[str, str]) -> str:
     if settings.cli is not None:
         chosen = Path(settings.cli).expanduser().absolute()
         if not _runs(chosen):
-            why = "is no program that may be run" if chosen.exists() else "does not exist"
+            why = "is no program that may be run" if os.path.exists(chosen) else "does not exist"
             raise CliMissing(
                 f"CLAUDE_PROXY_CLI (or --cli) names {chosen}, which {why}.",
                 "Name the path of claude there, or leave the setting out to have it looked for.",
@@ -276,7 +285,7 @@ def login_command(path: str) -> str:
 def check_login(state: LoginState, wanted: Login, path: str) -> None:
     """Raises CliLoggedOut unless the login is there and is of the kind that the settings ask for."""
     to_log_in = login_command(path)
-    token = f"for a computer without a browser: {command(path)} setup-token, and its token in CLAUDE_CODE_OAUTH_TOKEN"
+    token = f"or, for good: {command(path)} setup-token, and export CLAUDE_CODE_OAUTH_TOKEN=the token that it prints"
     if wanted == "subscription":
         if not state.logged_in:
             raise CliLoggedOut("The Claude Code CLI is logged out.", f"{to_log_in}\n{token}")

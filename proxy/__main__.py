@@ -1,0 +1,158 @@
+"""The command: `claude-max-api [PORT]`, also `python -m proxy`.
+
+Exit codes: 0 after a normal end, 2 when the server cannot start (a setting, the CLI, its login, the address), 1 when
+`doctor` finds something that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+import proxy
+from proxy import doctor, serve
+from proxy.cli import find
+from proxy.protocol.lines import ListedModel
+from proxy.protocol.models import FAMILIES
+from proxy.settings import SETTINGS, Setting, SettingError, Settings, default, read, state_dir
+
+CANNOT_START: Final = 2
+SUMMARY: Final = "A local OpenAI-compatible server that drives the Claude Code CLI."
+
+
+def _refuse(message: str, help: str = "") -> int:
+    """Say on stderr why the server does not start; the exit code."""
+    lines = ["What helps:", *(f"    {line}" for line in help.splitlines())] if help else []
+    print("\n".join((f"claude-max-api cannot start. {message}", *lines)), file=sys.stderr)
+    return CANNOT_START
+
+
+def welcome(settings: Settings, cli: find.FoundCli, port: int, models: Sequence[ListedModel]) -> str:
+    """What is said once the server can be reached."""
+    host = doctor.reachable(settings.host)
+    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    names = (model.name for model in settings.models), FAMILIES, (model.value for model in models)
+    offered = dict.fromkeys(name for group in names for name in group if name != "default")
+    header = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
+    body = '{"model": "sonnet", "messages": [{"role": "user", "content": "Say hello."}]}'
+    return f"""\
+claude-max-api {proxy.__version__} is ready.
+  Address   {base}
+  CLI       {cli.version_text}, {cli.path}
+  Login     {cli.login}
+  Models    {", ".join(offered)}
+
+Point any OpenAI client at it:
+  Base URL  {base}/v1
+  API key   {"one of the keys in API_KEYS" if settings.api_keys else "any text; none is needed"}
+  Try it    curl {base}/v1/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}
+Ctrl-C ends it."""
+
+
+def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    try:
+        settings = read(vars(arguments), environ)
+    except SettingError as error:
+        return _refuse(str(error), "claude-max-api --help")
+    for note in doctor.environment_notes(settings, environ):
+        print(f"Note: {note.words} ({note.help})", flush=True)
+    try:
+        cli = find.look(settings, environ)
+    except find.CliProblem as problem:
+        return _refuse(problem.message, problem.help)
+    state = doctor.check_state_directory(state_dir(settings, environ, sys.platform))
+    if state.state == "FAIL":
+        return _refuse(state.words, state.help)
+    try:
+        sock = doctor.bind(settings.host, settings.port)
+    except OSError as error:
+        refused = doctor.address_refused(settings, error)
+        return _refuse(refused.words, refused.help)
+    port = sock.getsockname()[1]
+    with sock:
+        return serve.run(settings, cli, sock, lambda models: print(welcome(settings, cli, port, models), flush=True))
+
+
+def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return doctor.run(vars(arguments), environ, arguments.live)
+
+
+class Command(Struct, frozen=True):
+    """A sub-command: what it is for, what it does, its own flags with their help."""
+
+    help: str
+    run: Callable[[argparse.Namespace, Mapping[str, str]], int]
+    flags: Mapping[str, str] = {}
+
+
+COMMANDS: Final = {
+    "serve": Command("Without a command it serves until told to stop.", _serve),
+    "doctor": Command(
+        "Look at everything that an answer needs, a line for each.",
+        _doctor,
+        {"--live": "Also send one tiny real request."},
+    ),
+}
+
+
+def _variable(setting: Setting) -> str:
+    value = default(setting)
+    return f"{setting.variable}, default {value}" if value else setting.variable
+
+
+def _help(setting: Setting) -> str:
+    return f"{setting.help.replace('`', '')} [{_variable(setting)}]"
+
+
+def _epilog() -> str:
+    lines = ["commands (claude-max-api COMMAND --help tells more):"]
+    lines += [f"  {name:<7} {command.help}" for name, command in COMMANDS.items()]
+    lines += ["", "Each setting is also a variable of the environment; the argument is stronger. By variable only:"]
+    for setting in SETTINGS:
+        if setting.argument is None:
+            lines += [f"  {_variable(setting)}", f"        {setting.help.replace('`', '')}"]
+    return "\n".join(lines)
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog="claude-max-api" if name == "serve" else f"claude-max-api {name}",
+        description=f"{SUMMARY} {command.help}" if name == "serve" else command.help,
+        epilog=_epilog(),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=8, width=100),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"claude-max-api {proxy.__version__}")
+    for flag, text in command.flags.items():
+        parser.add_argument(flag, action="store_true", help=text)
+    for setting in SETTINGS:
+        if setting.argument is not None and setting.argument.startswith("--"):
+            parser.add_argument(setting.argument, dest=setting.field, metavar="VALUE", help=_help(setting))
+        elif setting.argument is not None:
+            parser.add_argument(setting.field, nargs="?", metavar=setting.argument.upper(), help=_help(setting))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = words.pop(0) if words and words[0] in COMMANDS else "serve"
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold bytes that are no text.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return COMMANDS[name].run(_parser(name).parse_args(words), os.environ)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

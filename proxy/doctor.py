@@ -1,0 +1,273 @@
+"""What has to be right before an answer can come, looked at one by one: `claude-max-api doctor`.
+
+`ok`: as it should be. `warn`: it works, and there is something to know. `FAIL`: it does not work.
+The start of the server uses the same pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import http.client
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from proxy.cli import find
+from proxy.cli.conversation import Conversation
+from proxy.cli.find import CliProblem
+from proxy.cli.launch import BILLED, environment, launch
+from proxy.cli.pool import Pool
+from proxy.cli.process import death_wrapper
+from proxy.protocol.failures import Rejection
+from proxy.protocol.plan import Message, Plan, TextBlock
+from proxy.protocol.turn import Failed, Finished, Started
+from proxy.serve import empty_directory
+from proxy.settings import SettingError, Settings, read, state_dir, unknown
+
+# The newest CLI version with fixtures; a test compares it with their directories.
+NEWEST_PROVEN: Final = "2.1.330"
+# What one process of the CLI takes (cli notes 2).
+MB_PER_CHILD: Final = 190
+# Seconds within which the live request has to be answered.
+LIVE_PATIENCE: Final = 90.0
+LIVE_PLAN: Final = Plan("haiku", None, (Message("user", (TextBlock("Reply with the word ok."),)),), max_tokens=32)
+
+
+class Check(Struct, frozen=True):
+    """One line. `help`: what to type or to set, a line for each way."""
+
+    state: Literal["ok", "warn", "FAIL"]
+    name: str
+    words: str
+    help: str = ""
+
+    def __str__(self) -> str:
+        helps = f" -> {self.help}".replace("\n", "; ") if self.help else ""
+        return f"{self.state:<4}  {self.name:<9}  {self.words}{helps}"
+
+
+def environment_notes(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
+    """Variables that a user may expect to matter here, and that do not."""
+    for name in BILLED:
+        if environ.get(name) and settings.login != "api-key":
+            yield Check(
+                "warn", "billing", f"{name} is set and is kept from the CLI: nothing is billed to that account.",
+                "to have it billed: CLAUDE_PROXY_LOGIN=api-key",
+            )  # fmt: skip
+    for name, login in (("CLAUDE_CODE_USE_BEDROCK", "bedrock"), ("CLAUDE_CODE_USE_VERTEX", "vertex")):
+        if environ.get(name) and settings.login != login:
+            yield Check(
+                "warn", "login", f"{name} is set and is kept from the CLI.",
+                f"to log in that way: CLAUDE_PROXY_LOGIN={login}",
+            )  # fmt: skip
+    if environ.get("ANTHROPIC_BASE_URL") and settings.upstream_url is None:
+        yield Check(
+            "warn", "upstream", "ANTHROPIC_BASE_URL is set and is kept from the CLI.",
+            "to send requests there: CLAUDE_PROXY_UPSTREAM_URL",
+        )  # fmt: skip
+    for name in unknown(environ):
+        yield Check("warn", "settings", f"{name} is set and is no setting of this program.", "claude-max-api --help")
+
+
+# The address.
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not yet listening. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # `localhost` may mean ::1 first, where a client that was told 127.0.0.1 finds nobody.
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def reachable(host: str) -> str:
+    """The host by which a client on this computer reaches a server that is bound to `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _ours(host: str, port: int) -> bool:
+    """Whether a server of this program answers there."""
+    connection = http.client.HTTPConnection(reachable(host), port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return "cli_version" in json.loads(connection.getresponse().read(65536))
+    except (OSError, http.client.HTTPException, ValueError, TypeError):
+        return False
+    finally:
+        connection.close()
+
+
+def address_refused(settings: Settings, error: OSError) -> Check:
+    """What `bind` said, in words."""
+    host, port = settings.host, settings.port
+    if error.errno == errno.EADDRINUSE:
+        user = "a claude-max-api that is already running" if _ours(host, port) else "another program"
+        return Check("FAIL", "address", f"Port {port} is in use by {user}.", f"claude-max-api {port % 65535 + 1}")
+    words = f"{host}, port {port}, cannot be served on: {error.strerror or error}."
+    return Check("FAIL", "address", words, "choose another with CLAUDE_PROXY_HOST and CLAUDE_PROXY_PORT")
+
+
+def check_address(settings: Settings) -> Check:
+    try:
+        bind(settings.host, settings.port).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and _ours(settings.host, settings.port):
+            return Check("ok", "address", f"{settings.host}, port {settings.port}: claude-max-api is serving there")
+        return address_refused(settings, error)
+    return Check("ok", "address", f"{settings.host}, port {settings.port}: free")
+
+
+# This computer.
+
+
+def check_state_directory(directory: Path) -> Check:
+    """It, and the empty directory in it where the CLI runs, are made if need be."""
+    try:
+        empty = empty_directory(directory)
+        status = directory.stat()
+    except OSError as error:
+        words = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        return Check("FAIL", "state", words, "make room there, or choose another with CLAUDE_PROXY_STATE_DIR")
+    if status.st_uid != os.geteuid():
+        return Check("FAIL", "state", f"{directory} belongs to somebody else.", "CLAUDE_PROXY_STATE_DIR=another")
+    narrow = f"chmod 700 {shlex.quote(str(directory))}"
+    if status.st_mode & 0o022 or empty.stat().st_mode & 0o022:
+        return Check(
+            "FAIL", "state", f"{directory} can be changed by other users.", f"{narrow} {shlex.quote(str(empty))}"
+        )
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return Check("FAIL", "state", f"{directory} cannot be written to.", narrow)
+    if status.st_mode & 0o077:
+        return Check("warn", "state", f"{directory} can be read by other users.", narrow)
+    return Check("ok", "state", f"{directory}: private; {empty.name}/, where the CLI runs, is empty")
+
+
+def check_ending() -> Check:
+    """Whether children go when the server is killed."""
+    wrapper = death_wrapper()
+    if not wrapper:
+        return Check("ok", "ending", "the CLI ends by itself when the server is gone (this system cannot enforce it)")
+    if wrapper[0] == sys.executable:
+        words = "setpriv is missing: the CLI is started by way of Python, which is slower."
+        return Check("warn", "ending", words, "install util-linux")
+    return Check("ok", "ending", "the CLI ends with the server, even when that is killed")
+
+
+def free_megabytes(root: Path = Path("/")) -> int | None:
+    """Memory that may still be used, by the system and by the container's limit; None where that is not told."""
+    free = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(int(line.split()[1]) // 1024)
+    with contextlib.suppress(OSError, ValueError):
+        group = root / "sys/fs/cgroup"
+        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        free.append((most - used) // (1 << 20))
+    return min(free, default=None)
+
+
+def check_memory(settings: Settings, free: int | None) -> Check:
+    most = settings.waiting + settings.max_conversations
+    words = f"{settings.waiting} waiting and {settings.max_conversations} answering take up to {most * MB_PER_CHILD} MB"
+    if free is None:
+        return Check("ok", "memory", words)
+    if free < most * MB_PER_CHILD:
+        lower = "lower CLAUDE_PROXY_WAITING or CLAUDE_PROXY_MAX_CONVERSATIONS"
+        return Check("warn", "memory", f"{words}, and {free} MB are free.", lower)
+    return Check("ok", "memory", f"{words}; {free} MB are free")
+
+
+# The CLI.
+
+
+def check_version(version: find.Version) -> Check:
+    if find.shown(version) != NEWEST_PROVEN and version > tuple(map(int, NEWEST_PROVEN.split("."))):
+        words = f"{find.shown(version)}, newer than the newest one that this release was tested with ({NEWEST_PROVEN})."
+        return Check("warn", "version", words, "if something is odd, look for a newer claude-max-api-proxy")
+    return Check("ok", "version", find.shown(version))
+
+
+async def _answer(conversation: Conversation, began: float) -> Check:
+    model = LIVE_PLAN.model
+    await conversation.ask_new(LIVE_PLAN)
+    while True:
+        for delta in await conversation.deltas(LIVE_PATIENCE):
+            match delta:
+                case Started(model=name):
+                    model = name
+                case Failed(failure=failure):
+                    return Check("FAIL", "live", failure.message)
+                case Finished():
+                    return Check("ok", "live", f"{model} answered after {time.monotonic() - began:.1f} s")
+
+
+async def check_live(settings: Settings, path: str, environ: Mapping[str, str], cwd: Path) -> Check:
+    """One small real request, through a child that is started as the server starts them."""
+    pool = Pool(msgspec.structs.replace(settings, waiting=0), launch(path, settings, environ, str(cwd)))
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(LIVE_PATIENCE):
+            return await _answer(await pool.open(LIVE_PLAN), began)
+    except Rejection as rejection:
+        return Check("FAIL", "live", rejection.failure.message)
+    except TimeoutError:
+        return Check("FAIL", "live", f"There was no answer within {LIVE_PATIENCE:g} seconds.")
+    finally:
+        await pool.close()
+
+
+def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> Iterator[Check]:
+    """All of them, in the order in which they depend on one another; what cannot be looked at is left out."""
+    try:
+        settings = read(arguments, environ)
+    except SettingError as error:
+        yield Check("FAIL", "settings", str(error), "claude-max-api --help")
+        return
+    yield Check("ok", "settings", "all can be read")
+    yield from environment_notes(settings, environ)
+    directory = state_dir(settings, environ, sys.platform)
+    state = check_state_directory(directory)
+    yield from (check_address(settings), state, check_ending(), check_memory(settings, free_megabytes()))
+    name = "cli"
+    try:
+        path = find.find(settings, environ)
+        yield Check("ok", name, path)
+        name, env = "version", environment(settings, environ)
+        yield check_version(find.version(path, env))
+        name, login = "login", find.login(path, env)
+        find.check_login(login, settings.login, path)
+        yield Check("ok" if settings.login != "api-key" else "warn", name, str(login))
+    except CliProblem as problem:
+        yield Check("FAIL", name, problem.message, problem.help)
+        return
+    if live and state.state != "FAIL":
+        yield asyncio.run(check_live(settings, path, environ, empty_directory(directory)))
+
+
+def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> int:
+    """Print a line for each check; the exit code is 0 only if none failed."""
+    failed = False
+    for check in _checks(arguments, environ, live):
+        print(check, flush=True)
+        failed |= check.state == "FAIL"
+    print("Something has to be mended." if failed else "All is well.")
+    return int(failed)
