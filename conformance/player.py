@@ -243,6 +243,10 @@ class Conversation:
                     known.remove(sort)
                     continue
                 self._written.append(sort)
+            if '"control_request"' in text:
+                # Its answer has to carry this id, and no other.
+                identifier = json.loads(text).get("request_id")
+                candidate.names.setdefault(identifier, identifier)
             self._output.write(text)
 
 

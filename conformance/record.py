@@ -15,21 +15,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-import httpx
 import msgspec
 
 from conformance import install, recorder, transcript
 from conformance import scenario as scenarios
 from conformance import upstream as messages
-from conformance.replay import FIXTURES, TRANSCRIPTS, Server, ask
-from conformance.scenario import Mode, Scenario
+from conformance.replay import FIXTURES, TRANSCRIPTS, Server, drive
+from conformance.scenario import Scenario
 from conformance.transcript import Raw, Transcript
 
 CASSETTES = FIXTURES / "upstream"
 SCENARIOS = FIXTURES / "scenarios"
 # After the last line of a conversation: how long it must be quiet before the recording counts as whole.
 _QUIET = 0.25
-_PATIENCE = 30.0
 
 Progress = Callable[[str], None]
 
@@ -119,7 +117,7 @@ async def _server(cli: Path, upstream: str, settings: dict[str, str], live: bool
 async def _from_life(scenario: Scenario, url: str, real: messages.Live) -> Outcome:
     """Asks once, and keeps what the real API answered, whatever that was: the facts may have to be written anew."""
     real.pairs.clear()
-    problems = await _drive(scenario, scenario.modes[-1], url)
+    problems = await drive(scenario, scenario.modes[-1], url)
     messages.save(CASSETTES / f"{scenario.name}.yaml", real.pairs, live=True)
     return Outcome(scenario, tuple(problems))
 
@@ -133,7 +131,7 @@ async def _one(cli: Cli, scenario: Scenario, url: str, library: messages.Library
         library.rewind(scenario.start)
         before = set(_raws(scenario, folder))
         killer = asyncio.create_task(_kill(scenario, folder, before)) if scenario.killed else None
-        found = await _drive(scenario, mode, url)
+        found = await drive(scenario, mode, url)
         if killer is not None:
             killer.cancel()
         found += scenario.arrived([messages.simplified(each.body) for each in library.arrived(scenario.start)])
@@ -149,19 +147,6 @@ async def _one(cli: Cli, scenario: Scenario, url: str, library: messages.Library
         asides = asides or _asides(cli, raws)
         problems += [f"{mode}: {line}" for line in found]
     return Outcome(scenario, tuple(problems), kept, asides)
-
-
-async def _drive(scenario: Scenario, mode: Mode, url: str) -> list[str]:
-    """Sends the requests of a scenario one after the other; what of its facts does not hold."""
-    problems = []
-    for number, exchange in enumerate(scenario.request, 1):
-        try:
-            came = await ask(url, exchange.request(mode), timeout=_PATIENCE)
-        except (httpx.HTTPError, ValueError) as fault:
-            problems.append(f"request {number}: {type(fault).__name__} {fault}")
-            break
-        problems += [f"request {number}: {line}" for line in exchange.differences(came, mode)]
-    return problems
 
 
 # ── the recorder's files ────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ writes each line to its file before it passes it on, so a recording is usable ev
 Standard library only: it is started for every conversation.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -44,6 +45,11 @@ def executable(directory: Path, module: str, settings: dict[str, object]) -> Pat
     return path
 
 
+# A proxy ends the CLI as soon as it has its answer. How long the CLI then still has, so that every recording goes on
+# to the same end, however quick the proxy was.
+_TAIL = 0.4
+
+
 class _Log:
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -76,7 +82,10 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
         }
     )
     guard = [str(settings["setpriv"]), "--pdeathsig", "KILL", "--"] if settings["setpriv"] else []
-    child = subprocess.Popen([*guard, cli, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # Out of reach of a signal to the proxy's whole group: the CLI is to finish its lines first.
+    child = subprocess.Popen(
+        [*guard, cli, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     log.write({"pid": child.pid})
     assert child.stdin is not None
     assert child.stdout is not None
@@ -84,11 +93,12 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
 
     told_to_end = threading.Event()
 
-    def forward(number: int, _: FrameType | None) -> None:
-        told_to_end.set()
-        child.send_signal(number)
+    def end(_: int, __: FrameType | None) -> None:
+        if not told_to_end.is_set():
+            told_to_end.set()
+            threading.Timer(_TAIL, child.terminate).start()
 
-    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGTERM, end)
 
     def feed() -> None:
         _copy(0, into, "cli", log)
@@ -114,10 +124,8 @@ def _copy(source: int, target: int, to: str, log: _Log) -> None:
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             log.write({"to": to, "text": line.decode("utf-8", "replace")})
-        try:
+        with contextlib.suppress(OSError):  # the other side may have gone; what is written still counts
             while data:
                 data = data[os.write(target, data) :]
-        except OSError:
-            return  # the other side has gone
     if rest:
         log.write({"to": to, "text": rest.decode("utf-8", "replace")})

@@ -17,6 +17,7 @@ import httpx
 from conformance import transcript
 from conformance.player import build_index
 from conformance.recorder import executable
+from conformance.scenario import Mode, Scenario
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 TRANSCRIPTS = FIXTURES / "transcripts"
@@ -34,6 +35,7 @@ def player_shim(
     version: str = NEWEST,
     *,
     recordings: Mapping[str, Path] | None = None,
+    asides: Path | None = None,
     die: int | str | None = None,
     cut: int | str | None = None,
     garbage: int | str | None = None,
@@ -67,14 +69,13 @@ def player_shim(
 
     What the player was sent and did not expect is in `directory / "differences.txt"`.
     """
-    settings: dict[str, object] = {
-        name: value for name, value in locals().items() if name not in ("directory", "version", "recordings")
-    }
+    apart = ("directory", "version", "recordings", "asides")
+    settings: dict[str, object] = {name: value for name, value in locals().items() if name not in (*apart, "apart")}
     directory.mkdir(parents=True, exist_ok=True)
     root = TRANSCRIPTS / version
     if recordings is None:
         recordings = {path.relative_to(root).with_suffix("").as_posix(): path for path in transcript.every(root)}
-    asides = root / transcript.ASIDE_FILE
+    asides = asides or root / transcript.ASIDE_FILE
     index = build_index(
         version, {name: str(path) for name, path in recordings.items()}, str(asides) if asides.exists() else None
     )
@@ -163,7 +164,19 @@ def _free_port() -> int:
 # ── asking, and folding what comes ──────────────────────────────────────────────────────────────────────────
 
 
-async def ask(url: str, body: Mapping[str, Any], *, timeout: float = 60) -> dict[str, Any]:
+async def drive(scenario: Scenario, mode: Mode, url: str) -> list[str]:
+    """Sends the requests of a scenario one after the other; what of its facts does not hold."""
+    problems: list[str] = []
+    for number, exchange in enumerate(scenario.request, 1):
+        try:
+            came = await ask(url, exchange.request(mode))
+        except (httpx.HTTPError, ValueError) as fault:
+            return [*problems, f"request {number}: {type(fault).__name__} {fault}"]
+        problems += [f"request {number}: {line}" for line in exchange.differences(came, mode)]
+    return problems
+
+
+async def ask(url: str, body: Mapping[str, Any], *, timeout: float = 30) -> dict[str, Any]:
     """Sends one chat request; what came, as `conformance.scenario.Facts` names it.
 
     A stream is folded; `done` says whether it ended in `[DONE]`.

@@ -444,7 +444,7 @@ class Upstream:
         self.requests: list[Arrived] = []
         self.others: list[str] = []
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
@@ -456,19 +456,21 @@ class Upstream:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in list(self._open):
+        serving = list(filter(None, self._open.values()))
+        for writer in self._open:
             writer.transport.abort()
+        await asyncio.gather(*serving, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        self._open[writer] = asyncio.current_task()
         try:
             while await self._exchange(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client left, as it may
         finally:
-            self._open.discard(writer)
+            del self._open[writer]
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -511,10 +513,10 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:
     writer.write(("\r\n".join([*lines, "transfer-encoding: chunked"]) + "\r\n\r\n").encode("latin-1"))
     await writer.drain()
     for number, chunk in enumerate(reply.chunks):
-        if number == end:
-            break
         if number:
             await asyncio.sleep(play.between / 1000)
+        if number == end:
+            break
         writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
         await writer.drain()
     if end is not None:

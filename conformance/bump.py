@@ -1,0 +1,167 @@
+"""Tells whether the proxy gets on with a CLI version: records every scenario with it, compares, replays, says so.
+
+Exit code: 0 compatible, 3 compatible with new unknowns, 1 broken, 2 the check itself could not be done.
+"""
+
+import argparse
+import asyncio
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from conformance import install, transcript
+from conformance import record as recording
+from conformance import scenario as scenarios
+from conformance.compare import Summary, summarise
+from conformance.record import SCENARIOS, Cli, Outcome
+from conformance.replay import TRANSCRIPTS, Server, drive, player_shim, transcripts
+from conformance.scenario import Scenario
+from conformance.transcript import Transcript
+
+Verdict = Literal["compatible", "compatible with new unknowns", "broken"]
+EXIT: dict[Verdict, int] = {"compatible": 0, "broken": 1, "compatible with new unknowns": 3}
+_SHOWN = 25
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything a verdict rests on."""
+
+    version: str
+    base: str
+    refused: str
+    outcomes: tuple[Outcome, ...]
+    changes: tuple[Summary, ...]
+    replayed: Mapping[str, list[str]]
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Where it breaks: the scenario, and the first thing that did not hold."""
+        found = {one.scenario.name: one.problems[0] for one in self.outcomes if one.problems}
+        for name, problems in self.replayed.items():
+            if problems:
+                found.setdefault(name, f"in replay: {problems[0]}")
+        return found
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.broken or self.refused or not self.outcomes:
+            return "broken"
+        unknown = any(each.change.sort != "value changed" for each in self.changes)
+        return "compatible with new unknowns" if unknown else "compatible"
+
+    def text(self) -> str:
+        """The report as a person reads it, the verdict last."""
+        lines = [f"── CLI {self.version}, compared with {self.base} ──"]
+        sorts = [each.change.sort for each in self.changes]
+        lines += [f"{sort}: {sorts.count(sort)}" for sort in dict.fromkeys(sorts)]
+        lines += [f"  {each}" for each in self.changes[:_SHOWN]]
+        if len(self.changes) > _SHOWN:
+            lines.append(f"  … and {len(self.changes) - _SHOWN} more (--all shows them)")
+        if self.refused:
+            lines.append(f"the proxy refuses this version: {self.refused}")
+        lines += [f"broken: {name}: {problem}" for name, problem in self.broken.items()]
+        held = len(self.outcomes) - len({one.scenario.name for one in self.outcomes if one.problems})
+        replays = sum(not problems for problems in self.replayed.values())
+        lines.append(f"recorded {held} of {len(self.outcomes)} scenarios, replayed {replays} of {len(self.replayed)}")
+        lines.append(f"VERDICT: {self.version} is {self.verdict}{self._where()}")
+        return "\n".join(lines)
+
+    def _where(self) -> str:
+        topics = sorted({name.split("/")[0] for name in self.broken})
+        return f": {', '.join(topics)}" if topics else ""
+
+
+def base_for(version: str) -> str:
+    """The recorded version to compare with: the newest before it, else the oldest. Raises ValueError without one."""
+    known = [each for each in transcript.versions(TRANSCRIPTS) if each != version]
+    if not known:
+        raise ValueError("no other version is recorded yet")
+    older = [each for each in known if transcript.order(each) < transcript.order(version)]
+    return older[-1] if older else known[0]
+
+
+def check(cli: Cli, base: str, wanted: Sequence[Scenario], say: Callable[[str], None], folder: Path) -> Report:
+    """Records with this CLI into `folder`, compares with `base`, replays. Raises RuntimeError if no proxy starts."""
+    refused = ""
+    say(f"recording {len(wanted)} scenarios with {cli.version}")
+    try:
+        outcomes = recording.record(cli, wanted, say)
+    except RuntimeError as fault:
+        # Below its lower bound the proxy does not start: what would break then is still worth knowing.
+        refused = " ".join(str(fault).splitlines()[-3:])
+        claimed = Cli(cli.path, cli.version, claim=base)
+        say(f"the proxy refuses {cli.version}; it is told {base} from here on")
+        outcomes = recording.record(claimed, wanted, say)
+    recording.keep(outcomes, folder)
+    new = {
+        path.relative_to(folder).with_suffix("").as_posix(): transcript.read(path) for path in transcript.every(folder)
+    }
+    old: dict[str, Transcript] = dict(transcripts(base))
+    say(f"comparing {len(old.keys() & new.keys())} recordings with {base}")
+    kept = [one.scenario for one in outcomes if not one.problems]
+    say(f"replaying {len(kept)} scenarios")
+    claim = base if refused else cli.version
+    return Report(
+        cli.version,
+        base,
+        refused,
+        tuple(outcomes),
+        tuple(summarise(old, new)),
+        asyncio.run(replay(claim, kept, folder)),
+    )
+
+
+async def replay(version: str, wanted: Sequence[Scenario], folder: Path) -> dict[str, list[str]]:
+    """Drives these scenarios through a proxy on the player of the recordings in `folder`; what did not hold."""
+    found: dict[str, list[str]] = {}
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in transcript.every(folder)}
+    for settings in {tuple(sorted(one.settings.items())) for one in wanted}:
+        with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
+            shim = player_shim(Path(scratch), version, recordings=files, asides=folder / transcript.ASIDE_FILE)
+            server = Server(shim, dict(settings))
+            await asyncio.to_thread(server.__enter__)
+            try:
+                for one in wanted:
+                    if tuple(sorted(one.settings.items())) == settings:
+                        found[one.name] = [
+                            f"{mode}: {line}" for mode in one.modes for line in await drive(one, mode, server.url)
+                        ]
+            finally:
+                await asyncio.to_thread(server.__exit__, None, None, None)
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`bump`: see `--help`."""
+    parser = argparse.ArgumentParser(prog="conformance bump", description=__doc__)
+    parser.add_argument("version", nargs="?", default="latest", help="a version or `latest` (the default)")
+    parser.add_argument("scenarios", nargs="*", help="only these scenarios: errors/* …")
+    parser.add_argument("--from", dest="base", help="the recorded version to compare with")
+    parser.add_argument("--all", action="store_true", help="show every change")
+    parser.add_argument("--keep", action="store_true", help="keep the recordings in fixtures/transcripts if not broken")
+    given = parser.parse_args(arguments)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        say(f"installing {given.version}")
+        cli = recording.find(given.version)
+        base = given.base or base_for(cli.version)
+        wanted = [one for one in scenarios.every(SCENARIOS, given.scenarios) if not one.pending]
+        with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
+            report = check(cli, base, wanted, say, Path(scratch) / cli.version)
+            if given.keep and report.verdict != "broken":
+                written = recording.keep(report.outcomes, TRANSCRIPTS / cli.version)
+                say(f"{len(written)} transcripts written to fixtures/transcripts/{cli.version}")
+    except (install.NotInstalled, RuntimeError, ValueError) as fault:
+        say(f"the check could not be done: {fault}")
+        return 2
+    if given.all:
+        say("\n".join(map(str, report.changes)))
+    say(re.sub(r"\n{2,}", "\n", report.text()))
+    return EXIT[report.verdict]

@@ -1,0 +1,105 @@
+"""Compares the recordings of two CLI versions line by line: which fields and lines came, went or changed."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+import msgspec
+
+from conformance.facts import shown
+from conformance.transcript import Transcript, kind
+
+Sort = Literal["new line type", "line more", "line less", "field added", "field removed", "value changed"]
+_NAME = re.compile(r"/?(request|uuid|session|path|socket|loopback)-\d+")
+# Says nothing but which version it is.
+_EXPECTED = {("system/init", "claude_code_version")}
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference: in which sort of line, at which path, with the first example of both sides."""
+
+    sort: Sort
+    line: str
+    path: str
+    old: str
+    new: str
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A change, and in how many scenarios it shows."""
+
+    change: Change
+    scenarios: tuple[str, ...]
+
+    def __str__(self) -> str:
+        change = self.change
+        where = f"{change.line} {change.path}".strip()
+        values = f": {change.old} → {change.new}" if change.sort == "value changed" else f": {change.new or change.old}"
+        return f"{change.sort:<13}  {where}{values if change.path else ''}  ({len(self.scenarios)} scenarios)"
+
+
+def compare(old: Transcript, new: Transcript, known: frozenset[str]) -> Iterator[Change]:
+    """The differences between two recordings of one scenario; `known` are all kinds of line of the old version."""
+    before, after = ([(line.to, kind(line.line)) for line in one.lines] for one in (old, new))
+    for what, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if what == "equal":
+            for one, other in zip(old.lines[i1:i2], new.lines[j1:j2], strict=True):
+                for change in _fields(kind(one.line), "", one.line, other.line):
+                    if (change.line, change.path) not in _EXPECTED:
+                        yield change
+            continue
+        for to, name in before[i1:i2]:
+            yield Change("line less", f"{name} to {to}", "", "", "")
+        for to, name in after[j1:j2]:
+            sort: Sort = "line more" if name in known else "new line type"
+            yield Change(sort, f"{name} to {to}", "", "", "")
+
+
+def _fields(line: str, path: str, old: Any, new: Any) -> Iterator[Change]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in new:
+                yield Change("field removed", line, inner, shown(old[key]), "")
+            elif key not in old:
+                yield Change("field added", line, inner, "", shown(new[key]))
+            else:
+                yield from _fields(line, inner, old[key], new[key])
+    elif isinstance(old, list) and isinstance(new, list):
+        yield from _items(line, f"{path}[]", old, new)
+    elif old != new and not (_is_name(old) and _is_name(new)):
+        yield Change("value changed", line, path, shown(old), shown(new))
+
+
+def _items(line: str, path: str, old: list[Any], new: list[Any]) -> Iterator[Change]:
+    if len(old) == len(new) and any(isinstance(item, (dict, list)) for item in old):
+        for one, other in zip(old, new, strict=True):
+            yield from _fields(line, path, one, other)
+        return
+    gone, come = [item for item in old if item not in new], [item for item in new if item not in old]
+    if gone or come:
+        yield Change("value changed", line, path, shown(gone), shown(come))
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def kinds(recordings: Iterable[Transcript]) -> frozenset[str]:
+    """All kinds of line in these recordings."""
+    return frozenset(kind(line.line) for one in recordings for line in one.lines)
+
+
+def summarise(old: Mapping[str, Transcript], new: Mapping[str, Transcript]) -> list[Summary]:
+    """All changes between the recordings (by name) of two versions, each kind of change once, most frequent first."""
+    known = kinds(old.values())
+    found: dict[tuple[str, str, str], tuple[Change, set[str]]] = {}
+    for name in sorted(old.keys() & new.keys()):
+        for change in compare(old[name], new[name], known):
+            _, names = found.setdefault((change.sort, change.line, change.path), (change, set()))
+            names.add(name)
+    summaries = [Summary(change, tuple(sorted(names))) for change, names in found.values()]
+    return sorted(
+        summaries, key=lambda each: (each.change.sort, -len(each.scenarios), each.change.line, each.change.path)
+    )
