@@ -176,7 +176,7 @@ def of_result(result: Result, assistant_error: str | None, limits: RateLimitInfo
     The fields decide, never the text (fixtures errors/*): `api_error`, then `terminal_reason`, then
     `api_error_status`, then the word on the assistant line before it.
     """
-    text = result.result or "The CLI reported an error without words."
+    text = result.result or "; ".join(result.errors) or "The CLI reported an error without words."
     kind = BY_WORD.get(result.api_error or "") or BY_WORD.get(result.terminal_reason or "")
     if kind is None and result.api_error_status is not None:
         kind = by_status(result.api_error_status)

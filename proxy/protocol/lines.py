@@ -3,11 +3,13 @@
 A line is one JSON object with a `type`. Types and fields follow `sdk.d.ts` of the npm package
 `@anthropic-ai/claude-agent-sdk`; only what the proxy reads is declared, everything else is skipped.
 The CLI gains line types every month: a type that is not declared here becomes `Unknown` and changes nothing.
-A declared type that cannot be read becomes `Malformed`: dropping it could drop a part of the answer.
+A declared type that cannot be read becomes `Malformed`: dropping it could drop a part of the answer. (Not so the types
+`BESIDE` the answer, which become `Unknown` then.)
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import msgspec
@@ -151,7 +153,10 @@ class RateLimit(Struct, frozen=True, tag="rate_limit_event"):
 
 
 class Result(Struct, frozen=True, tag="result"):
-    """The end of the CLI's turn. `is_error` may go with `subtype: "success"`; then `result` is an error's text."""
+    """The end of the CLI's turn. `is_error` may go with `subtype: "success"`; then `result` is an error's text.
+
+    With another subtype there is no `result`, and the words are in `errors`.
+    """
 
     subtype: str = ""
     is_error: bool = False
@@ -165,6 +170,7 @@ class Result(Struct, frozen=True, tag="result"):
     total_cost_usd: float | None = None
     usage: TokenUsage = TokenUsage()
     structured_output: Raw | None = None
+    errors: list[str] = field(default_factory=list)
 
 
 class ToolMeta(Struct, frozen=True):
@@ -251,7 +257,10 @@ class _EventHead(Struct):
 
 class _Head(Struct):
     type: str
-    event: _EventHead | None = None
+
+
+class _StreamHead(Struct):
+    event: _EventHead
 
 
 def _tags(union: Any) -> frozenset[str]:
@@ -262,7 +271,12 @@ KNOWN_TYPES: Final = _tags(Known)
 KNOWN_EVENTS: Final = _tags(Event)
 
 _decode_known = msgspec.json.Decoder(Known).decode
+# Types that hold no part of the answer and grow with every release: one of another shape is as good as unknown.
+BESIDE: Final = frozenset(("system", "user", "rate_limit_event"))
+
 _decode_head = msgspec.json.Decoder(_Head).decode
+_decode_stream_head = msgspec.json.Decoder(_StreamHead).decode
+_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_line(raw: bytes) -> Line:
@@ -270,17 +284,20 @@ def decode_line(raw: bytes) -> Line:
     try:
         line: Known = _decode_known(raw)
         return line
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _FAULTS as error:
         reason = str(error)
     try:
-        head = _decode_head(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        type_ = _decode_head(raw).type
+    except _FAULTS:
         return Garbage(raw[:80])
-    if head.type not in KNOWN_TYPES:
-        return Unknown(head.type)
-    if head.type == "stream_event" and head.event is not None and head.event.type not in KNOWN_EVENTS:
-        return Unknown(f"stream_event/{head.event.type}")
-    return Malformed(head.type, reason)
+    if type_ not in KNOWN_TYPES or type_ in BESIDE:
+        return Unknown(type_)
+    if type_ == "stream_event":
+        with contextlib.suppress(*_FAULTS):
+            event = _decode_stream_head(raw).event.type
+            if event not in KNOWN_EVENTS:
+                return Unknown(f"stream_event/{event}")
+    return Malformed(type_, reason)
 
 
 class LineDecoder:

@@ -1,0 +1,135 @@
+"""What the tests share: hypothesis that repeats itself, and servers on the fake CLI that leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from hypothesis import HealthCheck as Check
+from hypothesis import settings as hypothesis_settings
+
+from proxy.cli.launch import launch
+from proxy.cli.pool import Pool
+from proxy.cli.process import Launch
+from proxy.http.app import create_app
+from proxy.http.service import Service
+from proxy.settings import Settings
+from tests import fake_cli
+
+hypothesis_settings.register_profile(
+    "project", derandomize=True, deadline=None, database=None, max_examples=100, suppress_health_check=[Check.too_slow]
+)
+hypothesis_settings.load_profile("project")
+
+
+def alive(pid: int) -> bool:
+    """The process runs: neither gone nor a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
+async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until it holds. Fails after so many seconds, naming what was waited for."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        assert loop.time() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+def base_settings(**changes: Any) -> Settings:
+    """Settings for a test: nothing waits, short limits."""
+    return Settings(
+        **{"waiting": 0, "idle_timeout": 10.0, "total_timeout": 20.0, "queue_wait": 5.0, "grace": 1.0} | changes
+    )
+
+
+def launch_of(path: Path, settings: Settings | None = None) -> Launch:
+    """How the fake CLI is started: as the real one."""
+    cwd = path.parent / "empty"
+    cwd.mkdir(exist_ok=True)
+    return launch(str(path), settings or base_settings(), {"PATH": os.environ["PATH"]}, str(cwd))
+
+
+class Running:
+    """A server on a socket of its own, in this process."""
+
+    def __init__(self, service: Service, directory: Path, port: int) -> None:
+        self.service = service
+        self.pool = service.pool
+        self.directory = directory
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def client(self, **more: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=15, trust_env=False, **more)
+
+    def children(self) -> list[int]:
+        """The children that are alive."""
+        return [pid for pid in fake_cli.pids(self.directory) if alive(pid)]
+
+    async def idle(self, seconds: float = 5.0) -> None:
+        """Wait until no answer is under way and the child of none is alive."""
+        await until(lambda: not self.pool.counts.busy and not self.children(), seconds, "everything ended")
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+class _QuietServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """`await serve(cli={fault: …}, setting=…)`: a server on a fake CLI. After the test no child of it is alive."""
+    running: list[tuple[Running, uvicorn.Server, asyncio.Task[None]]] = []
+
+    async def start(cli: dict[str, Any] | None = None, **changes: Any) -> Running:
+        directory = tmp_path / f"cli-{len(running)}"
+        path = fake_cli.write(directory, **(cli or {}))
+        settings = base_settings(**changes)
+        pool = Pool(settings, launch_of(path, settings))
+        await pool.start()
+        service = Service(settings, pool, "2.1.330", "oauth_token")
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            create_app(service), http="httptools", loop="asyncio", lifespan="off", ws="none", log_config=None,
+            access_log=False, server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        server = _QuietServer(config)
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        await until(lambda: server.started, 5, "the server listens")
+        found = Running(service, directory, sock.getsockname()[1])
+        running.append((found, server, task))
+        return found
+
+    yield start
+    for found, server, task in running:
+        server.should_exit = True
+        await task
+        await found.pool.close()
+        assert found.children() == []
+
+
+def chat(text: Any = "hi", **more: Any) -> dict[str, Any]:
+    """A chat request whose last message is this text, or these steps of the fake CLI."""
+    import json
+
+    content = text if isinstance(text, str) else json.dumps(text)
+    return {"model": "opus", "messages": [{"role": "user", "content": content}]} | more

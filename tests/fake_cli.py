@@ -1,0 +1,198 @@
+"""A small fake of the CLI, driven by the text of the question; for tests of the process, HTTP and serving edges.
+
+The question's text is a JSON list of steps, or else it is answered with "echo: " and itself. Steps:
+
+    ["say", "text"]        a text delta (the message is begun first)
+    ["think", "text"]      a thinking delta
+    ["end", "reason"]      the message ends, then the turn; without a reason "end_turn"
+    ["line", {...}]        this line;  ["raw", "text"] these bytes, as they are
+    ["many", n, "text"]    n text deltas
+    ["sleep", seconds]     ["exit", code]     ["stderr", "text"]
+    ["hang"]               nothing more, but its stdin is read on
+    ["past"]               says how many messages of the past it was given, and in which order, as JSON
+
+Only the standard library, and little of it: it is started for every conversation. `write` makes an executable of it;
+what it is sent goes into `<directory>/<pid>.in`, one file for each start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_MODEL = "claude-opus-5-5"
+_USAGE = {"input_tokens": 10, "cache_creation_input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 1}
+
+
+def write(directory: Path, **faults: Any) -> Path:
+    """An executable in `directory`. Faults, all at the start:
+
+    slow        seconds before it reads anything
+    exit        ends with this code at once; with `stderr` it says so first
+    mute        answers nothing at all, ever
+    stubborn    ignores SIGTERM and the end of its stdin
+    child       starts a grandchild that sleeps, and writes its pid to `<directory>/grandchild`
+    refuse      answers this subtype of control request with an error
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "claude"
+    settings = faults | {"directory": str(directory)}
+    python = sys.executable
+    source = Path(__file__).parent
+    path.write_text(
+        f"#!{python} -IS\nimport sys\nsys.path.insert(0, {str(source)!r})\n"
+        f"from fake_cli import main\nsys.exit(main({settings!r}))\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def told(directory: Path) -> list[list[dict[str, Any]]]:
+    """What each start was sent, in the order of their pids."""
+    return [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(directory.glob("*.in"), key=lambda path: int(path.stem))
+    ]
+
+
+def pids(directory: Path) -> list[int]:
+    """Every start there has been."""
+    return sorted(int(path.stem) for path in directory.glob("*.in"))
+
+
+class _Fake:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.past: list[str] = []
+        self.begun = False
+        self.log = open(f"{settings['directory']}/{os.getpid()}.in", "ab", buffering=0)  # noqa: SIM115
+
+    def put(self, line: dict[str, Any]) -> None:
+        self.bytes(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+
+    def bytes(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(1, data) :]
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.put({"type": "stream_event", "event": event, "session_id": "s", "parent_tool_use_id": None})
+
+    def begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            head = {"id": "msg_1", "type": "message", "role": "assistant", "model": _MODEL, "content": []}
+            self.event({"type": "message_start", "message": head | {"stop_reason": None, "usage": _USAGE}})
+            self.event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+
+    def delta(self, **delta: Any) -> None:
+        self.begin()
+        self.event({"type": "content_block_delta", "index": 0, "delta": delta})
+
+    def end(self, reason: str) -> None:
+        self.begin()
+        self.event({"type": "content_block_stop", "index": 0})
+        delta = {"stop_reason": reason, "stop_sequence": None}
+        self.event({"type": "message_delta", "delta": delta, "usage": _USAGE | {"output_tokens": 12}})
+        self.event({"type": "message_stop"})
+        self.put({"type": "result", "subtype": "success", "is_error": False, "num_turns": 1, "stop_reason": reason})
+        self.begun = False
+
+    def take(self, line: dict[str, Any]) -> None:
+        if self.settings.get("mute"):
+            return
+        if line["type"] == "control_request":
+            self.control(line)
+        elif line["type"] == "assistant":
+            self.past.append("assistant")
+        elif line["type"] == "user":
+            if line.get("shouldQuery") is False:
+                self.past.append("user")
+                self.put({"type": "result", "subtype": "success", "is_error": False, "num_turns": 0})
+            else:
+                self.ask(line["message"]["content"])
+
+    def control(self, line: dict[str, Any]) -> None:
+        subtype = line["request"]["subtype"]
+        response: dict[str, Any] = {"subtype": "success", "request_id": line["request_id"]}
+        if subtype == self.settings.get("refuse"):
+            response |= {"subtype": "error", "error": "not today"}
+        elif subtype == "list_models":
+            models = [
+                {"value": "default", "resolvedModel": _MODEL, "displayName": "Default"},
+                {"value": "opus", "resolvedModel": _MODEL, "displayName": "Opus"},
+                {"value": "haiku", "resolvedModel": "claude-haiku-5-5", "displayName": "Haiku"},
+            ]
+            response["response"] = {"models": models}
+        self.put({"type": "control_response", "response": response})
+
+    def ask(self, content: list[dict[str, Any]]) -> None:
+        text = "".join(block.get("text", "") for block in content)
+        try:
+            steps = json.loads(text)
+        except ValueError:
+            steps = None
+        if not isinstance(steps, list):
+            steps = [["say", "echo: "], ["say", text], ["end"]]
+        for name, *values in steps:
+            self.step(name, values)
+
+    def step(self, name: str, values: list[Any]) -> None:
+        if name == "say":
+            self.delta(type="text_delta", text=values[0])
+        elif name == "think":
+            self.delta(type="thinking_delta", thinking=values[0])
+        elif name == "many":
+            for _ in range(values[0]):
+                self.delta(type="text_delta", text=values[1])
+        elif name == "end":
+            self.end(values[0] if values else "end_turn")
+        elif name == "line":
+            self.put(values[0])
+        elif name == "raw":
+            self.bytes(values[0].encode("utf-8", "surrogateescape"))
+        elif name == "sleep":
+            time.sleep(values[0])
+        elif name == "stderr":
+            os.write(2, values[0].encode())
+        elif name == "exit":
+            os._exit(values[0])
+        elif name == "past":
+            self.delta(type="text_delta", text=json.dumps(self.past))
+            self.end("end_turn")
+        else:
+            assert name == "hang", name
+            self.settings["mute"] = True
+
+
+def main(settings: dict[str, Any]) -> int:
+    fake = _Fake(settings)
+    if "stderr" in settings:
+        os.write(2, settings["stderr"].encode())
+    if "exit" in settings:
+        return int(settings["exit"])
+    if settings.get("stubborn"):
+        import signal
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if settings.get("child"):
+        import subprocess
+
+        child = subprocess.Popen(["sleep", "600"])
+        Path(settings["directory"], "grandchild").write_text(str(child.pid))
+    time.sleep(settings.get("slow", 0))
+    rest = b""
+    try:
+        while data := os.read(0, 1 << 16):
+            fake.log.write(data)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                fake.take(json.loads(line))
+    except BrokenPipeError:
+        pass
+    while settings.get("stubborn"):
+        time.sleep(60)
+    return 0
