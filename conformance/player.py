@@ -310,7 +310,7 @@ def main(settings: dict[str, Any], argv: list[str]) -> int:
     if argv == ["--version"]:
         print(f"{index['version']} (Claude Code)")
         return 0
-    if argv[:2] == ["auth", "status"]:
+    if "auth" in argv and "status" in argv:
         known = settings["logged_in"]
         print(
             json.dumps(

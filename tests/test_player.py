@@ -1,0 +1,289 @@
+"""The fake CLI: it plays what was recorded, and refuses everything else with a readable difference."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import player, transcript
+from conformance.replay import NEWEST, TRANSCRIPTS, player_shim
+
+ARGV = ["--print", "--input-format", "stream-json", "--verbose"]
+ENVIRONMENT = ["CLAUDE_CODE_MAX_RETRIES", "ANTHROPIC_BASE_URL", "HOME"]
+Row = tuple[str, Any]
+
+
+def control(identifier: str, **request: Any) -> dict[str, Any]:
+    return {"type": "control_request", "request_id": identifier, "request": request}
+
+
+def reply(identifier: str, **response: Any) -> dict[str, Any]:
+    return {"type": "control_response", "response": {"subtype": "success", "request_id": identifier, **response}}
+
+
+def user(text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "user", "message": {"role": "user", "content": text}, **more}
+
+
+def result(text: str) -> dict[str, Any]:
+    return {"type": "result", "subtype": "success", "result": text, "uuid": "uuid-9"}
+
+
+HELLO: list[Row] = [
+    ("cli", control("request-1", subtype="initialize", systemPrompt=[])),
+    ("cli", user("hello")),
+    ("proxy", reply("request-1", response={"models": []})),
+    ("proxy", {"type": "stream_event", "event": {"type": "content_block_delta", "delta": {"text": "Grüße 🎉"}}}),
+    ("proxy", result("Grüße 🎉")),
+    ("cli", user("more")),
+    ("proxy", result("that was more")),
+]
+# Begins like HELLO, but the CLI was quicker: its first answer came before the user's line was read.
+BYE: list[Row] = [HELLO[0], HELLO[2], ("cli", user("bye")), ("proxy", result("bye"))]
+TOOL: list[Row] = [
+    ("cli", control("request-1", subtype="initialize", systemPrompt=["tools"])),
+    ("cli", user("call it")),
+    ("proxy", control("request-2", subtype="mcp_message", message={"id": 1})),
+    ("cli", reply("request-2", response={"mcp_response": {"id": 1}})),
+    ("proxy", result("called")),
+]
+SENT = [line for to, line in HELLO if to == "cli"]
+
+
+def write(path: Path, rows: Sequence[Row], *, argv: list[str] | None = None, code: int | None = None) -> Path:
+    header = transcript.Header(1, "2.1.999", path.stem, argv or ARGV, ENVIRONMENT, "written", "scripted")
+    lines = tuple(transcript.Crossing(number, to, line) for number, (to, line) in enumerate(rows))  # type: ignore[arg-type]
+    ended = None if code is None else transcript.Exit(99, code)
+    transcript.write(path, transcript.Transcript(header, lines, ended))
+    return path
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> dict[str, Path]:
+    return {
+        name: write(tmp_path / f"{name}.jsonl", rows)
+        for name, rows in (("a/hello", HELLO), ("b/bye", BYE), ("c/tool", TOOL))
+    }
+
+
+class Played:
+    """One run of the player, fed with lines and then with the end of its stdin."""
+
+    def __init__(
+        self, shim: Path, lines: Sequence[Any], argv: list[str] | None = None, environment: Sequence[str] = ENVIRONMENT
+    ) -> None:
+        data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+        ran = subprocess.run(
+            [shim, *(ARGV if argv is None else argv)],
+            input=data,
+            capture_output=True,
+            env=dict.fromkeys(environment, "1"),
+            timeout=30,
+        )
+        self.code, self.out, self.stderr = ran.returncode, ran.stdout, ran.stderr.decode()
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def test_it_plays_what_was_recorded(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    played = Played(player_shim(tmp_path, "2.1.999", recordings=recordings), SENT)
+    assert played.lines == [line for to, line in HELLO if to == "proxy"]
+    assert (played.code, played.stderr) == (0, "")
+
+
+def test_it_picks_by_what_it_is_sent_and_says_the_first_answer_once(
+    tmp_path: Path, recordings: dict[str, Path]
+) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
+    assert Played(shim, [SENT[0], user("bye")]).lines == [BYE[1][1], BYE[3][1]]
+    early = {"a/bye": recordings["b/bye"], "b/hello": recordings["a/hello"]}
+    shim = player_shim(tmp_path, "2.1.999", recordings=early)
+    assert Played(shim, SENT).lines == [line for to, line in HELLO if to == "proxy"]
+
+
+def test_ids_are_the_proxys_own_and_stay_the_same(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
+    lines = [control("my-id", subtype="initialize", systemPrompt=["tools"]), user("call it")]
+    good = Played(shim, [*lines, reply("request-2", response={"mcp_response": {"id": 1}})])
+    assert (good.code, good.lines[-1]) == (0, result("called"))
+    assert Played(shim, [control("my-id", subtype="initialize", systemPrompt=[]), user("bye")]).lines[0] == reply(
+        "my-id", response={"models": []}
+    )
+    bad = Played(shim, [*lines, reply("another", response={"mcp_response": {"id": 1}})])
+    assert (bad.code, "request-2" in bad.stderr) == (player.MISMATCH, True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([user("hello")], "type: expected"),
+        ([SENT[0], user("hello ")], 'message.content: expected "hello", got "hello "'),
+        ([SENT[0], user("hello", extra=1)], "extra is not in the recording"),
+        ([SENT[0], {"type": "user"}], "message is missing"),
+        ([*SENT, user("again")], "the recording ends before this line"),
+        ([control("x", subtype="initialize", systemPrompt=["", ""])], "systemPrompt: 2 items instead of"),
+        ([b"not json\n"], "not JSON"),
+    ],
+)
+def test_what_was_not_recorded_ends_it_with_the_difference(
+    tmp_path: Path, recordings: dict[str, Path], lines: list[Any], words: str
+) -> None:
+    played = Played(player_shim(tmp_path, "2.1.999", recordings=recordings), lines)
+    assert played.code == player.MISMATCH
+    assert words in played.stderr.splitlines()[-1]
+    assert words in (tmp_path / "differences.txt").read_text()
+
+
+@pytest.mark.parametrize("argv", [ARGV[:-1], [*ARGV, "--model", "opus"], [*reversed(ARGV)]])
+def test_launch_flags_are_checked(tmp_path: Path, recordings: dict[str, Path], argv: list[str]) -> None:
+    played = Played(player_shim(tmp_path, "2.1.999", recordings=recordings), SENT, argv)
+    assert (played.code, played.out, "launched like this" in played.stderr) == (player.MISMATCH, b"", True)
+
+
+def test_the_environment_is_checked_but_not_for_what_belongs_to_a_run(
+    tmp_path: Path, recordings: dict[str, Path]
+) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
+    assert Played(shim, SENT, environment=["CLAUDE_CODE_MAX_RETRIES"]).code == 0
+    lacking = Played(shim, SENT, environment=["HOME"])
+    assert (lacking.code, "CLAUDE_CODE_MAX_RETRIES" in lacking.stderr) == (player.MISMATCH, True)
+
+
+def test_it_answers_for_version_and_login(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
+    assert Played(shim, [], ["--version"]).out == b"2.1.999 (Claude Code)\n"
+    assert Played(shim, [], ["auth", "status", "--json"]).lines[0]["loggedIn"] is True
+    out = Played(player_shim(tmp_path, "2.1.999", recordings=recordings, logged_in=False), [], ["auth", "status"])
+    assert (out.code, out.lines[0]["loggedIn"]) == (1, False)
+
+
+def test_its_stdin_may_end_at_any_time(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
+    assert [Played(shim, SENT[:count]).code for count in range(4)] == [0, 0, 0, 0]
+
+
+def test_it_exits_as_the_cli_did(tmp_path: Path) -> None:
+    path = write(tmp_path / "died.jsonl", HELLO[:4], code=137)
+    assert Played(player_shim(tmp_path, "2.1.999", recordings={"died": path}), SENT[:2]).code == 137
+
+
+def test_it_starts_in_a_tenth_of_a_second(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        Played(shim, SENT)
+        times.append(time.monotonic() - start)
+    assert min(times) < 0.1
+
+
+# ── faults ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def faulty(tmp_path: Path, recordings: dict[str, Path], **fault: Any) -> Played:
+    return Played(player_shim(tmp_path, "2.1.999", recordings=recordings, **fault), SENT)
+
+
+DELTA = "stream_event/content_block_delta"
+
+
+@pytest.mark.parametrize(("place", "written"), [(0, 0), (2, 2), (DELTA, 2)])
+def test_it_dies_after_a_line(tmp_path: Path, recordings: dict[str, Path], place: int | str, written: int) -> None:
+    played = faulty(tmp_path, recordings, die=place, exit_code=7)
+    assert (played.code, len(played.lines)) == (7, written)
+
+
+def test_it_cuts_within_a_character(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    played = faulty(tmp_path, recordings, cut=DELTA)
+    assert (played.code, played.out.endswith(b"\xc3")) == (1, True)
+    with pytest.raises(UnicodeDecodeError):
+        played.out.decode()
+
+
+def test_it_writes_garbage_unknown_and_giant_lines(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    good = [line for to, line in HELLO if to == "proxy"]
+    garbage = faulty(tmp_path, recordings, garbage=1).out.splitlines()
+    assert (len(garbage), b"\xff\xfe" in garbage[1]) == (len(good) + 1, True)
+    unknown = faulty(tmp_path, recordings, unknown=1).lines
+    assert [line for line in unknown if "conformance_unknown" not in json.dumps(line)] == good
+    assert len(unknown) == 2 * len(good)
+    giant = faulty(tmp_path, recordings, big=1).out.splitlines()
+    assert (len(giant), len(giant[1]) > 6_000_000) == (len(good) + 1, True)
+    assert faulty(tmp_path, recordings, chunk=3).lines == good
+
+
+def test_it_falls_silent_but_stays(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    played = faulty(tmp_path, recordings, silence=1)
+    assert (played.code, len(played.lines)) == (0, 1)
+
+
+def test_it_exits_without_reading_starts_slowly_and_makes_noise(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    refused = faulty(tmp_path, recordings, exit_at_start=True, exit_code=2)
+    assert (refused.code, refused.out, "unknown option" in refused.stderr) == (2, b"", True)
+    start = time.monotonic()
+    noisy = faulty(tmp_path, recordings, slow_start=0.3, stderr=100_000)
+    assert time.monotonic() - start > 0.3
+    assert (noisy.code, len(noisy.stderr) >= 99_000) == (0, True)
+
+
+def test_a_stubborn_one_has_to_be_killed(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    shim = player_shim(tmp_path, "2.1.999", recordings=recordings, stubborn=True)
+    with subprocess.Popen(
+        [shim, *ARGV], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict.fromkeys(ENVIRONMENT, "1")
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"".join(json.dumps(line).encode() + b"\n" for line in SENT[:2]))
+        process.stdin.close()
+        process.stdout.readline()
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        os.kill(process.pid, 9)
+
+
+# ── a recording that is changed does not pass unnoticed ─────────────────────────────────────────────────────
+
+
+def mutations(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    dropped = [(f"line {n} dropped", [*rows[:n], *rows[n + 1 :]]) for n in range(len(rows))]
+    swapped = [
+        (f"lines {n} and {n + 1} swapped", [*rows[:n], rows[n + 1], rows[n], *rows[n + 2 :]])
+        for n in range(len(rows) - 1)
+        if rows[n] != rows[n + 1]
+    ]
+    return dropped + swapped
+
+
+def test_every_dropped_or_swapped_line_of_a_real_recording_shows(tmp_path: Path) -> None:
+    original = transcript.read(TRANSCRIPTS / NEWEST / "chat" / "follow_up.jsonl")
+    rows: list[Row] = [(line.to, line.line) for line in original.lines]
+    sent = [line for to, line in rows if to == "cli"]
+    environment = original.header.environment
+
+    def play(changed: list[Row]) -> Played:
+        path = tmp_path / "changed.jsonl"
+        crossings = tuple(transcript.Crossing(0, to, line) for to, line in changed)  # type: ignore[arg-type]
+        transcript.write(path, transcript.Transcript(original.header, crossings))
+        return Played(player_shim(tmp_path, NEWEST, recordings={"x": path}), sent, original.header.argv, environment)
+
+    good = play(rows)
+    assert (good.code, good.lines) == (0, [line for to, line in rows if to == "proxy"])
+    for what, changed in mutations(rows)[::3]:
+        one, two = [[line for to, line in each if to == "cli"] for each in (rows, changed)]
+        played = play(changed)
+        assert (played.code == player.MISMATCH) if one != two else (played.out != good.out or _moved(rows, changed)), (
+            what
+        )
+
+
+def _moved(rows: list[Row], changed: list[Row]) -> bool:
+    """Only the moment of a line has changed: between what is sent and what is answered."""
+    return [row for row in rows if row[0] == "proxy"] == [row for row in changed if row[0] == "proxy"]

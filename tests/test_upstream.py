@@ -1,0 +1,185 @@
+"""The loopback Messages API: cassettes, faults, expectations, and recording from another API."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conformance import upstream as u
+from conformance.facts import differences
+
+ANSWER = u.message(u.text("Hel", "lo"))
+
+
+def asked(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+
+
+async def post(url: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.post(f"{url}/v1/messages?beta=true", json=body, headers=headers)
+
+
+def cassette(path: Path, *replies: u.Reply, bodies: tuple[dict[str, Any] | None, ...] = ()) -> u.Cassette:
+    u.save(path, zip(bodies or [None] * len(replies), replies, strict=True), live=False)
+    return u.load(path)
+
+
+async def test_a_function_answers_and_credentials_are_not_kept_in_the_headers() -> None:
+    async with u.Upstream(lambda request: u.stream(ANSWER)) as up:
+        came = await post(up.url, asked("x"), authorization="Bearer abc")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            other = await client.get(f"{up.url}/v1/models")
+    assert came.headers["content-type"].startswith("text/event-stream")
+    assert came.text.count("event: content_block_delta") == 2
+    assert up.requests[0].body == asked("x")
+    assert "authorization" not in up.requests[0].headers
+    assert (other.status_code, up.others) == (404, ["GET /v1/models"])
+
+
+async def test_one_event_is_one_write() -> None:
+    pieces: list[bytes] = []
+    async with u.Upstream(lambda request: u.stream(ANSWER, between=5)) as up:
+        host, port = up.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps(asked("x")).encode()
+        writer.write(b"POST /v1/messages HTTP/1.1\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        while not (pieces and pieces[-1].endswith(b"0\r\n\r\n")):
+            pieces.append(await reader.read(1 << 16))
+        writer.close()
+    assert sum(b"event: " in piece for piece in pieces) == len(ANSWER)
+
+
+@pytest.mark.parametrize("cut", [-1, 0, 3])
+async def test_a_connection_is_cut_where_the_cassette_says(tmp_path: Path, cut: int) -> None:
+    kept = cassette(tmp_path / "c.yaml", u.stream(ANSWER, cut=cut), u.stream(ANSWER))
+    library = u.Library()
+    library.add("x", kept)
+    got = b""
+    async with u.Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
+
+        async def broken() -> None:
+            nonlocal got
+            async with client.stream("POST", f"{up.url}/v1/messages", json=asked("x")) as stream:
+                async for piece in stream.aiter_raw():
+                    got += piece
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await broken()
+        assert (await client.post(f"{up.url}/v1/messages", json=asked("x"))).text.count("event:") == len(ANSWER)
+    assert got.count(b"event:") == max(cut, 0)
+
+
+async def test_statuses_headers_and_delays_are_played_in_order(tmp_path: Path) -> None:
+    limit = u.error(429, "rate_limit_error", "slow down", {"retry-after": "7"}, before=30)
+    library = u.Library()
+    library.add("x", cassette(tmp_path / "c.yaml", limit, u.stream(ANSWER, size=5)))
+    loop = asyncio.get_running_loop()
+    async with u.Upstream(library) as up:
+        start = loop.time()
+        first = await post(up.url, asked("x"))
+        assert loop.time() - start >= 0.03
+        second = await post(up.url, asked("x"))
+    assert (first.status_code, first.headers["retry-after"], first.json()["error"]["message"]) == (
+        429,
+        "7",
+        "slow down",
+    )
+    assert second.text == "".join(u.sse(event).decode() for event in ANSWER)
+
+
+async def test_the_first_user_text_picks_the_cassette_and_many_are_served_at_once(tmp_path: Path) -> None:
+    library = u.Library()
+    for name in "abc":
+        answer = u.stream(u.message(u.text(f"this is {name}")), between=2)
+        library.add(f"ask {name}", cassette(tmp_path / f"{name}.yaml", answer))
+    async with u.Upstream(library) as up:
+        came = await asyncio.gather(*(post(up.url, asked(f"ask {name}")) for name in "abc"))
+        strange = await post(up.url, asked("ask z"))
+        library.rewind("ask a")
+        again = await post(up.url, asked([{"type": "image"}, {"type": "text", "text": "ask a"}]))  # type: ignore[arg-type]
+    assert [f"this is {name}" in one.text for name, one in zip("abc", came, strict=True)] == [True] * 3
+    assert (strange.status_code, "this is a" in again.text) == (400, True)
+    assert len(library.arrived("ask a")) == 1
+
+
+async def test_recorded_messages_must_match_and_the_difference_is_told(tmp_path: Path) -> None:
+    kept = cassette(tmp_path / "c.yaml", u.stream(ANSWER), bodies=(asked("x", system="is not compared"),))
+    library = u.Library()
+    library.add("x", kept)
+    wrong = {"messages": [*asked("x")["messages"], {"role": "user", "content": "more"}]}
+    right = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}]}
+    async with u.Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post(f"{up.url}/v1/messages", json=wrong, timeout=0.1)
+        assert (await client.post(f"{up.url}/v1/messages", json=right)).status_code == 200
+    assert "more" in library.surprises("x")[0]
+
+
+async def test_what_was_recorded_from_an_api_answers_alike_and_holds_no_credential(tmp_path: Path) -> None:
+    def real(request: u.Arrived) -> u.Reply:
+        assert request.credentials == {"x-api-key": "sk-ant-hidden"}
+        return u.stream(ANSWER, {"anthropic-organization-id": "org", "anthropic-ratelimit-unified-status": "allowed"})
+
+    body = asked(
+        "x", metadata={"user_id": "device"}, system=[{"type": "text", "text": "x-anthropic-billing-header: v"}]
+    )
+    async with u.Upstream(real) as api:
+        live = u.Live(api.url)
+        async with u.Upstream(live) as up:
+            first = await post(up.url, body, **{"x-api-key": "sk-ant-hidden"})
+    path = tmp_path / "live.yaml"
+    u.save(path, live.pairs, live=True)
+    kept = u.load(path)
+    library = u.Library()
+    library.add("x", kept)
+    async with u.Upstream(library) as up:
+        second = await post(up.url, body)
+    assert first.text == second.text
+    assert second.headers["anthropic-ratelimit-unified-status"] == "allowed"
+    assert kept.live
+    written = path.read_text()
+    assert not [word for word in ("hidden", "org", "device", "billing") if word in written]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nonsense",
+        "version: 1\ninteractions: []\n",
+        "version: 1\ninteractions:\n- request: {method: POST}\n",
+        "{version: 1, interactions: [{request: {method: POST, uri: u, body: null, headers: {}},"
+        " response: {status: {code: 200}, headers: {}, body: {string: ''}, play: {cutt: 1}}}]}",
+    ],
+)
+def test_what_is_not_a_cassette_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"c\.yaml"):
+        u.load(path)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "found"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, []),
+        ({"a": 1}, {"a": True}, ["a: expected 1, got true"]),
+        ([1], [1, 2], ["the whole: expected 1 items [1], got [1, 2]"]),
+        ({"a": {"b": ["x"]}}, {"a": {"b": ["y"]}}, ["a.b[0]: expected 'x', got 'y'"]),
+        ({"a": {"$absent": True}}, {}, []),
+        ({"a": {"$absent": True}}, {"a": None}, ["a: expected $absent true, got null"]),
+        ({"a": {"$null": True}}, {"a": None}, []),
+        ({"$contains": ["b", "c"]}, "abc", []),
+        ({"$lacks": "b"}, "abc", ["the whole: expected $lacks 'b', got 'abc'"]),
+        ({"$json": {"a": 1}}, '{"a": 1, "b": 2}', []),
+        ({"$json": {"a": 1}}, "prose", ["the whole: expected $json {\"a\": 1}, got 'prose'"]),
+        ({"$matches": "^a"}, "abc", []),
+        ({"$size": 3}, "abc", []),
+        ({"$above": 1}, 1, ["the whole: expected $above 1, got 1"]),
+    ],
+)
+def test_facts_are_compared_with_a_readable_difference(expected: object, actual: object, found: list[str]) -> None:
+    assert differences(expected, actual) == found
