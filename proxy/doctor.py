@@ -7,7 +7,6 @@ The start of the server uses the same pieces.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import http.client
 import json
@@ -20,16 +19,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from proxy.cli import find
-from proxy.cli.conversation import Conversation
+from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
-from proxy.cli.pool import Pool
-from proxy.cli.process import death_wrapper
-from proxy.protocol.failures import Rejection
+from proxy.cli.pool import STOP_GRACE
+from proxy.cli.process import Child, death_wrapper
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Started
 from proxy.serve import empty_directory
@@ -222,17 +219,16 @@ async def _answer(conversation: Conversation, began: float) -> Check:
 
 async def check_live(settings: Settings, path: str, environ: Mapping[str, str], cwd: Path) -> Check:
     """One small real request, through a child that is started as the server starts them."""
-    pool = Pool(msgspec.structs.replace(settings, waiting=0), launch(path, settings, environ, str(cwd)))
     began = time.monotonic()
     try:
-        async with asyncio.timeout(LIVE_PATIENCE):
-            return await _answer(await pool.open(LIVE_PLAN), began)
-    except Rejection as rejection:
-        return Check("FAIL", "live", rejection.failure.message)
-    except TimeoutError:
-        return Check("FAIL", "live", f"There was no answer within {LIVE_PATIENCE:g} seconds.")
+        child = await Child.start(launch(path, settings, environ, str(cwd)))
+    except OSError as error:
+        return Check("FAIL", "live", f"The CLI cannot be started: {error.strerror or error}.")
+    conversation = Conversation(child, Limits(LIVE_PATIENCE, LIVE_PATIENCE), settings.system_prompt_mode)
+    try:
+        return await _answer(conversation, began)
     finally:
-        await pool.close()
+        await child.stop(STOP_GRACE)
 
 
 def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> Iterator[Check]:

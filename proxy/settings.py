@@ -51,6 +51,8 @@ class Settings(Struct, frozen=True):
     max_conversations: int = 8
     waiting: int = 2
     waiting_age: float = 1800.0
+    parked: int = 4
+    parked_age: float = 300.0
     max_queue: int = 64
     queue_wait: float = 60.0
     idle_timeout: float = 180.0
@@ -213,6 +215,14 @@ SETTINGS: Final = (
     Setting(
         "waiting_age", "CLAUDE_PROXY_WAITING_AGE", None, _seconds(1),
         "Age at which a waiting process is replaced, in seconds.",
+    ),
+    Setting(
+        "parked", "CLAUDE_PROXY_PARKED", "--parked", _whole(0, 64),
+        "Most conversations kept alive with their process for a next message; 0 keeps none.",
+    ),
+    Setting(
+        "parked_age", "CLAUDE_PROXY_PARKED_AGE", None, _seconds(1),
+        "Longest time a conversation is kept alive, in seconds.",
     ),
     Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", _whole(0), "Most requests waiting for their turn."),
     Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, _seconds(0), "Longest wait in the queue, in seconds."),

@@ -1,14 +1,16 @@
 """One conversation on one child: made ready, given its past, asked, and its answer handed on as deltas.
 
-A child serves one conversation, ever. `ask_new` begins it; `deltas` gives the answer piece by piece and ends with
-exactly one `Finished` or `Failed`, whatever the child does.
+A child serves one conversation, ever. `ask_new` begins it, `ask_next` goes on with it; `deltas` gives the answer piece
+by piece and ends with exactly one `Finished` or `Failed`, whatever the child does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
+from typing import Final
 
 from msgspec import Struct
 
@@ -16,9 +18,23 @@ from proxy.cli.process import Child
 from proxy.protocol import commands
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import ControlReply, ControlResponse, Line, RateLimitInfo, Result
-from proxy.protocol.plan import Message, Plan
-from proxy.protocol.turn import Delta, Turn
+from proxy.protocol.fingerprint import Echo
+from proxy.protocol.lines import (
+    ControlReply,
+    ControlRequest,
+    ControlResponse,
+    Line,
+    MessageDelta,
+    MessageStart,
+    RateLimitInfo,
+    Result,
+    StreamEvent,
+)
+from proxy.protocol.plan import Message, Plan, Tool, ToolResultBlock
+from proxy.protocol.turn import Delta, Finished, Reason, Turn
+
+# The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
+SETTLE_WAIT: Final = 5.0
 
 
 class Limits(Struct, frozen=True):
@@ -28,6 +44,13 @@ class Limits(Struct, frozen=True):
     total: float
 
 
+class HeldCall(Struct, frozen=True):
+    """A call that the CLI waits for: its control request, and the JSON-RPC request in it."""
+
+    request_id: str
+    rpc_id: int | str | None
+
+
 class Conversation:
     """See the module. `on_ready` is called once, when the child has answered its `initialize`."""
 
@@ -35,11 +58,17 @@ class Conversation:
         self, child: Child, limits: Limits, mode: SystemPromptMode, on_ready: Callable[[], None] = lambda: None
     ) -> None:
         self.child = child
-        self.settled: Result | None = None
+        self.echo = Echo()
         self._limits = limits
         self._mode: SystemPromptMode = mode
         self._on_ready = on_ready
         self._turn = Turn()
+        self._tools: tuple[Tool, ...] = ()
+        self._reason: Reason | None = None
+        self._result: Result | None = None
+        self._held: dict[str, HeldCall] = {}
+        self._message_over = False
+        self._diverged = False
         self._deadline = 0.0
         self._heard_at = 0.0
         self._early: list[Delta] = []
@@ -50,11 +79,6 @@ class Conversation:
         """The plan's state as last reported in this conversation."""
         return self._turn.limits
 
-    @property
-    def over(self) -> bool:
-        """The answer has ended, well or not."""
-        return self._turn.over
-
     async def ask_new(self, plan: Plan) -> None:
         """Begin the conversation that `plan` describes and ask its last message.
 
@@ -62,26 +86,75 @@ class Conversation:
         answer; after each of the user's the CLI's `result` is awaited, or it would change the order (cli notes 3).
         """
         self._begin_turn()
+        self._tools = plan.tools
         writing = [commands.initialize(plan, self._mode), commands.settings(plan)]
         *past, last = plan.messages
         for message in past:
             writing.append(commands.past(message))
-            if message.role == "user" and not await self._put_in(b"".join(writing)):
-                return
             if message.role == "user":
+                if not await self._put_in(b"".join(writing)):
+                    return
                 writing = []
         self.child.write(b"".join((*writing, commands.ask(last))))
 
-    async def ask_next(self, message: Message) -> None:
-        """Ask a further message in the conversation, after an answer that has settled."""
+    def can_ask(self, message: Message) -> bool:
+        """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""
+        results = tuple(block for block in message.content if isinstance(block, ToolResultBlock))
+        if not self._held:
+            return not results
+        return (
+            len(results) == len(message.content)
+            and {block.tool_use_id for block in results} == set(self._held)
+            and commands.can_answer(results)
+        )
+
+    def ask_next(self, message: Message) -> None:
+        """Ask a further message, after an answer that has settled: results answer the calls that the CLI holds."""
+        held, self._held = self._held, {}
         self._begin_turn()
-        self.child.write(commands.ask(message))
+        if not held:
+            self.child.write(commands.ask(message))
+            return
+        answers = []
+        for block in message.content:
+            assert isinstance(block, ToolResultBlock)
+            call = held[block.tool_use_id]
+            answers.append(commands.call_result(call.request_id, call.rpc_id, block))
+        self.child.write(b"".join(answers))
+
+    async def settle(self) -> bool:
+        """Read on after an answer until the CLI waits for us; whether a further message can be asked then.
+
+        After an answer in words that is its `result`; after calls, the request for each of them. When the CLI goes on
+        by itself instead (it answers a call that it cannot parse, say) its conversation is no longer the client's.
+        """
+        if self._reason not in (Reason.STOP, Reason.TOOL_CALLS):
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_WAIT):
+                while not self._settled():
+                    if self._diverged or self._result is not None:
+                        return False
+                    lines = await self.child.read()
+                    if not lines:
+                        return False
+                    self._attend(lines)
+                    self._turn.feed(lines)
+        return self._settled() and not self._diverged and self.child.alive
+
+    def _settled(self) -> bool:
+        if self._reason is Reason.TOOL_CALLS:
+            return self.echo.call_ids == self._held.keys()
+        return self._result is not None and not self._result.is_error
 
     def _begin_turn(self) -> None:
         limits = self._turn.limits
         self._turn = Turn()
         self._turn.limits = limits
-        self.settled = None
+        self.echo = Echo()
+        self._reason = None
+        self._result = None
+        self._message_over = False
         self._heard_at = asyncio.get_running_loop().time()
         self._deadline = self._heard_at + self._limits.total
 
@@ -126,20 +199,38 @@ class Conversation:
         deltas = self._turn.feed(lines)
         if failure is not None:
             deltas += self._turn.fail(failure)
+        self.echo.take(deltas)
+        if deltas and isinstance(deltas[-1], Finished):
+            self._reason = deltas[-1].reason
         return deltas
 
     def _attend(self, lines: list[Line]) -> Failure | None:
-        """What the lines mean beside the answer: replies to commands, past messages taken in, the end of the turn."""
+        """What lines mean beside the answer: replies to commands, past messages taken in, calls, the turn's end."""
         failure = None
         for line in lines:
-            if isinstance(line, Result):
+            if isinstance(line, StreamEvent):
+                if isinstance(line.event, MessageStart):
+                    self._diverged = self._message_over
+                elif isinstance(line.event, MessageDelta) and line.event.delta.stop_reason is not None:
+                    self._message_over = True
+            elif isinstance(line, Result):
                 if line.num_turns == 0 and not line.is_error:
                     self._taken_in += 1
                 else:
-                    self.settled = line
+                    self._result = line
             elif isinstance(line, ControlResponse):
                 failure = self._reply(line.response) or failure
+            elif isinstance(line, ControlRequest):
+                self._asked(line)
         return failure
+
+    def _asked(self, line: ControlRequest) -> None:
+        """The CLI asks: a tool call is held until the client's results come, the rest of MCP is answered at once."""
+        message = line.request.message
+        if line.request.subtype == "mcp_message" and message.method == "tools/call":
+            self._held[message.params.meta.tool_use_id] = HeldCall(line.request_id, message.id)
+        elif line.request.subtype == "mcp_message":
+            self.child.write(commands.mcp_reply(line, self._tools))
 
     def _reply(self, reply: ControlReply) -> Failure | None:
         if reply.request_id == commands.INITIALIZE_ID:

@@ -1,10 +1,12 @@
-"""Children waiting for a request, the slots for conversations, and the queue for them.
+"""Children waiting for a request, conversations kept for their next message, the slots, and the queue for them.
 
 - A waiting child has been started and knows nothing of any request. One that dies, grows old or was started from a CLI
   that has since changed on disk is replaced.
 - Starting a child costs 0.4 s of processor time. A request that finds no child starts one; the stock is filled up
   again only when no answer is between its question and its first delta, and never more at once than there are
   processors: a start would take the processor from the answer under way.
+- A conversation whose answer has ended well is parked with its child under a fingerprint of all that it holds. The next
+  request that extends exactly it goes on there. Parked ones are bounded in number and age; losing one costs time only.
 - A slot is held from before the child is taken until `release`, which is when the stream has really ended.
 """
 
@@ -13,18 +15,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
 from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.process import Child, Launch
-from proxy.protocol import commands
+from proxy.protocol import commands, fingerprint
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.lines import ControlResponse, ListedModel
-from proxy.protocol.plan import Plan
+from proxy.protocol.plan import Message, Plan
 from proxy.settings import Settings
 
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
@@ -36,6 +38,8 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 # How often age, health and the CLI's file are looked at.
 ROUND: Final = 5.0
+# Bytes of memory that must be left for conversations to stay parked.
+LEAST_MEMORY: Final = 512 * 1024 * 1024
 
 
 class Counts(Struct, frozen=True):
@@ -44,7 +48,30 @@ class Counts(Struct, frozen=True):
     waiting: int
     starting: int
     busy: int
+    parked: int
     queued: int
+
+
+Served = Literal["new", "continued", "replayed"]
+
+
+class Place(Struct, frozen=True):
+    """A conversation in a slot, for one request. `fingerprint`: of all that the request holds."""
+
+    conversation: Conversation
+    served: Served
+    fingerprint: bytes
+
+
+class _Parked:
+    """A conversation between two requests. `settling` tells whether it can go on; `since`: loop time."""
+
+    __slots__ = ("conversation", "settling", "since")
+
+    def __init__(self, conversation: Conversation, settling: asyncio.Task[bool], since: float) -> None:
+        self.conversation = conversation
+        self.settling = settling
+        self.since = since
 
 
 class _Spare:
@@ -82,7 +109,8 @@ class Pool:
         self._starting = 0
         self._most_starting = max(1, os.cpu_count() or 1)
         self._start_turns: deque[asyncio.Future[None]] = deque()
-        self._busy: set[Conversation] = set()
+        self._busy: dict[Conversation, Place] = {}
+        self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
         self._slots = settings.max_conversations
         self._queue: deque[asyncio.Future[None]] = deque()
         self._tender: dict[Conversation, float] = {}
@@ -99,7 +127,7 @@ class Pool:
 
     @property
     def counts(self) -> Counts:
-        return Counts(len(self._spares), self._starting, len(self._busy), len(self._queue))
+        return Counts(len(self._spares), self._starting, len(self._busy), len(self._parked), len(self._queue))
 
     @property
     def closing(self) -> bool:
@@ -110,34 +138,91 @@ class Pool:
         self._round = asyncio.get_running_loop().create_task(self._look_after())
         self._refill()
 
-    async def open(self, plan: Plan) -> Conversation:
-        """A conversation on a child of its own; `Rejection` when there is no room or no child.
+    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+        """A conversation for `plan`; `Rejection` when there is no room or no child. The caller must `release` it.
 
-        The caller must `release` it.
+        `owner`: the name of the API key, to whose requests a parked conversation belongs. `fresh`: not a parked one.
         """
+        before = fingerprint.of(plan, owner, plan.messages[:-1])
         await self._slot()
         try:
-            conversation = await self._child()
+            conversation = None if fresh else await self._unpark(before, plan.messages[-1])
+            served: Served = "continued"
+            if conversation is None:
+                served = "new" if len(plan.messages) == 1 else "replayed"
+                conversation = await self._child()
         except BaseException:
             self._free_slot()
             raise
-        self._busy.add(conversation)
+        place = Place(conversation, served, fingerprint.extend(before, plan.messages[-1]))
+        self._busy[conversation] = place
         self._tender[conversation] = asyncio.get_running_loop().time() + TENDER
-        return conversation
+        return place
 
-    def first_delta(self, conversation: Conversation) -> None:
+    def first_delta(self, place: Place) -> None:
         """The answer has begun: the processor may be used for something else."""
-        if self._tender.pop(conversation, None) is not None:
+        if self._tender.pop(place.conversation, None) is not None:
             self._refill()
 
-    def release(self, conversation: Conversation) -> None:
-        """The answer has ended, or nobody waits for it any more: the child goes, the slot is free."""
+    def release(self, place: Place, *, keep: bool = False) -> None:
+        """The answer has ended, or nobody waits for it any more: the slot is free, the child goes.
+
+        `keep`: the answer ended well and is what the client has; then the conversation is parked, if it can be.
+        """
+        conversation = place.conversation
         self._tender.pop(conversation, None)
-        if conversation in self._busy:
-            self._busy.remove(conversation)
-            self._free_slot()
-            self._task(conversation.child.stop(STOP_GRACE))
-            self._refill()
+        if self._busy.pop(conversation, None) is None:
+            return
+        answer = conversation.echo.message() if keep and self._settings.parked and not self._closing else None
+        if answer is None:
+            self._end(conversation.child)
+        else:
+            self._park(fingerprint.extend(place.fingerprint, answer), conversation)
+        self._free_slot()
+        self._refill()
+
+    # Parked conversations.
+
+    def _park(self, key: bytes, conversation: Conversation) -> None:
+        loop = asyncio.get_running_loop()
+        parked = _Parked(conversation, loop.create_task(conversation.settle()), loop.time())
+        self._unparked(self._parked.pop(key, None))
+        self._parked[key] = parked
+
+        def settled(task: asyncio.Task[bool]) -> None:
+            if (task.cancelled() or not task.result()) and self._parked.get(key) is parked:
+                self._unparked(self._parked.pop(key))
+
+        parked.settling.add_done_callback(settled)
+        conversation.child.exited.add_done_callback(
+            lambda _: self._unparked(self._parked.pop(key)) if self._parked.get(key) is parked else None
+        )
+        while len(self._parked) > self._settings.parked:
+            self._unparked(self._parked.popitem(last=False)[1])
+
+    def _unparked(self, parked: _Parked | None) -> None:
+        """End what is parked no more."""
+        if parked is not None:
+            parked.settling.cancel()
+            self._end(parked.conversation.child)
+
+    async def _unpark(self, key: bytes, message: Message) -> Conversation | None:
+        """The parked conversation that `message` can go on, if there is one. It is parked no more then."""
+        parked = self._parked.pop(key, None)
+        if parked is None:
+            return None
+        try:
+            settled = await parked.settling
+        except asyncio.CancelledError:
+            self._end(parked.conversation.child)
+            raise
+        if settled and parked.conversation.child.alive and parked.conversation.can_ask(message):
+            return parked.conversation
+        self._end(parked.conversation.child)
+        return None
+
+    def _end(self, child: Child) -> None:
+        self._task(child.stop(STOP_GRACE))
 
     async def close(self) -> None:
         """End all children; answers still under way end with theirs. Returns when none is left."""
@@ -149,8 +234,10 @@ class Pool:
                 waiting.set_exception(_shutting_down())
         for spare in tuple(self._spares):
             self._discard(spare)
-        for conversation in tuple(self._busy):
-            self.release(conversation)
+        for place in tuple(self._busy.values()):
+            self.release(place)
+        while self._parked:
+            self._unparked(self._parked.popitem()[1])
         if self._round is not None:
             self._round.cancel()
         while self._tasks:
@@ -177,6 +264,9 @@ class Pool:
             async with asyncio.timeout(self._settings.queue_wait):
                 await turn
         except TimeoutError:
+            if turn.done() and not turn.cancelled():
+                turn.result()
+                return
             words = f"No place became free within {self._settings.queue_wait:g} seconds."
             raise Rejection(Failure(Kind.QUEUE_WAIT, words, retry_after=2.0)) from None
         except asyncio.CancelledError:
@@ -212,6 +302,10 @@ class Pool:
             self._start_turns.append(turn)
             try:
                 await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake_one()
+                raise
             finally:
                 with contextlib.suppress(ValueError):
                     self._start_turns.remove(turn)
@@ -233,7 +327,7 @@ class Pool:
             self._spares.remove(spare)
             if spare.attending is not None:
                 spare.attending.cancel()
-            self._task(spare.child.stop(STOP_GRACE))
+            self._end(spare.child)
 
     async def _spawn(self) -> tuple[Child, Callable[[], None]]:
         """Start a child. It counts as starting until the function is called that comes with it, or until it exits."""
@@ -321,6 +415,7 @@ class Pool:
                 if isinstance(line, ControlResponse) and line.response.request_id == commands.LIST_MODELS_ID:
                     spare.ready = True
                     self._pause = 0.0
+                    self.last_start_error = None
                     if line.response.response is not None and line.response.response.models:
                         self.models = tuple(line.response.response.models)
                     self.models_known.set()
@@ -335,7 +430,7 @@ class Pool:
                 f"A waiting CLI ended by itself (exit code {spare.child.exit_code})"
                 f"{': ' + words[-1][:300] if words else ''}."
             )
-            self._task(spare.child.stop(STOP_GRACE))
+            self._end(spare.child)
             self._start_failed()
 
     def _start_failed(self) -> None:
@@ -344,7 +439,8 @@ class Pool:
         self._refill()
 
     async def _look_after(self) -> None:
-        """Replace what is old or was started from a CLI that is no longer the one on disk."""
+        """Replace what is old or was started from a CLI that is no longer the one on disk; give up old conversations,
+        and all that are parked when memory runs short."""
         while True:
             await asyncio.sleep(ROUND)
             now = asyncio.get_running_loop().time()
@@ -352,7 +448,23 @@ class Pool:
             for spare in tuple(self._spares):
                 if spare.stamp != stamp or now - spare.born > self._settings.waiting_age:
                     self._discard(spare)
+            low = memory_is_low()
+            for key, parked in tuple(self._parked.items()):
+                if low or now - parked.since > self._settings.parked_age:
+                    self._unparked(self._parked.pop(key))
             self._refill()
+
+
+def memory_is_low() -> bool:
+    """Whether the machine has less memory left than two more children need. False where that cannot be known."""
+    try:
+        with open("/proc/meminfo") as meminfo:
+            for line in meminfo:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024 < LEAST_MEMORY
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _shutting_down() -> Rejection:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import falcon
 import falcon.asgi
 import msgspec
 
+from proxy.cli.exchange import Exchange
 from proxy.http import sse
 from proxy.http.edge import TRACE, Trace
 from proxy.http.guard import read_json
@@ -41,9 +43,14 @@ class ChatCompletions:
         )
         if request.ignored:
             resp.set_header("x-ignored-params", ", ".join(request.ignored))
-        answer = self._chunks(request, identity, trace)
+        exchange = Exchange(self._service.pool, request.plan, req.context.key_name)
+        answer = self._chunks(request, exchange, identity, trace)
+        trace.answer = answer
         # A failure before the first chunk raises here, and becomes an HTTP status.
         first = await anext(answer)
+        resp.set_header("x-claude-proxy-served", exchange.served)
+        if exchange.uncalled:
+            resp.set_header("x-claude-proxy-tool-choice", "unmet")
         if request.stream:
             resp.content_type = sse.CONTENT_TYPE
             resp.set_header("cache-control", "no-cache")
@@ -57,36 +64,32 @@ class ChatCompletions:
         resp.data = msgspec.json.encode(fold(chunks, trace.tokens))
         resp.content_type = falcon.MEDIA_JSON
 
-    async def _chunks(self, request: Request, identity: Identity, trace: Trace) -> AsyncIterator[list[Chunk]]:
+    async def _chunks(
+        self, request: Request, exchange: Exchange, identity: Identity, trace: Trace
+    ) -> AsyncGenerator[list[Chunk], None]:
         """The answer, some chunks at a time; an empty list after every silence of `KEEP_ALIVE_EVERY`.
 
-        Raises Rejection on failure. The conversation is released when this ends, in whatever way.
+        Raises Rejection on failure.
         """
         service = self._service
-        conversation = await service.pool.open(request.plan)
+        chunks = Chunks(identity, style=request.tool_use.style)
         try:
-            await conversation.ask_new(request.plan)
-            chunks = Chunks(identity)
-            over = False
-            while not over:
-                deltas = await conversation.deltas(KEEP_ALIVE_EVERY)
-                out = chunks.feed(deltas)
-                if out:
-                    service.pool.first_delta(conversation)
-                last = deltas[-1] if deltas else None
-                if isinstance(last, Failed):
-                    if out:
-                        yield out
-                    service.failed(last.failure)
-                    trace.outcome = last.failure.kind.value
-                    raise Rejection(last.failure)
-                if isinstance(last, Finished):
-                    over = True
-                    trace.model, trace.tokens = chunks.model, last.tokens
-                    service.succeeded()
-                    if request.include_usage:
-                        out.append(usage_chunk(identity, chunks.model, last.tokens))
-                yield out
+            async with aclosing(exchange.deltas(KEEP_ALIVE_EVERY)) as answer:
+                async for deltas in answer:
+                    out = chunks.feed(deltas)
+                    last = deltas[-1] if deltas else None
+                    if isinstance(last, Failed):
+                        if out:
+                            yield out
+                        service.failed(last.failure)
+                        trace.outcome = last.failure.kind.value
+                        raise Rejection(last.failure)
+                    if isinstance(last, Finished):
+                        trace.model, trace.tokens = chunks.model, last.tokens
+                        service.succeeded()
+                        if request.include_usage:
+                            out.append(usage_chunk(identity, chunks.model, last.tokens))
+                    yield out
         finally:
-            service.limits = conversation.limits_seen or service.limits
-            service.pool.release(conversation)
+            trace.served = exchange.served
+            service.limits = exchange.limits or service.limits

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from proxy.protocol.turn import Tokens
@@ -30,9 +30,11 @@ TRACE: Final = "claude_max_api.trace"
 class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
-    __slots__ = ("asked", "began", "id", "left", "model", "outcome", "status", "tokens")
+    __slots__ = ("answer", "asked", "began", "id", "left", "model", "outcome", "served", "status", "tokens")
 
     def __init__(self) -> None:
+        # The answer under way, ended with the request wherever that is left.
+        self.answer: AsyncGenerator[Any, None] | None = None
         self.id = f"req_{uuid.uuid4().hex}"
         self.began = time.perf_counter()
         self.asked = ""
@@ -40,6 +42,7 @@ class Trace:
         self.tokens: Tokens | None = None
         self.status = 0
         self.outcome = ""
+        self.served = ""
         self.left = False
 
     @property
@@ -60,6 +63,8 @@ def _write_log(trace: Trace, scope: Scope) -> None:
         words.append(f"model={_printable(trace.asked)}")
     if trace.model:
         words.append(f"answered={_printable(trace.model)}")
+    if trace.served:
+        words.append(trace.served)
     if trace.tokens is not None:
         tokens = trace.tokens
         words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
@@ -126,4 +131,6 @@ class Edge:
         finally:
             if watcher is not None:
                 watcher.cancel()
+            if trace.answer is not None:
+                await trace.answer.aclose()
             _write_log(trace, scope)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from proxy.protocol.plan import PLAIN_CALLS, CallStyle
 from proxy.protocol.turn import (
     Arguments,
     Delta,
@@ -20,6 +22,7 @@ from proxy.protocol.turn import (
     Thinking,
     Tokens,
     ToolCall,
+    ToolEnd,
 )
 
 
@@ -60,13 +63,19 @@ class FunctionPiece(Struct, frozen=True):
     arguments: str | UnsetType = UNSET
 
 
+class CustomPiece(Struct, frozen=True):
+    name: str | UnsetType = UNSET
+    input: str | UnsetType = UNSET
+
+
 class CallPiece(Struct, frozen=True):
     """A piece of one call. Only the first has `id`, `type` and the name: clients double what is said again."""
 
     index: int
     id: str | UnsetType = UNSET
-    type: Literal["function"] | UnsetType = UNSET
+    type: Literal["function", "custom"] | UnsetType = UNSET
     function: FunctionPiece | UnsetType = UNSET
+    custom: CustomPiece | UnsetType = UNSET
 
 
 class ChunkDelta(Struct, frozen=True):
@@ -74,6 +83,7 @@ class ChunkDelta(Struct, frozen=True):
     content: str | UnsetType | None = UNSET
     refusal: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
+    function_call: FunctionPiece | UnsetType = UNSET
     tool_calls: tuple[CallPiece, ...] | UnsetType = UNSET
 
 
@@ -105,10 +115,18 @@ class Function(Struct, frozen=True):
     arguments: str
 
 
+class Custom(Struct, frozen=True):
+    name: str
+    input: str
+
+
 class Call(Struct, frozen=True):
+    """`function` or `custom`, as `type` says."""
+
     id: str
-    type: Literal["function"]
-    function: Function
+    type: Literal["function", "custom"]
+    function: Function | UnsetType = UNSET
+    custom: Custom | UnsetType = UNSET
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -117,6 +135,7 @@ class Message(Struct, frozen=True, kw_only=True):
     refusal: str | None = None
     annotations: tuple[()] = ()
     reasoning_content: str | UnsetType = UNSET
+    function_call: Function | UnsetType = UNSET
     tool_calls: tuple[Call, ...] | UnsetType = UNSET
 
 
@@ -150,18 +169,36 @@ class Identity(Struct, frozen=True):
 _ROLE: Final = ChunkDelta(role="assistant", content="", refusal=None)
 
 
+class _CustomInput(Struct, frozen=True):
+    input: str
+
+
+_custom_input: Final = msgspec.json.Decoder(_CustomInput)
+
+
+def custom_input(arguments: str) -> str:
+    """The free text of a custom call. What a model wrote that is not of the tool's shape is handed on as it is."""
+    try:
+        return _custom_input.decode(arguments).input
+    except (ValueError, RecursionError):
+        return arguments
+
+
 class Chunks:
     """Deltas of one choice in, chunks out, up to the one with the `finish_reason`.
 
     A `Failed` delta makes no chunk: what is said of it depends on what has gone out.
     """
 
-    __slots__ = ("_choice_index", "_fresh", "_identity", "model")
+    __slots__ = ("_choice_index", "_custom", "_fresh", "_identity", "_style", "model")
 
-    def __init__(self, identity: Identity, choice_index: int = 0) -> None:
+    def __init__(self, identity: Identity, choice_index: int = 0, style: CallStyle = PLAIN_CALLS) -> None:
         self._identity = identity
         self._choice_index = choice_index
+        self._style = style
         self._fresh = True
+        # Arguments of custom calls under way, which go out unwrapped when they are complete.
+        self._custom: dict[int, list[str]] = {}
         self.model = ""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Chunk]:
@@ -171,24 +208,54 @@ class Chunks:
                 self._head(out)
                 out.append(self._chunk(ChunkDelta(content=delta.text)))
             elif isinstance(delta, Arguments):
-                piece = CallPiece(delta.tool_index, function=FunctionPiece(arguments=delta.text))
-                out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+                self._arguments(delta, out)
             elif isinstance(delta, Thinking):
                 self._head(out)
                 out.append(self._chunk(ChunkDelta(reasoning_content=delta.text)))
             elif isinstance(delta, ToolCall):
-                call = CallPiece(delta.tool_index, delta.id, "function", FunctionPiece(delta.name, ""))
-                if self._fresh:
-                    self._fresh = False
-                    out.append(self._chunk(ChunkDelta(role="assistant", content=None, tool_calls=(call,))))
-                else:
-                    out.append(self._chunk(ChunkDelta(tool_calls=(call,))))
+                self._call(delta, out)
+            elif isinstance(delta, ToolEnd):
+                if delta.tool_index in self._custom:
+                    text = custom_input("".join(self._custom.pop(delta.tool_index)))
+                    piece = CallPiece(delta.tool_index, custom=CustomPiece(input=text))
+                    out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
             elif isinstance(delta, Started):
                 self.model = delta.model
             elif isinstance(delta, Finished):
                 self._head(out)
-                out.append(self._chunk(ChunkDelta(), delta.reason.value))
+                reason: FinishReason = delta.reason.value
+                if self._style.legacy and reason == "tool_calls":
+                    reason = "function_call"
+                out.append(self._chunk(ChunkDelta(), reason))
         return out
+
+    def _call(self, call: ToolCall, out: list[Chunk]) -> None:
+        """The first piece of a call; when nothing went before it, in one delta with the role."""
+        role: Literal["assistant"] | UnsetType = "assistant" if self._fresh else UNSET
+        content = None if self._fresh else UNSET
+        self._fresh = False
+        if self._style.legacy:
+            if call.tool_index == 0:
+                head = FunctionPiece(call.name, "")
+                out.append(self._chunk(ChunkDelta(role=role, content=content, function_call=head)))
+            return
+        if call.name in self._style.custom:
+            self._custom[call.tool_index] = []
+            piece = CallPiece(call.tool_index, call.id, "custom", custom=CustomPiece(call.name, ""))
+        else:
+            piece = CallPiece(call.tool_index, call.id, "function", FunctionPiece(call.name, ""))
+        out.append(self._chunk(ChunkDelta(role=role, content=content, tool_calls=(piece,))))
+
+    def _arguments(self, arguments: Arguments, out: list[Chunk]) -> None:
+        if arguments.tool_index in self._custom:
+            self._custom[arguments.tool_index].append(arguments.text)
+            return
+        function = FunctionPiece(arguments=arguments.text)
+        if not self._style.legacy:
+            piece = CallPiece(arguments.tool_index, function=function)
+            out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+        elif arguments.tool_index == 0:
+            out.append(self._chunk(ChunkDelta(function_call=function)))
 
     def _head(self, out: list[Chunk]) -> None:
         if self._fresh:
@@ -196,7 +263,8 @@ class Chunks:
             out.append(self._chunk(_ROLE))
 
     def _chunk(self, delta: ChunkDelta, finish_reason: FinishReason | None = None) -> Chunk:
-        return _chunk(self._identity, self.model, (ChunkChoice(self._choice_index, delta, None, finish_reason),), None)
+        choice = ChunkChoice(self._choice_index, delta, None, finish_reason)
+        return _chunk(self._identity, self.model, (choice,), None)
 
 
 def _chunk(identity: Identity, model: str, choices: tuple[ChunkChoice, ...], usage: Usage | None) -> Chunk:
@@ -215,16 +283,34 @@ def usage_chunk(identity: Identity, model: str, tokens: Tokens) -> Chunk:
     return _chunk(identity, model, (), usage_of(tokens))
 
 
+class _WholeCall:
+    """One call while it is folded."""
+
+    __slots__ = ("id", "name", "pieces", "type")
+
+    def __init__(self, id: str, type: Literal["function", "custom"], name: str) -> None:
+        self.id = id
+        self.type: Literal["function", "custom"] = type
+        self.name = name
+        self.pieces: list[str] = []
+
+    def call(self) -> Call:
+        text = "".join(self.pieces)
+        if self.type == "custom":
+            return Call(self.id, "custom", custom=Custom(self.name, text))
+        return Call(self.id, "function", Function(self.name, text))
+
+
 class _Whole:
     """One choice while it is folded."""
 
-    __slots__ = ("arguments", "calls", "content", "finish_reason", "thinking")
+    __slots__ = ("calls", "content", "finish_reason", "legacy", "thinking")
 
     def __init__(self) -> None:
         self.content: list[str] = []
         self.thinking: list[str] = []
-        self.calls: list[tuple[str, str]] = []
-        self.arguments: list[list[str]] = []
+        self.calls: list[_WholeCall] = []
+        self.legacy: _WholeCall | None = None
         self.finish_reason: FinishReason = "stop"
 
     def take(self, delta: ChunkDelta) -> None:
@@ -232,23 +318,23 @@ class _Whole:
             self.content.append(delta.content)
         if delta.reasoning_content:
             self.thinking.append(delta.reasoning_content)
+        if delta.function_call:
+            if self.legacy is None:
+                self.legacy = _WholeCall("", "function", delta.function_call.name or "")
+            self.legacy.pieces.append(delta.function_call.arguments or "")
         for piece in delta.tool_calls or ():
-            function = piece.function or FunctionPiece()
+            function, custom = piece.function or FunctionPiece(), piece.custom or CustomPiece()
             if piece.id:
-                self.calls.append((piece.id, function.name or ""))
-                self.arguments.append([])
-            self.arguments[piece.index].append(function.arguments or "")
+                self.calls.append(_WholeCall(piece.id, piece.type or "function", function.name or custom.name or ""))
+            self.calls[piece.index].pieces.append(function.arguments or custom.input or "")
 
     def choice(self, index: int) -> Choice:
         text = "".join(self.content)
-        calls = tuple(
-            Call(id, "function", Function(name, "".join(pieces)))
-            for (id, name), pieces in zip(self.calls, self.arguments, strict=True)
-        )
         message = Message(
-            content=None if calls and not text else text,
+            content=None if (self.calls or self.legacy) and not text else text,
             reasoning_content="".join(self.thinking) if self.thinking else UNSET,
-            tool_calls=calls or UNSET,
+            function_call=(self.legacy and self.legacy.call().function) or UNSET,
+            tool_calls=tuple(call.call() for call in self.calls) or UNSET,
         )
         return Choice(index, message, None, self.finish_reason)
 

@@ -7,12 +7,13 @@ is `client_composed`, or the CLI would expand `@path` and `/command` in it. The 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from proxy.protocol.plan import SERVER, Message, Plan, Tool
+from proxy.protocol.lines import ControlRequest
+from proxy.protocol.plan import SERVER, Message, Plan, TextBlock, Tool, ToolChoice, ToolResultBlock
 
 SystemPromptMode = Literal["replace", "append"]
 
@@ -27,7 +28,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def _line(value: object) -> bytes:
-    return _encode(value) + b"\n"
+    """One line. What clients sent may be in it as it came (`Raw`), so whatever could end the line is taken out of it:
+    between JSON tokens a line break is white space, and inside a string only these two can stand unescaped.
+    """
+    data = _encode(value).replace(b"\n", b" ").replace(b"\r", b" ")
+    return data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029") + b"\n"
 
 
 class _Control(Struct, frozen=True):
@@ -92,6 +97,12 @@ class _Initialize(Struct, frozen=True, omit_defaults=True):
 
 class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
     CLAUDE_CODE_MAX_OUTPUT_TOKENS: str | UnsetType = UNSET
+    # A JSON object, as text, that the CLI merges into the body of its request (cli notes 6).
+    CLAUDE_CODE_EXTRA_BODY: str | UnsetType = UNSET
+
+
+class _ExtraBody(Struct, frozen=True, omit_defaults=True):
+    tool_choice: ToolChoice | UnsetType = UNSET
 
 
 class _Settings(Struct, frozen=True, omit_defaults=True):
@@ -150,8 +161,12 @@ def initialize(plan: Plan, mode: SystemPromptMode) -> bytes:
 
 def settings(plan: Plan) -> bytes:
     """Model, limit and effort, in one line."""
-    limit = UNSET if plan.max_tokens is None else _SettingsEnv(CLAUDE_CODE_MAX_OUTPUT_TOKENS=str(plan.max_tokens))
-    flags = _Settings(plan.model, plan.effort or UNSET, limit)
+    extra = _ExtraBody(tool_choice=plan.tool_choice or UNSET)
+    env = _SettingsEnv(
+        UNSET if plan.max_tokens is None else str(plan.max_tokens),
+        UNSET if extra == _ExtraBody() else _encode(extra).decode(),
+    )
+    flags = _Settings(plan.model, plan.effort or UNSET, UNSET if env == _SettingsEnv() else env)
     return _line(_Control(SETTINGS_ID, _ApplySettings(flags)))
 
 
@@ -167,15 +182,73 @@ def ask(message: Message) -> bytes:
     return _line(_UserLine("user", message, True, "", None))
 
 
-def rpc_result(request_id: str, rpc_id: int | str | None, result: Any) -> bytes:
-    """The answer to an `mcp_message` of the CLI."""
-    return _line(
-        {
-            "type": "control_response",
-            "response": {
-                "subtype": "success",
-                "request_id": request_id,
-                "response": {"mcp_response": {"jsonrpc": "2.0", "id": rpc_id, "result": result}},
-            },
-        }
+class _McpContent(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class _McpCallResult(Struct, frozen=True):
+    content: list[_McpContent]
+    isError: bool
+
+
+class _RpcResult(Struct, frozen=True):
+    id: int | str | None
+    result: object
+    jsonrpc: Literal["2.0"] = "2.0"
+
+
+class _McpResponse(Struct, frozen=True):
+    mcp_response: _RpcResult
+
+
+class _Success(Struct, frozen=True):
+    request_id: str
+    response: _McpResponse
+    subtype: Literal["success"] = "success"
+
+
+class _ControlResponse(Struct, frozen=True):
+    response: _Success
+    type: Literal["control_response"] = "control_response"
+
+
+def _rpc(request_id: str, rpc_id: int | str | None, result: object) -> bytes:
+    return _line(_ControlResponse(_Success(request_id, _McpResponse(_RpcResult(rpc_id, result)))))
+
+
+def call_result(request_id: str, rpc_id: int | str | None, block: ToolResultBlock) -> bytes:
+    """The client's result as the answer to the call that the CLI holds (`tools/call`). Text only: see `can_answer`."""
+    content = [_McpContent(part.text) for part in block.content if isinstance(part, TextBlock)]
+    return _rpc(request_id, rpc_id, _McpCallResult(content, block.is_error))
+
+
+def mcp_reply(ask: ControlRequest, tools: tuple[Tool, ...]) -> bytes:
+    """The answer to any MCP message but `tools/call`: the handshake, where `initialize` did not settle it."""
+    manifest = _manifest(tools)
+    rpc = ask.request.message
+    results: dict[str, object] = {
+        "initialize": manifest.initializeResult,
+        "tools/list": manifest.toolsListResult,
+    }
+    return _rpc(ask.request_id, rpc.id, results.get(rpc.method, {}))
+
+
+# Above this the CLI puts a result into a file and hands the model a preview of it (50,000 characters on 2.1.330).
+LARGEST_HELD_RESULT: Final = 40_000
+LARGEST_HELD_RESULTS: Final = 150_000
+
+
+def can_answer(results: tuple[ToolResultBlock, ...]) -> bool:
+    """Whether the held calls can be answered with these so that they reach the model as they are.
+
+    The CLI rewrites an empty result, stores a large one, may shrink images, and joins the parts of an error
+    (fixtures tools/*): those go in as a new conversation instead.
+    """
+    sizes = [sum(len(part.text) for part in block.content if isinstance(part, TextBlock)) for block in results]
+    plain = all(
+        block.content
+        and all(isinstance(part, TextBlock) for part in block.content)
+        and not (block.is_error and len(block.content) > 1)
+        for block in results
     )
+    return plain and max(sizes, default=0) <= LARGEST_HELD_RESULT and sum(sizes) <= LARGEST_HELD_RESULTS

@@ -70,15 +70,35 @@ class Tool(Struct, frozen=True):
     schema: Raw
 
 
+class CallStyle(Struct, frozen=True):
+    """How calls go back. `custom`: names whose calls are custom calls. `legacy`: the call is a `function_call`."""
+
+    custom: frozenset[str] = frozenset()
+    legacy: bool = False
+
+
+PLAIN_CALLS: Final = CallStyle()
+
+
+class ToolChoice(Struct, frozen=True, omit_defaults=True):
+    """The Messages API's `tool_choice`. Only what goes together with thinking: a forced choice does not."""
+
+    type: Literal["auto", "none"]
+    disable_parallel_tool_use: bool = False
+
+
 class Plan(Struct, frozen=True):
     """One conversation and the question to be put to it. `messages` ends with a user's message.
 
     `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default.
+    `must_call`: an answer without a tool call is asked for again.
     """
 
     model: str
     system: str | None
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    must_call: bool = False
     max_tokens: int | None = None
     effort: str | None = None

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
 from proxy.protocol import models
+from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.tools import CUSTOM_ARGUMENT, ToolUse, tool_use
 
 
 class StreamOptions(Struct, frozen=True):
@@ -74,13 +76,14 @@ IGNORED: Final = (
 
 
 class Request(Struct, frozen=True):
-    """`model` is what the client asked for, `plan.model` what the CLI is asked for."""
+    """`model` is what the client asked for, `plan.model` what the CLI is asked for. `tool_use`: how calls go back."""
 
     plan: Plan
     model: str
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
+    tool_use: ToolUse
 
 
 class _FunctionCall(Struct, frozen=True):
@@ -115,9 +118,6 @@ class _Part(Struct, frozen=True):
     refusal: str | None = None
 
 
-T = TypeVar("T")
-_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_MISSING: Final = re.compile(r"missing required field `(?P<name>[^`]*)`")
 _ODD_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
 _message_decoder: Final = msgspec.json.Decoder(_InMessage)
@@ -126,41 +126,33 @@ _call_decoder: Final = msgspec.json.Decoder(_ToolCall)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T:
-    """Decode, or reject naming the parameter. `where`: the path of `raw` in the body, empty for the body itself."""
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        found = _PATH.search(text)
-        missing = _MISSING.search(text)
-        inner = [found["path"] if found else "", missing["name"] if missing else ""]
-        param = ".".join(filter(None, (where, *inner))).replace(".[", "[")
-        raise bad_request(f"{_PATH.sub('', text)}: `{param or 'the body'}`.", param or None) from None
-    except (ValueError, RecursionError) as error:
-        # Too deep a nesting is bad input like any other, not a fault of ours.
-        raise bad_request(f"The body is not valid JSON: {error}.", where or None) from None
-
-
 def decode(body: bytes, model_for: Callable[[str], str] = models.resolve) -> Request:
     """The request that `body` holds. Raises `Rejection`. `model_for`: a client's model name → what to ask the CLI."""
-    chat = _decoded(_request_decoder, body, "")
+    chat = decoded(_request_decoder, body, "")
     if not chat.model.strip():
         raise bad_request("A model must be named.", "model")
     _reject_not_yet(chat)
     system, messages = _conversation(chat.messages)
     options = chat.stream_options
+    past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
+    use = tool_use(
+        chat.tools, chat.functions, chat.tool_choice, chat.function_call, chat.parallel_tool_calls, past_calls
+    )
     return Request(
         plan=Plan(
             model=model_for(chat.model),
-            system=system,
+            system="\n\n".join(filter(None, (system, use.demand))) or None,
             messages=messages,
+            tools=use.tools,
+            tool_choice=use.choice,
+            must_call=use.demand is not None,
             max_tokens=_limit(chat),
         ),
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
         ignored=tuple(name for name in IGNORED if getattr(chat, name) is not None),
+        tool_use=use,
     )
 
 
@@ -176,7 +168,7 @@ def _limit(chat: ChatRequest) -> int | None:
 
 
 def _reject_not_yet(chat: ChatRequest) -> None:
-    for name in ("tools", "functions", "response_format", "reasoning_effort", "stop"):
+    for name in ("response_format", "reasoning_effort", "stop"):
         if getattr(chat, name):
             raise bad_request(f"`{name}` is not supported yet.", name)
 
@@ -191,7 +183,7 @@ def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]
     last_role = ""
     for index, raw in enumerate(raws):
         where = f"messages[{index}]"
-        message = _decoded(_message_decoder, raw, where)
+        message = decoded(_message_decoder, raw, where)
         last_role = message.role
         if message.role in ("system", "developer"):
             text = "".join(block.text for block in _text_blocks(message, where))
@@ -221,7 +213,7 @@ def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]
             "End the messages with one of role user or tool.",
             where,
         )
-    if last_role == "user" and not _text_blocks(_decoded(_message_decoder, raws[-1], where), where):
+    if last_role == "user" and not _text_blocks(decoded(_message_decoder, raws[-1], where), where):
         raise bad_request("The last message has no content.", f"{where}.content")
     return "\n\n".join(system) or None, tuple(messages)
 
@@ -256,25 +248,27 @@ def _assistant(message: _InMessage, where: str, index: int) -> tuple[list[Block]
     ids: list[str] = []
     if message.function_call is not None:
         ids.append(f"function_{index}")
-        blocks.append(ToolUseBlock(ids[0], message.function_call.name, _arguments(message.function_call.arguments)))
+        blocks.append(
+            ToolUseBlock(ids[0], message.function_call.name, argument_object(message.function_call.arguments))
+        )
     for at, raw in enumerate(message.tool_calls or ()):
         place = f"{where}.tool_calls[{at}]"
-        call = _decoded(_call_decoder, raw, place)
+        call = decoded(_call_decoder, raw, place)
         call_id = clean_id(call.id)
         if call_id in ids:
             raise bad_request(f"Two calls have the id {call.id!r}.", f"{place}.id")
         ids.append(call_id)
         if call.function is not None:
-            blocks.append(ToolUseBlock(call_id, call.function.name, _arguments(call.function.arguments)))
+            blocks.append(ToolUseBlock(call_id, call.function.name, argument_object(call.function.arguments)))
         elif call.custom is not None:
-            wrapped = Raw(msgspec.json.encode({"input": call.custom.input}))
+            wrapped = Raw(msgspec.json.encode({CUSTOM_ARGUMENT: call.custom.input}))
             blocks.append(ToolUseBlock(call_id, call.custom.name, wrapped))
         else:
             raise bad_request("A tool call needs `function` or `custom`.", place)
     return blocks, ids
 
 
-def _arguments(text: str) -> Raw:
+def argument_object(text: str) -> Raw:
     """The arguments as a JSON object. What a model wrote that is none is kept as text under one name."""
     if not text.strip():
         return Raw(b"{}")
@@ -311,7 +305,7 @@ def _text_blocks(message: _InMessage, where: str) -> list[TextBlock]:
         texts = []
         for index, raw in enumerate(message.content):
             place = f"{where}.content[{index}]"
-            part = _decoded(_part_decoder, raw, place)
+            part = decoded(_part_decoder, raw, place)
             if part.type in ("text", "input_text", "output_text"):
                 if part.text is None:
                     raise bad_request("A text part needs `text`.", f"{place}.text")

@@ -113,6 +113,12 @@ class Arguments(Struct, frozen=True):
     text: str
 
 
+class ToolEnd(Struct, frozen=True):
+    """The arguments of the call are complete."""
+
+    tool_index: int
+
+
 class Finished(Struct, frozen=True):
     reason: Reason
     tokens: Tokens
@@ -122,7 +128,7 @@ class Failed(Struct, frozen=True):
     failure: Failure
 
 
-Delta = Started | Text | Thinking | ToolCall | Arguments | Finished | Failed
+Delta = Started | Text | Thinking | ToolCall | Arguments | ToolEnd | Finished | Failed
 
 
 class State(Enum):
@@ -322,10 +328,13 @@ class Turn:
 
     def _close_call(self, block_index: int) -> None:
         tool_index = self._tools.pop(block_index, None)
+        if tool_index is None:
+            return
         if tool_index in self._empty:
             # A tool without arguments streams no piece at all; clients parse the text and need an object.
             self._empty.discard(tool_index)
             self._out.append(Arguments(tool_index, "{}"))
+        self._out.append(ToolEnd(tool_index))
 
     def _progress(self, line: object) -> State | None:
         assert isinstance(line, StreamEvent)
@@ -387,9 +396,11 @@ class Turn:
                 self._begin()
                 self._out.append(Thinking(block.thinking))
             elif block.type == "tool_use":
-                self._call(-1 - self._calls, block.id, block.name)
+                block_index = -1 - self._calls
+                self._call(block_index, block.id, block.name)
                 self._empty.discard(self._calls - 1)
                 self._out.append(Arguments(self._calls - 1, bytes(block.input).decode()))
+                self._close_call(block_index)
         if line.message.stop_reason is not None:
             self._end(line.message.stop_reason)
             return State.FINISHED
