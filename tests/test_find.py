@@ -36,9 +36,13 @@ LOGGED_OUT = '{"loggedIn": false, "authMethod": "none"}'
 
 
 def fake_cli(
-    path: Path, version: str = "echo '2.1.330 (Claude Code)'", login: str = SUBSCRIPTION, code: int = 0
+    path: Path,
+    version: str = "echo '2.1.330 (Claude Code)'",
+    login: str = SUBSCRIPTION,
+    code: int = 0,
+    otherwise: str = "exit 1",
 ) -> Path:
-    """A CLI that runs `version` (a shell command) for its version, and says `login`."""
+    """A CLI that runs the shell command `version` for its version, says `login`, and `otherwise` runs that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f"""#!/bin/sh
@@ -48,7 +52,7 @@ case "$*" in
 {login}
 END
 exit {code} ;;
-*) echo "unknown: $*" >&2; exit 1 ;;
+*) {otherwise} ;;
 esac
 """
     )

@@ -1,0 +1,340 @@
+"""The doctor: each check's good and bad, and the whole as it is printed."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy import doctor
+from proxy.cli import find
+from proxy.cli.process import death_wrapper
+from proxy.doctor import NEWEST_PROVEN, Check
+from proxy.settings import Settings
+from tests import fake_cli as conversing
+from tests.test_find import LOGGED_OUT, fake_cli
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+def states(checks: str) -> dict[str, str]:
+    """The printed lines: name → state."""
+    rows = [line.split(maxsplit=2) for line in checks.splitlines()[:-1]]
+    return {name: state for state, name, _ in rows}
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def environ(tmp_path: Path, port: int) -> dict[str, str]:
+    """One in which all is well."""
+    answering = conversing.write(tmp_path / "answering")
+    cli = fake_cli(tmp_path / "claude", otherwise=f'exec {answering} "$@"')
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "XDG_STATE_HOME": str(tmp_path / "state")}
+    # Memory depends on the machine: little enough to be there.
+    small = {"CLAUDE_PROXY_WAITING": "0", "CLAUDE_PROXY_MAX_CONVERSATIONS": "1"}
+    return home | small | {"CLAUDE_PROXY_CLI": str(cli), "CLAUDE_PROXY_PORT": str(port)}
+
+
+ALL = ("settings", "address", "state", "ending", "memory", "cli", "version", "login")
+
+
+def test_all_is_well(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.run({}, environ, live=False) == 0
+    printed = capsys.readouterr().out
+    assert states(printed) == dict.fromkeys(ALL, "ok")
+    assert printed.endswith("All is well.\n")
+
+
+def test_live_asks_through_a_child_like_the_servers(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.run({}, environ, live=True) == 0
+    printed = capsys.readouterr().out
+    assert states(printed) == dict.fromkeys((*ALL, "live"), "ok")
+    assert "claude-opus-5-5 answered after" in printed
+    (sent,) = conversing.told(tmp_path / "answering")
+    assert "Reply with the word ok." in str(sent[-1])
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "words"),
+    [
+        ("echo 'no such flag' >&2; exit 1", "exit code 1). It said: no such flag"),
+        ("sleep 60", "longer than 0.5 seconds"),
+    ],
+)
+def test_live_fails_in_words(
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    otherwise: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(doctor, "LIVE_PATIENCE", 0.5)
+    environ["CLAUDE_PROXY_CLI"] = str(fake_cli(tmp_path / "claude", otherwise=otherwise))
+    assert doctor.run({}, environ, live=True) == 1
+    last = capsys.readouterr().out.splitlines()[-2]
+    assert last.startswith("FAIL  live ")
+    assert words in last
+
+
+def test_a_wrong_setting_ends_it(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.run({"port": "x"}, environ, live=True) == 1
+    printed = capsys.readouterr().out
+    assert states(printed) == {"settings": "FAIL"}
+    assert "port: must be" in printed
+    assert printed.endswith("Something has to be mended.\n")
+
+
+def test_the_cli_is_asked_step_by_step(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other"
+    environ["CLAUDE_PROXY_CLI"] = str(path)
+    for expected in (
+        {"cli": "FAIL"},
+        {"cli": "ok", "version": "FAIL"},
+        {"cli": "ok", "version": "ok", "login": "FAIL"},
+    ):
+        assert doctor.run({}, environ, live=True) == 1
+        seen = states(capsys.readouterr().out)
+        assert {name: seen[name] for name in ("cli", "version", "login", "live") if name in seen} == expected
+        if "version" not in expected:
+            fake_cli(path, "echo 2.1.0")
+        else:
+            fake_cli(path, login=LOGGED_OUT, code=1)
+
+
+def test_a_key_that_is_billed_is_a_warning(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    key = '{"loggedIn": true, "authMethod": "api_key", "apiKeySource": "ANTHROPIC_API_KEY"}'
+    fake_cli(Path(environ["CLAUDE_PROXY_CLI"]), login=key)
+    environ |= {"CLAUDE_PROXY_LOGIN": "api-key", "ANTHROPIC_API_KEY": "sk-ant"}
+    assert doctor.run({}, environ, live=False) == 0
+    printed = capsys.readouterr().out
+    assert states(printed) == dict.fromkeys(ALL, "ok") | {"login": "warn"}
+    assert "billed per token" in printed
+    assert "sk-ant" not in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "names"),
+    [
+        (Settings(), {}, []),
+        (Settings(), {"ANTHROPIC_API_KEY": "secret"}, ["ANTHROPIC_API_KEY"]),
+        (Settings(), {"ANTHROPIC_API_KEY": ""}, []),
+        (Settings(), {"ANTHROPIC_AUTH_TOKEN": "secret"}, ["ANTHROPIC_AUTH_TOKEN"]),
+        (Settings(login="api-key"), {"ANTHROPIC_API_KEY": "secret", "ANTHROPIC_AUTH_TOKEN": "secret"}, []),
+        (Settings(), {"CLAUDE_CODE_USE_BEDROCK": "1"}, ["CLAUDE_CODE_USE_BEDROCK"]),
+        (Settings(login="bedrock"), {"CLAUDE_CODE_USE_BEDROCK": "1"}, []),
+        (Settings(login="bedrock"), {"CLAUDE_CODE_USE_VERTEX": "1"}, ["CLAUDE_CODE_USE_VERTEX"]),
+        (Settings(), {"ANTHROPIC_BASE_URL": "http://secret"}, ["ANTHROPIC_BASE_URL"]),
+        (Settings(upstream_url="http://x"), {"ANTHROPIC_BASE_URL": "http://secret"}, []),
+        (Settings(), {"CLAUDE_PROXY_PROT": "secret"}, ["CLAUDE_PROXY_PROT"]),
+    ],
+)
+def test_variables_that_do_not_do_what_one_may_expect(
+    settings: Settings, environ: dict[str, str], names: list[str]
+) -> None:
+    notes = list(doctor.environment_notes(settings, environ))
+    assert [note.words.split()[0] for note in notes] == names
+    assert all(note.state == "warn" and note.help for note in notes)
+    assert "secret" not in str(notes)
+
+
+# The address.
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body: bytes = self.server.body  # type: ignore[attr-defined]
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def somebody(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a server whose `/health` says `request.param`."""
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.body = request.param  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+OURS = b'{"status": "login_failed", "version": "0.1.0", "cli_version": "2.1.330"}'
+
+
+@pytest.mark.parametrize("somebody", [OURS], indirect=True)
+def test_our_own_server_on_the_port(somebody: int) -> None:
+    settings = Settings(port=somebody)
+    assert doctor.check_address(settings) == Check(
+        "ok", "address", f"127.0.0.1, port {somebody}: claude-max-api is serving there"
+    )
+    with pytest.raises(OSError, match="in use") as caught:
+        doctor.bind(settings.host, settings.port)
+    refused = doctor.address_refused(settings, caught.value)
+    assert refused.state == "FAIL"
+    assert "already running" in refused.words
+    assert refused.help == f"claude-max-api {somebody + 1 if somebody < 65535 else 1}"
+
+
+@pytest.mark.parametrize("somebody", [b"{}", b"hello", b"[]", b"7"], indirect=True)
+def test_another_server_on_the_port(somebody: int) -> None:
+    check = doctor.check_address(Settings(port=somebody))
+    assert (check.state, "another program" in check.words) == ("FAIL", True)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_ours(host: str, port: int) -> None:
+    check = doctor.check_address(Settings(host=host, port=port))
+    assert check.state == "FAIL"
+    assert host in check.words
+
+
+def test_localhost_is_the_address_that_clients_are_told(port: int) -> None:
+    with doctor.bind("localhost", port) as sock:
+        assert sock.getsockname() == ("127.0.0.1", port)
+
+
+# This computer.
+
+
+def test_the_state_directory_is_made_private(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "b"
+    assert doctor.check_state_directory(directory).state == "ok"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert doctor.check_state_directory(directory).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("mode", "inner", "state"),
+    [
+        (0o700, 0o700, "ok"),
+        (0o755, 0o700, "warn"),
+        (0o770, 0o700, "FAIL"),
+        (0o702, 0o700, "FAIL"),
+        (0o700, 0o777, "FAIL"),
+    ],
+)
+def test_others_must_not_change_it(tmp_path: Path, mode: int, inner: int, state: str) -> None:
+    directory = tmp_path / "it's"
+    (directory / "empty").mkdir(parents=True)
+    (directory / "empty").chmod(inner)
+    directory.chmod(mode)
+    check = doctor.check_state_directory(directory)
+    assert check.state == state
+    if state != "ok":
+        assert os.system(check.help) == 0
+        assert doctor.check_state_directory(directory).state == "ok"
+
+
+def test_the_working_directory_must_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "CLAUDE.md").write_text("")
+    check = doctor.check_state_directory(tmp_path)
+    assert (check.state, "must be empty" in check.words) == ("FAIL", True)
+
+
+def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check = doctor.check_state_directory(tmp_path / "file" / "state")
+    assert (check.state, str(tmp_path / "file") in check.words) == ("FAIL", True)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "state"), [(("/usr/bin/setpriv", "--"), "ok"), ((sys.executable, "-c"), "warn"), ((), "ok")]
+)
+def test_how_children_end(wrapper: tuple[str, ...], state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_ending().state in ("ok", "warn")
+    monkeypatch.setattr(doctor, "death_wrapper", lambda: wrapper)
+    assert doctor.check_ending().state == state
+    assert callable(death_wrapper)
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, None),
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:   2048000 kB\n"}, 2000),
+        ({"proc/meminfo": "MemAvailable: soon\n"}, None),
+        ({"sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/memory.current": "1\n"}, None),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 2048000 kB\n",
+                "sys/fs/cgroup/memory.max": f"{512 << 20}\n",
+                "sys/fs/cgroup/memory.current": f"{112 << 20}\n",
+            },
+            400,
+        ),
+    ],
+)
+def test_free_memory(tmp_path: Path, files: dict[str, str], free: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert doctor.free_megabytes(tmp_path) == free
+
+
+@pytest.mark.parametrize(("free", "state"), [(None, "ok"), (1900, "ok"), (1899, "warn")])
+def test_memory_for_all_children(free: int | None, state: str) -> None:
+    assert doctor.check_memory(Settings(waiting=2, max_conversations=8), free).state == state
+
+
+# The CLI.
+
+
+def test_a_newer_cli_than_the_newest_with_fixtures() -> None:
+    newest = tuple(map(int, NEWEST_PROVEN.split(".")))
+    assert len(newest) == 3
+    assert doctor.check_version(find.FLOOR).state == "ok"
+    assert doctor.check_version((newest[0], newest[1], newest[2])).state == "ok"
+    assert doctor.check_version((newest[0], newest[1], newest[2] + 1)).state == "warn"
+
+
+def test_the_newest_with_fixtures_is_what_the_fixtures_say() -> None:
+    recorded = [
+        tuple(map(int, folder.name.split("."))) for folder in (FIXTURES / "transcripts").iterdir() if folder.is_dir()
+    ]
+    assert find.shown(max(recorded)) == NEWEST_PROVEN  # type: ignore[arg-type]
+
+
+def test_a_check_is_one_line() -> None:
+    check = Check("FAIL", "login", "logged out.", "claude auth login\nor: claude setup-token")
+    assert str(check) == "FAIL  login      logged out. -> claude auth login; or: claude setup-token"
+
+
+@pytest.mark.real_cli
+def test_live_with_the_real_cli_and_nobody_upstream(
+    environ: dict[str, str], port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ |= {
+        "CLAUDE_PROXY_CLI": os.environ["CLAUDE_CLI"],
+        "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-any",
+        "CLAUDE_PROXY_UPSTREAM_URL": f"http://127.0.0.1:{port}",
+        "CLAUDE_PROXY_RETRIES": "0",
+    }
+    assert doctor.run({}, environ, live=True) == 1
+    printed = capsys.readouterr().out
+    assert states(printed) == dict.fromkeys(ALL, "ok") | {"live": "FAIL"}
+    assert "ECONNREFUSED" in printed
