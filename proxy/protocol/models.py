@@ -18,7 +18,8 @@ PREFIXES: Final = ("anthropic/", "claude-max/", "claude-code-cli/")
 _FAMILY: Final = "|".join(FAMILIES)
 _FULL: Final = re.compile(
     rf"claude-(?:(?:{_FAMILY})-\d{{1,2}}-\d{{1,2}}(?:-\d{{8}})?|(?:{_FAMILY})-\d{{1,2}}-\d{{8}}"
-    rf"|\d(?:-\d)?-(?:{_FAMILY})-(?:\d{{8}}|latest))(?:\[1m\])?"
+    rf"|\d(?:-\d)?-(?:{_FAMILY})-(?:\d{{8}}|latest))(?:\[1m\])?",
+    re.ASCII,
 )
 
 

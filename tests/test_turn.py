@@ -1,0 +1,488 @@
+"""proxy/protocol/turn.py: lines to deltas, and one end for every turn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.protocol import turn as turns
+from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
+from proxy.protocol.turn import (
+    LONGEST_RETRY_WAIT,
+    TRANSITIONS,
+    Arguments,
+    Delta,
+    Failed,
+    Finished,
+    Reason,
+    Started,
+    State,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+    Turn,
+    What,
+    kind_of,
+)
+from tests import cli_lines as say
+
+# One line of every kind, and what the machine should take it for.
+KINDS: dict[What, Line] = {
+    What.MESSAGE_START: say.lines(say.start())[0],
+    What.BLOCK_START: say.lines(say.opened())[0],
+    What.BLOCK_PIECE: say.lines(say.piece("x"))[0],
+    What.BLOCK_STOP: say.lines(say.closed())[0],
+    What.MESSAGE_PROGRESS: say.lines(say.end(None))[0],
+    What.MESSAGE_END: say.lines(say.end())[0],
+    What.MESSAGE_STOP: say.lines(say.stopped())[0],
+    What.SNAPSHOT: say.lines(say.snapshot(say.text_block("x")))[0],
+    What.WORDS: say.lines(say.words("API Error"))[0],
+    What.RETRY: say.lines(say.retry())[0],
+    What.LIMITS: say.lines(say.limits())[0],
+    What.RESULT: say.lines(say.result())[0],
+    What.ERROR_RESULT: say.lines(say.error_result())[0],
+    What.PUT_IN: say.lines(say.put_in())[0],
+    What.NOISE: say.lines(say.system("status"))[0],
+    What.MALFORMED: Malformed("assistant", "why"),
+}
+# The lines that lead to each state that is not over.
+TO_STATE: dict[State, list[say.Table]] = {
+    State.WAITING: [],
+    State.MESSAGE: [say.start()],
+    State.BLOCK: [say.start(), say.opened()],
+    State.WHOLE: [say.snapshot(say.text_block("whole"))],
+    State.FINISHED: say.message("x"),
+    State.FAILED: [say.error_result()],
+}
+
+
+def fed(*tables: say.Table) -> list[Delta]:
+    return Turn().feed(say.lines(*tables))
+
+
+def failure(deltas: list[Delta]) -> Failure:
+    """The failure that the deltas end with."""
+    assert isinstance(deltas[-1], Failed)
+    return deltas[-1].failure
+
+
+def text(deltas: Iterable[Delta]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
+
+
+def calls(deltas: Iterable[Delta]) -> list[tuple[str, str, str]]:
+    """Id, name and arguments of each call; its index is its place."""
+    found: list[tuple[str, str, str]] = []
+    for delta in deltas:
+        if isinstance(delta, ToolCall):
+            assert delta.tool_index == len(found)
+            found.append((delta.id, delta.name, ""))
+        elif isinstance(delta, Arguments):
+            id, name, before = found[delta.tool_index]
+            found[delta.tool_index] = (id, name, before + delta.text)
+    return found
+
+
+def ends(deltas: Iterable[Delta]) -> int:
+    return sum(isinstance(delta, Finished | Failed) for delta in deltas)
+
+
+# The table
+
+
+@pytest.mark.parametrize("what", What)
+def test_every_kind_of_line_is_known_for_what_it_is(what: What) -> None:
+    assert kind_of(KINDS[what]) is what
+
+
+@pytest.mark.parametrize("what", What)
+@pytest.mark.parametrize("state", State)
+def test_every_pair_is_in_the_table_or_fails_the_turn(state: State, what: What) -> None:
+    turn = Turn()
+    turn.feed(say.lines(*TO_STATE[state]))
+    assert turn.state is state
+    deltas = turn.feed([KINDS[what]])
+    if (state, what) in TRANSITIONS:
+        assert not any(isinstance(delta, Failed) and "unexpected line" in delta.failure.message for delta in deltas)
+    else:
+        assert turn.state is State.FAILED
+        found = failure(deltas)
+        assert found.kind is Kind.CLI_CONFUSED
+        assert what.value in found.message
+        assert state.value in found.message
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("line", [Unknown("new"), Garbage(b"x"), *say.lines(say.system("new"), say.reply("x"))])
+def test_what_is_unknown_changes_nothing(state: State, line: Line) -> None:
+    turn = Turn()
+    turn.feed(say.lines(*TO_STATE[state]))
+    assert turn.feed([line]) == []
+    assert turn.state is state
+
+
+@pytest.mark.parametrize("over", [State.FINISHED, State.FAILED])
+def test_after_the_end_nothing_comes(over: State) -> None:
+    turn = Turn()
+    turn.feed(say.lines(*TO_STATE[over]))
+    assert turn.over
+    assert turn.feed(KINDS.values()) == []
+    assert turn.fail(Failure(Kind.CLI_DIED, "late")) == []
+    assert turn.state is over
+
+
+EVERY_LINE = [*KINDS.values(), *say.lines(
+    *say.call(1, "toolu_1", "get", '{"a":1}'), say.thought("hm"), say.end("max_tokens"), say.start("other"),
+    say.retry(90_000), say.opened(2), say.closed(2), say.snapshot(say.text_block("y"), stop_reason="end_turn"),
+    say.event({"type": "message_start", "message": {"model": "sub"}}, parent_tool_use_id="toolu_9"),
+)]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(EVERY_LINE), max_size=25))
+def test_any_lines_in_any_order_end_once_at_most_and_start_once_at_most(given_lines: list[Line]) -> None:
+    turn = Turn()
+    deltas = turn.feed(given_lines)
+    assert ends(deltas) == turn.over
+    deltas += turn.fail(Failure(Kind.CLI_DIED, "gone"))
+    assert ends(deltas) == 1
+    assert isinstance(deltas[-1], Finished | Failed)
+    starts = [at for at, delta in enumerate(deltas) if isinstance(delta, Started)]
+    assert starts in ([], [0])
+    if len(deltas) > 1:
+        assert starts == [0]
+    calls(deltas)
+
+
+@given(st.lists(st.sampled_from(EVERY_LINE), max_size=25), st.lists(st.integers(0, 25), max_size=5))
+def test_it_does_not_matter_how_lines_are_grouped(given_lines: list[Line], cuts: list[int]) -> None:
+    whole, cut = Turn(), Turn()
+    edges = [0, *sorted(cuts), len(given_lines)]
+    pieces = [delta for a, b in pairwise(edges) for delta in cut.feed(given_lines[a:b])]
+    assert pieces == whole.feed(given_lines)
+    assert cut.state is whole.state
+
+
+# Answers
+
+
+def test_a_plain_answer() -> None:
+    assert fed(*say.answer("Hel", "lo")) == [
+        Started(say.OPUS), Text("Hel"), Text("lo"),
+        Finished(Reason.STOP, Tokens(input=10, cache_read=7, cache_write=5, output=12)),
+    ]  # fmt: skip
+
+
+def test_pieces_come_out_when_they_come_in() -> None:
+    turn = Turn()
+    assert turn.feed(say.lines(say.system("init"), say.start(), say.opened())) == []
+    assert turn.feed(say.lines(say.piece("a"))) == [Started(say.OPUS), Text("a")]
+    assert turn.feed(say.lines(say.piece("b"))) == [Text("b")]
+
+
+def test_prompt_tokens_are_all_input() -> None:
+    assert Tokens(input=10, cache_read=7, cache_write=5).prompt == 22
+
+
+def test_usage_merges_both_events_and_the_later_one_wins_where_it_speaks() -> None:
+    head = {"input_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 2, "output_tokens": 1}
+    tail = {"output_tokens": 50, "output_tokens_details": {"thinking_tokens": 20}, "cache_read_input_tokens": None}
+    deltas = fed(say.start(usage=head), say.opened(), say.piece("x"), say.closed(), say.end("end_turn", tail))
+    assert deltas[-1] == Finished(Reason.STOP, Tokens(3, 40, 2, 50, 20))
+
+
+def test_two_text_blocks_follow_each_other() -> None:
+    deltas = fed(
+        say.start(), say.opened(0), say.piece("one", 0), say.snapshot(say.text_block("one")), say.closed(0),
+        say.opened(1), say.piece("two", 1), say.snapshot(say.text_block("two")), say.closed(1), say.end(),
+    )  # fmt: skip
+    assert text(deltas) == "onetwo"
+    assert ends(deltas) == 1
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    assert fed(say.start(), say.end(), say.stopped()) == [
+        Started(say.OPUS), Finished(Reason.STOP, Tokens(10, 7, 5, 12))
+    ]  # fmt: skip
+
+
+def test_thinking_is_handed_on_and_its_signature_is_not() -> None:
+    deltas = fed(
+        say.start(), say.opened(0, type="thinking", thinking="", signature=""), say.thought("let me"), say.thought(""),
+        say.signature(), say.closed(0), say.opened(1), say.piece("x", 1), say.closed(1), say.end(),
+    )  # fmt: skip
+    assert deltas[:-1] == [Started(say.OPUS), Thinking("let me"), Text("x")]
+
+
+def test_blocks_and_pieces_of_new_kinds_are_passed_over() -> None:
+    odd = say.event({"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "text": "no"}})
+    deltas = fed(say.start(), say.opened(0, type="server_tool_use", id="x", name="web"), odd, say.closed(), say.end())
+    assert [type(delta) for delta in deltas] == [Started, Finished]
+
+
+def test_whitespace_is_kept() -> None:
+    assert text(fed(*say.message("\n\n  a\t", "\r\n", " \n"))) == "\n\n  a\t\r\n \n"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"), ("tool_use", "tool_calls"), ("refusal", "content_filter"),
+        ("something_new", "stop"),
+    ],
+)  # fmt: skip
+def test_reasons(said: str, reason: str) -> None:
+    last = fed(*say.message("x", reason=said))[-1]
+    assert isinstance(last, Finished)
+    assert last.reason.value == reason
+
+
+# What the CLI does after the answer is not the answer (cli notes 7)
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "refusal", "end_turn"])
+def test_the_first_stop_reason_ends_the_answer(reason: str) -> None:
+    deltas = fed(
+        *say.message("mine", reason=reason), *say.message(" not mine"), say.words("API Error: more"),
+        say.error_result(), say.result(),
+    )  # fmt: skip
+    assert text(deltas) == "mine"
+    assert isinstance(deltas[-1], Finished)
+    assert ends(deltas) == 1
+
+
+def test_limits_are_seen_even_after_the_end() -> None:
+    turn = Turn()
+    turn.feed(say.lines(*say.message("x")))
+    windows = {"five_hour": {"utilization": 0.5, "resetsAt": 1, "status": "allowed"}}
+    turn.feed(say.lines(say.limits("allowed_warning", resetsAt=7, unifiedWindows=windows)))
+    assert turn.limits is not None
+    assert (turn.limits.status, turn.limits.unifiedWindows["five_hour"].utilization) == ("allowed_warning", 0.5)
+
+
+# Tool calls
+
+
+def test_parallel_calls_have_indexes_of_their_own() -> None:
+    deltas = fed(
+        say.start(), say.opened(0), say.piece("let me"), say.closed(0),
+        *say.call(1, "toolu_1", "get", '{"a":', "1}"), *say.call(2, "toolu_2", "put", "", '{"b":2}'),
+        say.end("tool_use"),
+    )  # fmt: skip
+    assert calls(deltas) == [("toolu_1", "get", '{"a":1}'), ("toolu_2", "put", '{"b":2}')]
+    assert text(deltas) == "let me"
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.TOOL_CALLS
+
+
+def test_the_first_call_does_not_end_the_turn() -> None:
+    turn = Turn()
+    turn.feed(say.lines(say.start(), *say.call(0, "toolu_1", "get", "{}")))
+    assert not turn.over
+
+
+def test_arguments_come_piece_by_piece() -> None:
+    deltas = fed(say.start(), *say.call(0, "toolu_1", "get", '{"a"', ":1", "}"))
+    assert [delta.text for delta in deltas if isinstance(delta, Arguments)] == ['{"a"', ":1", "}"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_call_without_arguments_has_an_empty_object(closed: bool) -> None:
+    head = [say.start(), say.opened(0, type="tool_use", id="toolu_1", name="now", input={}), say.arguments("")]
+    deltas = fed(*head, *([say.closed(0)] if closed else []), say.end("tool_use"))
+    assert calls(deltas) == [("toolu_1", "now", "{}")]
+    assert ends(deltas) == 1
+
+
+def test_calls_of_a_subagent_are_not_the_answer() -> None:
+    inner = [line | {"parent_tool_use_id": "toolu_9"} for line in say.message("inner")]
+    deltas = fed(*inner, *say.message("outer"))
+    assert text(deltas) == "outer"
+
+
+# Attempts that come to nothing
+
+
+def test_a_cut_before_content_makes_way_for_the_next_attempt() -> None:
+    deltas = fed(
+        say.start("first", {"input_tokens": 99, "output_tokens": 1, "cache_read_input_tokens": 99}), say.opened(),
+        say.closed(), say.stopped(), say.retry(1000, None, "unknown"),
+        *say.message("second attempt", model="second"),
+    )  # fmt: skip
+    assert deltas == [Started("second"), Text("second attempt"), Finished(Reason.STOP, Tokens(10, 7, 5, 12))]
+
+
+CUT = [say.start(), say.opened(), say.piece("half")]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [say.closed(), say.stopped()],
+        [say.retry(10)],
+        [say.start()],
+        [say.result()],
+    ],
+)  # fmt: skip
+def test_two_attempts_are_never_glued(after: list[say.Table]) -> None:
+    deltas = fed(*CUT, *after, *say.message("second attempt"))
+    assert text(deltas) == "half"
+    assert failure(deltas).kind is Kind.UPSTREAM_CUT
+    assert ends(deltas) == 1
+
+
+def test_a_cut_after_thinking_alone_is_a_cut_too() -> None:
+    deltas = fed(
+        say.start(), say.opened(0, type="thinking"), say.thought("hm"), say.closed(), say.stopped(),
+        *say.message("second attempt"),
+    )  # fmt: skip
+    assert text(deltas) == ""
+    assert failure(deltas).kind is Kind.UPSTREAM_CUT
+
+
+def test_a_cut_after_a_call_is_a_cut_too() -> None:
+    deltas = fed(
+        say.start(), say.opened(0, type="tool_use", id="toolu_1", name="get"), say.stopped(), *say.message("again")
+    )  # fmt: skip
+    assert failure(deltas).kind is Kind.UPSTREAM_CUT
+
+
+def test_short_retries_are_waited_for() -> None:
+    turn = Turn()
+    assert turn.feed(say.lines(say.retry(LONGEST_RETRY_WAIT * 1000))) == []
+    assert text(turn.feed(say.lines(*say.message("later")))) == "later"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (429, "rate_limit", Kind.RATE_LIMIT),
+        (529, "overloaded", Kind.OVERLOADED),
+        (401, "authentication_failed", Kind.NOT_LOGGED_IN),
+        (529, "unknown", Kind.OVERLOADED),
+        (None, "unknown", Kind.UPSTREAM_CUT),
+        (500, None, Kind.UPSTREAM_ERROR),
+        (418, "unknown", Kind.REFUSED_UPSTREAM),
+    ],
+)
+def test_long_retries_are_told_to_the_client(status: int | None, error: str | None, kind: Kind) -> None:
+    found = failure(fed(say.retry(LONGEST_RETRY_WAIT * 1000 + 1, status, error)))
+    assert found.kind is kind
+    assert found.retry_after == pytest.approx(LONGEST_RETRY_WAIT + 0.001)
+
+
+# Errors are never content
+
+
+def test_the_clis_own_words_are_never_content() -> None:
+    deltas = fed(
+        say.words("API Error: 529 Overloaded", "overloaded"), say.error_result("API Error: 529", api_error_status=529)
+    )
+    assert text(deltas) == ""
+    assert failure(deltas).kind is Kind.OVERLOADED
+
+
+def test_an_error_result_that_calls_itself_a_success_is_an_error() -> None:
+    deltas = fed(say.error_result("Something broke", subtype="success"))
+    assert failure(deltas).kind is Kind.UPSTREAM_ERROR
+    assert text(deltas) == ""
+
+
+def test_another_subtype_is_an_error_even_without_is_error() -> None:
+    line = say.result(subtype="error_during_execution", errors=["first", "second"]) | {"is_error": False}
+    del line["result"]
+    found = failure(fed(line))
+    assert found.kind is Kind.UPSTREAM_ERROR
+    assert found.message == "first; second"
+
+
+def test_an_error_after_half_an_answer_is_an_error() -> None:
+    deltas = fed(*CUT, say.words("API Error: Overloaded"), say.error_result("API Error: Overloaded"))
+    assert text(deltas) == "half"
+    assert ends(deltas) == 1
+    failure(deltas)
+
+
+def test_a_turn_without_an_answer_is_an_error() -> None:
+    assert failure(fed(say.system("init"), say.words("Compacted."), say.result())).kind is Kind.CLI_CONFUSED
+
+
+def test_a_malformed_line_fails_the_turn() -> None:
+    assert failure(fed(say.start(), {"type": "assistant", "message": 5})).kind is Kind.CLI_CONFUSED
+
+
+def test_past_messages_taken_in_are_not_the_end() -> None:
+    deltas = fed(say.put_in(), say.put_in(), *say.message("x"))
+    assert text(deltas) == "x"
+    assert isinstance(deltas[-1], Finished)
+
+
+def test_the_outside_can_end_it_once() -> None:
+    turn = Turn()
+    died = Failure(Kind.CLI_DIED, "gone")
+    assert turn.fail(died) == [Failed(died)]
+    assert turn.fail(died) == []
+
+
+# A message that was not streamed
+
+
+def test_a_whole_message_is_taken_from_the_snapshot() -> None:
+    deltas = fed(
+        say.snapshot(say.text_block("all at once"), usage={"input_tokens": 2, "output_tokens": 9}),
+        say.result(stop_reason="end_turn"),
+    )
+    assert deltas == [Started(say.OPUS), Text("all at once"), Finished(Reason.STOP, Tokens(input=2, output=9))]
+
+
+def test_a_whole_message_of_several_blocks_a_line_each() -> None:
+    use: dict[str, Any] = {"type": "tool_use", "id": "toolu_1", "name": "get", "input": {"a": 1}}
+    deltas = fed(
+        say.snapshot({"type": "thinking", "thinking": "hm"}),
+        say.snapshot(say.text_block("let me")),
+        say.snapshot(use),
+        say.snapshot(use | {"id": "toolu_2", "input": {}}),
+        say.result(stop_reason="tool_use"),
+    )
+    assert text(deltas) == "let me"
+    found = calls(deltas)
+    assert [(id, name, json.loads(given)) for id, name, given in found] == [
+        ("toolu_1", "get", {"a": 1}), ("toolu_2", "get", {}),
+    ]  # fmt: skip
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.TOOL_CALLS
+
+
+def test_a_whole_message_with_its_stop_reason_ends_at_once() -> None:
+    deltas = fed(say.snapshot(say.text_block("x"), stop_reason="max_tokens"), *say.message("not mine"))
+    assert text(deltas) == "x"
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.LENGTH
+
+
+@pytest.mark.parametrize("after", [say.start(), say.retry(10)])
+def test_a_whole_message_and_another_attempt_are_not_glued(after: say.Table) -> None:
+    deltas = fed(say.snapshot(say.text_block("whole")), after, *say.message("again"))
+    assert text(deltas) == "whole"
+    assert failure(deltas).kind is Kind.UPSTREAM_CUT
+
+
+def test_the_snapshot_of_a_streamed_message_adds_nothing() -> None:
+    assert text(fed(*say.message("once"))) == "once"
+
+
+def test_every_state_is_reached_and_left_in_the_table() -> None:
+    assert {state for state, _ in TRANSITIONS} == set(State)
+    assert {state for state, _ in TRANSITIONS.values()} == set(State)
+    assert turns.REASONS["tool_use"] is Reason.TOOL_CALLS
