@@ -7,6 +7,7 @@ The start of the server uses the same pieces.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import http.client
 import json

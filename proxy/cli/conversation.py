@@ -26,6 +26,7 @@ from proxy.protocol.lines import (
     Line,
     MessageDelta,
     MessageStart,
+    MessageStop,
     RateLimitInfo,
     Result,
     StreamEvent,
@@ -68,6 +69,7 @@ class Conversation:
         self._result: Result | None = None
         self._held: dict[str, HeldCall] = {}
         self._message_over = False
+        self._stopped = False
         self._diverged = False
         self._deadline = 0.0
         self._heard_at = 0.0
@@ -144,7 +146,7 @@ class Conversation:
 
     def _settled(self) -> bool:
         if self._reason is Reason.TOOL_CALLS:
-            return self.echo.call_ids == self._held.keys()
+            return self._stopped and self.echo.call_ids == self._held.keys()
         return self._result is not None and not self._result.is_error
 
     def _begin_turn(self) -> None:
@@ -155,6 +157,7 @@ class Conversation:
         self._reason = None
         self._result = None
         self._message_over = False
+        self._stopped = False
         self._heard_at = asyncio.get_running_loop().time()
         self._deadline = self._heard_at + self._limits.total
 
@@ -213,6 +216,8 @@ class Conversation:
                     self._diverged = self._message_over
                 elif isinstance(line.event, MessageDelta) and line.event.delta.stop_reason is not None:
                     self._message_over = True
+                elif isinstance(line.event, MessageStop):
+                    self._stopped = self._message_over
             elif isinstance(line, Result):
                 if line.num_turns == 0 and not line.is_error:
                     self._taken_in += 1

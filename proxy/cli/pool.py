@@ -4,7 +4,7 @@
   that has since changed on disk is replaced.
 - Starting a child costs 0.4 s of processor time. A request that finds no child starts one; the stock is filled up
   again only when no answer is between its question and its first delta, and never more at once than there are
-  processors: a start would take the processor from the answer under way.
+  processors: a start would take the processor from the answer under way. One that has begun is paused meanwhile.
 - A conversation whose answer has ended well is parked with its child under a fingerprint of all that it holds. The next
   request that extends exactly it goes on there. Parked ones are bounded in number and age; losing one costs time only.
 - A slot is held from before the child is taken until `release`, which is when the stream has really ended.
@@ -31,8 +31,8 @@ from proxy.settings import Settings
 
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
 STOP_GRACE: Final = 2.0
-# An answer holds the refill back no longer than this: upstream may think for minutes.
-TENDER: Final = 0.25
+# An answer holds the starts back no longer than this: the CLI has sent its request by then, upstream may think on.
+TENDER: Final = 0.15
 # After a start that failed: seconds until the next try, doubled up to the most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -157,6 +157,10 @@ class Pool:
         place = Place(conversation, served, fingerprint.extend(before, plan.messages[-1]))
         self._busy[conversation] = place
         self._tender[conversation] = asyncio.get_running_loop().time() + TENDER
+        for spare in self._spares:
+            if not spare.ready:
+                spare.child.pause()
+        self._refill()
         return place
 
     def first_delta(self, place: Place) -> None:
@@ -320,6 +324,7 @@ class Pool:
             return None
         best = next((spare for spare in self._spares if spare.ready), self._spares[0])
         self._spares.remove(best)
+        best.child.resume()
         return best
 
     def _discard(self, spare: _Spare) -> None:
@@ -376,12 +381,17 @@ class Pool:
         if self._refill_at is not None:
             self._refill_at.cancel()
             self._refill_at = None
-        missing = self._settings.waiting - len(self._spares) - self._coming
-        if self._closing or missing <= 0:
-            return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        wait_until = max((*self._tender.values(), self._no_start_before), default=0.0)
+        tender_until = max(self._tender.values(), default=0.0)
+        if tender_until <= now:
+            for spare in self._spares:
+                if not spare.ready:
+                    spare.child.resume()
+        missing = self._settings.waiting - len(self._spares) - self._coming
+        wait_until = max(tender_until, self._no_start_before if missing > 0 else 0.0)
+        if self._closing:
+            return
         if wait_until > now:
             self._refill_at = loop.call_at(wait_until, self._refill)
             return

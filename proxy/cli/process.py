@@ -167,8 +167,9 @@ class Child(asyncio.SubprocessProtocol):
             self._stdin.write(data)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
     async def stop(self, grace: float) -> None:
         """End the whole group: SIGTERM, after `grace` seconds SIGKILL. Returns when the child is gone."""
@@ -178,6 +179,7 @@ class Child(asyncio.SubprocessProtocol):
             self._stdin.abort()
         if not self.exited.done():
             self._signal_group(signal.SIGTERM)
+            self.resume()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await asyncio.shield(self.exited)
@@ -185,6 +187,13 @@ class Child(asyncio.SubprocessProtocol):
         self._signal_group(signal.SIGKILL)
         await self.exited
         self._transport.close()
+
+    def pause(self) -> None:
+        """Take the processor away from it until `resume`."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the whole group at once, without waiting: the last resort of a server that is going down."""

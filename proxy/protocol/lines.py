@@ -169,7 +169,7 @@ class Result(Struct, frozen=True, tag="result"):
     terminal_reason: str | None = None
     total_cost_usd: float | None = None
     usage: TokenUsage = TokenUsage()
-    structured_output: Raw | None = None
+    structured_output: Raw = Raw()
     errors: list[str] = field(default_factory=list)
 
 

@@ -20,6 +20,14 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolResultBlock, ToolUseBlock
 from proxy.protocol.tools import CUSTOM_ARGUMENT, ToolUse, tool_use
 
+# What a field of any shape holds when it is not given: msgspec has no optional Raw.
+ABSENT: Final = Raw()
+
+
+def given(value: object) -> bool:
+    """Whether a field was given, and not as null."""
+    return value is not None and not (isinstance(value, Raw) and bytes(value) in (b"", b"null"))
+
 
 class StreamOptions(Struct, frozen=True):
     include_usage: bool | None = None
@@ -37,34 +45,34 @@ class ChatRequest(Struct, frozen=True):
     n: int | None = None
     tools: list[Raw] | None = None
     functions: list[Raw] | None = None
-    tool_choice: Raw | None = None
-    function_call: Raw | None = None
+    tool_choice: Raw = ABSENT
+    function_call: Raw = ABSENT
     parallel_tool_calls: bool | None = None
-    response_format: Raw | None = None
+    response_format: Raw = ABSENT
     reasoning_effort: str | None = None
     modalities: list[str] | None = None
     stop: str | list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    audio: Raw | None = None
-    frequency_penalty: Raw | None = None
-    logit_bias: Raw | None = None
-    logprobs: Raw | None = None
-    metadata: Raw | None = None
-    moderation: Raw | None = None
-    prediction: Raw | None = None
-    presence_penalty: Raw | None = None
-    prompt_cache_key: Raw | None = None
-    prompt_cache_options: Raw | None = None
-    prompt_cache_retention: Raw | None = None
-    safety_identifier: Raw | None = None
-    seed: Raw | None = None
-    service_tier: Raw | None = None
-    store: Raw | None = None
-    top_logprobs: Raw | None = None
-    user: Raw | None = None
-    verbosity: Raw | None = None
-    web_search_options: Raw | None = None
+    audio: Raw = ABSENT
+    frequency_penalty: Raw = ABSENT
+    logit_bias: Raw = ABSENT
+    logprobs: Raw = ABSENT
+    metadata: Raw = ABSENT
+    moderation: Raw = ABSENT
+    prediction: Raw = ABSENT
+    presence_penalty: Raw = ABSENT
+    prompt_cache_key: Raw = ABSENT
+    prompt_cache_options: Raw = ABSENT
+    prompt_cache_retention: Raw = ABSENT
+    safety_identifier: Raw = ABSENT
+    seed: Raw = ABSENT
+    service_tier: Raw = ABSENT
+    store: Raw = ABSENT
+    top_logprobs: Raw = ABSENT
+    user: Raw = ABSENT
+    verbosity: Raw = ABSENT
+    web_search_options: Raw = ABSENT
 
 
 # Accepted, without effect, and said so in the response header `x-ignored-params`.
@@ -136,7 +144,12 @@ def decode(body: bytes, model_for: Callable[[str], str] = models.resolve) -> Req
     options = chat.stream_options
     past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
     use = tool_use(
-        chat.tools, chat.functions, chat.tool_choice, chat.function_call, chat.parallel_tool_calls, past_calls
+        chat.tools,
+        chat.functions,
+        chat.tool_choice if given(chat.tool_choice) else None,
+        chat.function_call if given(chat.function_call) else None,
+        chat.parallel_tool_calls,
+        past_calls,
     )
     return Request(
         plan=Plan(
@@ -151,7 +164,7 @@ def decode(body: bytes, model_for: Callable[[str], str] = models.resolve) -> Req
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
-        ignored=tuple(name for name in IGNORED if getattr(chat, name) is not None),
+        ignored=tuple(name for name in IGNORED if given(getattr(chat, name))),
         tool_use=use,
     )
 
@@ -169,7 +182,7 @@ def _limit(chat: ChatRequest) -> int | None:
 
 def _reject_not_yet(chat: ChatRequest) -> None:
     for name in ("response_format", "reasoning_effort", "stop"):
-        if getattr(chat, name):
+        if given(getattr(chat, name)):
             raise bad_request(f"`{name}` is not supported yet.", name)
 
 

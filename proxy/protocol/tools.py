@@ -43,7 +43,7 @@ class ToolUse(Struct, frozen=True):
 class _Function(Struct, frozen=True):
     name: str
     description: str | None = None
-    parameters: Raw | None = None
+    parameters: Raw = Raw()
     strict: bool | None = None
 
 
@@ -93,9 +93,9 @@ _name_decoder: Final = msgspec.json.Decoder(_Name | str)
 _schema_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
-def _schema(raw: Raw | None, where: str) -> Raw:
+def _schema(raw: Raw, where: str) -> Raw:
     """The parameters as a schema of an object, which is all that a tool can take."""
-    if raw is None or bytes(raw) == b"null":
+    if bytes(raw) in (b"", b"null"):
         return Raw(b'{"type":"object","properties":{}}')
     schema = decoded(_schema_decoder, raw, where)
     kind = schema.setdefault("type", "object")
