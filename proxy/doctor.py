@@ -184,12 +184,15 @@ def free_megabytes(root: Path = Path("/")) -> int | None:
 
 
 def check_memory(settings: Settings, free: int | None) -> Check:
-    most = settings.waiting + settings.max_conversations
-    words = f"{settings.waiting} waiting and {settings.max_conversations} answering take up to {most * MB_PER_CHILD} MB"
+    most = settings.waiting + settings.max_conversations + settings.parked
+    words = (
+        f"{settings.waiting} waiting, {settings.max_conversations} answering and {settings.parked} parked processes "
+        f"of the CLI take up to {most * MB_PER_CHILD} MB"
+    )
     if free is None:
         return Check("ok", "memory", words)
     if free < most * MB_PER_CHILD:
-        lower = "lower CLAUDE_PROXY_WAITING or CLAUDE_PROXY_MAX_CONVERSATIONS"
+        lower = "lower CLAUDE_PROXY_MAX_CONVERSATIONS, CLAUDE_PROXY_PARKED or CLAUDE_PROXY_WAITING"
         return Check("warn", "memory", f"{words}, and {free} MB are free.", lower)
     return Check("ok", "memory", f"{words}; {free} MB are free")
 

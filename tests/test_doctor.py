@@ -44,7 +44,7 @@ def environ(tmp_path: Path, port: int) -> dict[str, str]:
     cli = fake_cli(tmp_path / "claude", otherwise=f'exec {answering} "$@"')
     home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "XDG_STATE_HOME": str(tmp_path / "state")}
     # Memory depends on the machine: little enough to be there.
-    small = {"CLAUDE_PROXY_WAITING": "0", "CLAUDE_PROXY_MAX_CONVERSATIONS": "1"}
+    small = {"CLAUDE_PROXY_WAITING": "0", "CLAUDE_PROXY_MAX_CONVERSATIONS": "1", "CLAUDE_PROXY_PARKED": "0"}
     return home | small | {"CLAUDE_PROXY_CLI": str(cli), "CLAUDE_PROXY_PORT": str(port)}
 
 
@@ -296,9 +296,9 @@ def test_free_memory(tmp_path: Path, files: dict[str, str], free: int | None) ->
     assert doctor.free_megabytes(tmp_path) == free
 
 
-@pytest.mark.parametrize(("free", "state"), [(None, "ok"), (1900, "ok"), (1899, "warn")])
+@pytest.mark.parametrize(("free", "state"), [(None, "ok"), (2660, "ok"), (2659, "warn")])
 def test_memory_for_all_children(free: int | None, state: str) -> None:
-    assert doctor.check_memory(Settings(waiting=2, max_conversations=8), free).state == state
+    assert doctor.check_memory(Settings(waiting=2, max_conversations=8, parked=4), free).state == state
 
 
 # The CLI.

@@ -35,6 +35,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "max_conversations": ("1", 1),
     "waiting": ("0", 0),
     "waiting_age": ("60", 60.0),
+    "parked": ("0", 0),
+    "parked_age": ("1", 1.0),
     "max_queue": ("0", 0),
     "queue_wait": ("0.5", 0.5),
     "idle_timeout": ("1", 1.0),
