@@ -1,0 +1,134 @@
+"""The README says what is so: its table is the settings', its commands are CI's, its examples run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from proxy.cli.find import FLOOR, shown
+from proxy.settings import SETTINGS, default
+from tests import fake_cli as conversing
+from tests.test_find import fake_cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CI = (ROOT / ".ci" / "run").read_text()
+BASE = "http://127.0.0.1:3456"
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def table() -> str:
+    """The settings' table, as it has to stand in the README."""
+    rows = ["| Variable | Argument | Default | Meaning |", "|---|---|---|---|"]
+    for setting in SETTINGS:
+        argument = f"`{setting.argument.upper() if setting.argument == 'port' else setting.argument}`"
+        value = f"`{default(setting)}`" if default(setting) else ""
+        cells = (f"`{setting.variable}`", argument if setting.argument else "", value, setting.help)
+        rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    return "\n".join(rows)
+
+
+def test_the_table_is_that_of_the_settings() -> None:
+    assert table() in README
+
+
+def test_every_variable_of_ours_that_is_named_exists() -> None:
+    named = set(re.findall(r"CLAUDE_PROXY_\w+", README))
+    assert named == {setting.variable for setting in SETTINGS if setting.variable.startswith("CLAUDE_PROXY_")}
+
+
+def test_the_endpoints_are_those_of_the_application() -> None:
+    tree = ast.parse((ROOT / "proxy" / "http" / "app.py").read_text())
+    routes = {
+        re.sub(r"{(\w+)(:\w+)?}", "{id}", str(ast.literal_eval(call.args[0])))
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add_route"
+    }
+    assert set(re.findall(r"^\| `(?:GET|POST) (/\S*)` \|", README, re.MULTILINE)) == routes
+
+
+def test_the_floor_is_the_codes() -> None:
+    assert f"Claude Code CLI {shown(FLOOR)} or newer" in README
+
+
+@pytest.mark.parametrize("command", blocks("sh")[:2])
+def test_the_two_commands_are_those_of_ci(command: str) -> None:
+    assert command.count("\n") == 1
+    assert f"\n{command}" in CI
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in README.splitlines()}
+    for target in re.findall(r"\]\(#([^)]+)\)", README):
+        assert target in headings
+
+
+def test_configurations_can_be_read() -> None:
+    read: list[Any] = [json.loads(block) for block in blocks("json")]
+    read += [yaml.safe_load(block) for block in blocks("yaml")]
+    assert len(read) == 2
+    assert all(f"{BASE}/v1" in str(value) for value in read)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server as the README has it started, on a CLI that repeats what it is told; its base URL."""
+    home = tmp_path_factory.mktemp("home")
+    answering = conversing.write(home / "answering")
+    cli = fake_cli(home / "claude", otherwise=f'exec {answering} "$@"')
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", "0", "--waiting", "1", "--log-level", "warn"],
+        cwd=ROOT,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "CLAUDE_PROXY_CLI": str(cli)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = [line for line in iter(process.stdout.readline, "Ctrl-C ends it.\n") if line]
+        yield next(line.split()[-1] for line in said if "Address" in line)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("line", [line for line in "".join(blocks("sh")[2:]).splitlines() if line.startswith("curl")])
+def test_the_curl_lines(line: str, server: str) -> None:
+    _, url, *rest = shlex.split(line.replace(BASE, server))
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
+    headers = dict([options["-H"].split(": ")]) if "-H" in options else {}
+    request = urllib.request.Request(url, options["-d"].encode() if "-d" in options else None, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        body = json.loads(answer.read())
+    assert body.get("object") in ("chat.completion", "list") or body["status"] == "ok"
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_examples(code: str, server: str) -> None:
+    if "langchain" in code:
+        compile(code, "README.md", "exec")
+        return
+    ran = subprocess.run(
+        [sys.executable, "-c", code.replace(BASE, server)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    assert ran.stdout.startswith("echo: ")
+
+
+def test_bash_can_read_ci() -> None:
+    assert subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=False).returncode == 0
