@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -26,8 +27,11 @@ from proxy.protocol.lines import Line, LineDecoder
 
 # Bytes of stderr kept for error messages.
 STDERR_KEPT: Final = 8192
-# Lines decoded but not yet taken: above this the pipe is left alone until they are (back-pressure on the CLI).
+# Lines and bytes decoded but not yet taken: above either the pipe is left alone until they are (back-pressure).
 MOST_LINES_WAITING: Final = 2000
+MOST_BYTES_WAITING: Final = 4 << 20
+# A line that grows beyond this is no line of the CLI: it is ended.
+LONGEST_LINE: Final = 256 << 20
 READ_SIZE: Final = 1 << 20
 
 _PYTHON_PDEATHSIG: Final = (
@@ -65,6 +69,7 @@ class Child(asyncio.SubprocessProtocol):
         self._lines: list[Line] = []
         self._waiter: asyncio.Future[None] | None = None
         self._stderr = bytearray()
+        self._unread = 0
         self._paused = False
         self._ended = False
         self._transport: asyncio.SubprocessTransport | None = None
@@ -77,6 +82,11 @@ class Child(asyncio.SubprocessProtocol):
     @classmethod
     async def start(cls, launch: Launch) -> Child:
         """Start the CLI. Raises OSError when it cannot be started."""
+        program = launch.argv[0]
+        if not os.access(program, os.X_OK):
+            # Seen from behind the wrapper it would be a child that dies.
+            missing = not os.path.exists(program)
+            raise OSError(errno.ENOENT if missing else errno.EACCES, f"{program} cannot be run", program)
         loop = asyncio.get_running_loop()
         _, child = await loop.subprocess_exec(
             cls, *death_wrapper(), *launch.argv,
@@ -102,13 +112,22 @@ class Child(asyncio.SubprocessProtocol):
             del self._stderr[:-STDERR_KEPT]
             return
         self.bytes_read += len(data)
+        self._unread += len(data)
         lines = self._decoder.feed(data)
         if lines:
             self._lines += lines
-            if len(self._lines) > MOST_LINES_WAITING and self._stdout is not None and not self._paused:
-                self._paused = True
-                self._stdout.pause_reading()
             self._wake()
+        if not self._lines:
+            # A line that is not complete yet must be read on, or nobody would ever take it.
+            if self._unread > LONGEST_LINE:
+                self.kill()
+        elif len(self._lines) > MOST_LINES_WAITING or self._unread > MOST_BYTES_WAITING:
+            self._pause_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._paused and self._stdout is not None and not self._stdout.is_closing():
+            self._paused = True
+            self._stdout.pause_reading()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 1:
@@ -117,6 +136,8 @@ class Child(asyncio.SubprocessProtocol):
             self._wake()
 
     def process_exited(self) -> None:
+        # What it left behind would hold its pipes open, and so keep the answer from ending.
+        self._signal_group(signal.SIGKILL)
         if not self.exited.done():
             self.exited.set_result(None)
 
@@ -156,6 +177,7 @@ class Child(asyncio.SubprocessProtocol):
                 if self._waiter is waiter:
                     self._waiter = None
         lines, self._lines = self._lines, []
+        self._unread = 0
         if self._paused and self._stdout is not None and not self._stdout.is_closing():
             self._paused = False
             self._stdout.resume_reading()
@@ -175,7 +197,7 @@ class Child(asyncio.SubprocessProtocol):
         """End the whole group: SIGTERM, after `grace` seconds SIGKILL. Returns when the child is gone."""
         if self._transport is None:
             return
-        if self._stdin is not None:
+        if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.abort()
         if not self.exited.done():
             self._signal_group(signal.SIGTERM)
