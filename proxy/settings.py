@@ -53,6 +53,9 @@ class Settings(Struct, frozen=True):
     waiting_age: float = 1800.0
     parked: int = 4
     parked_age: float = 300.0
+    sampling: Literal["ignore", "forward"] = "ignore"
+    strict_params: bool = False
+    reasoning: bool = True
     max_queue: int = 64
     queue_wait: float = 60.0
     idle_timeout: float = 180.0
@@ -135,6 +138,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text.lower()
 
     return read
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off", "1", "0", "true", "false", "yes", "no"):
+        raise ValueError("must be on or off")
+    return text.lower() in ("on", "1", "true", "yes")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -223,6 +232,18 @@ SETTINGS: Final = (
     Setting(
         "parked_age", "CLAUDE_PROXY_PARKED_AGE", None, _seconds(1),
         "Longest time a conversation is kept alive, in seconds.",
+    ),
+    Setting(
+        "sampling", "CLAUDE_PROXY_SAMPLING", "--sampling", _one_of("ignore", "forward"),
+        "`forward` passes `temperature` and `top_p` on; newer models may refuse them. `ignore` drops them.",
+    ),
+    Setting(
+        "strict_params", "CLAUDE_PROXY_STRICT_PARAMS", None, _switch,
+        "`on` refuses requests with parameters that have no effect, instead of naming them in `x-ignored-params`.",
+    ),
+    Setting(
+        "reasoning", "CLAUDE_PROXY_REASONING", None, _switch,
+        "`off` keeps the model's thinking out of answers (`reasoning_content`).",
     ),
     Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", _whole(0), "Most requests waiting for their turn."),
     Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, _seconds(0), "Longest wait in the queue, in seconds."),

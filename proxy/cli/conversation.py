@@ -30,9 +30,10 @@ from proxy.protocol.lines import (
     RateLimitInfo,
     Result,
     StreamEvent,
+    System,
 )
-from proxy.protocol.plan import Message, Plan, Tool, ToolResultBlock
-from proxy.protocol.turn import Delta, Finished, Reason, Turn
+from proxy.protocol.plan import Message, Plan, Schema, Tool, ToolResultBlock
+from proxy.protocol.turn import STRUCTURED_OUTPUT, Delta, Finished, Reason, Tokens, Turn
 
 # The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
 SETTLE_WAIT: Final = 5.0
@@ -65,6 +66,7 @@ class Conversation:
         self._on_ready = on_ready
         self._turn = Turn()
         self._tools: tuple[Tool, ...] = ()
+        self._schema: Schema | None = None
         self._reason: Reason | None = None
         self._result: Result | None = None
         self._held: dict[str, HeldCall] = {}
@@ -77,6 +79,11 @@ class Conversation:
         self._taken_in = 0
 
     @property
+    def tokens(self) -> Tokens:
+        """What the answer has used, as far as it has been said."""
+        return self._turn.tokens
+
+    @property
     def limits_seen(self) -> RateLimitInfo | None:
         """The plan's state as last reported in this conversation."""
         return self._turn.limits
@@ -87,8 +94,9 @@ class Conversation:
         Everything up to the first message of the user's goes in one write. Assistant messages of the past need no
         answer; after each of the user's the CLI's `result` is awaited, or it would change the order (cli notes 3).
         """
-        self._begin_turn()
         self._tools = plan.tools
+        self._schema = plan.schema
+        self._begin_turn()
         writing = [commands.initialize(plan, self._mode), commands.settings(plan)]
         *past, last = plan.messages
         for message in past:
@@ -151,7 +159,7 @@ class Conversation:
 
     def _begin_turn(self) -> None:
         limits = self._turn.limits
-        self._turn = Turn()
+        self._turn = Turn(self._schema)
         self._turn.limits = limits
         self.echo = Echo()
         self._reason = None
@@ -227,7 +235,18 @@ class Conversation:
                 failure = self._reply(line.response) or failure
             elif isinstance(line, ControlRequest):
                 self._asked(line)
+            elif isinstance(line, System) and line.subtype == "init" and line.tools is not None:
+                failure = self._check_tools(line.tools) or failure
         return failure
+
+    def _check_tools(self, tools: list[str]) -> Failure | None:
+        """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it."""
+        if self._schema is not None and STRUCTURED_OUTPUT not in tools:
+            return Failure(Kind.BAD_REQUEST, "The CLI cannot use this schema.", "response_format.json_schema.schema")
+        missing = next((tool.name for tool in self._tools if tool.name not in tools), None)
+        if missing is not None:
+            return Failure(Kind.BAD_REQUEST, f"The CLI cannot use the tool {missing!r}.", "tools")
+        return None
 
     def _asked(self, line: ControlRequest) -> None:
         """The CLI asks: a tool call is held until the client's results come, the rest of MCP is answered at once."""

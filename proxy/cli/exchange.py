@@ -1,24 +1,43 @@
 """One request's answer, from the pool and back to it: what a single conversation cannot decide alone.
 
 - A conversation that was kept alive and turns out to be dead is begun again from the messages: no client sees it.
-- An answer that must call a tool and does not is asked for again in the same conversation. It is held back until its
-  first call, so that nothing of the first try reaches the client. If it still does not call, it goes out as it is.
+- An answer that must call a tool and does not, or that does not fit its schema, is asked for again in the same
+  conversation, once. It is held back meanwhile, so that nothing of the first try reaches the client: until its first
+  call, or to its end if it is not streamed. If it is no better then, an answer without a call goes out as it is; one
+  that does not fit becomes a refusal, or a failure if some of it has gone out.
+- A stop sequence ends the answer and its conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
+from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Place, Pool, Served
-from proxy.protocol.failures import Kind
+from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import RateLimitInfo
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.turn import Delta, Failed, Finished, Tokens, ToolCall
+from proxy.protocol.schema import misfit
+from proxy.protocol.stop import StopCutter
+from proxy.protocol.turn import (
+    Delta,
+    Failed,
+    Finished,
+    Reason,
+    Refusal,
+    Retracted,
+    Started,
+    Text,
+    Tokens,
+    ToolCall,
+)
 
-# How often an answer without the call that it must make is asked for again.
-CALL_RETRIES: Final = 1
-CALL_AGAIN: Final = Message("user", (TextBlock("Answer by calling a tool, as you have been told."),))
+# How often an answer that is not what it must be is asked for again.
+REPAIRS: Final = 1
+CALL_AGAIN: Final = "Answer by calling a tool, as you have been told."
+FIT_AGAIN: Final = "Your answer does not fit the required schema. {} Give it again, complete and valid."
+MISFIT: Final = "The model's answer does not fit the schema. {}"
 
 
 class Exchange:
@@ -27,10 +46,16 @@ class Exchange:
     `uncalled`: the answer was to call a tool and does not.
     """
 
-    def __init__(self, pool: Pool, plan: Plan, owner: str) -> None:
+    def __init__(self, pool: Pool, plan: Plan, owner: str, *, streamed: bool = True, stop: Sequence[str] = ()) -> None:
         self._pool = pool
         self._plan = plan
         self._owner = owner
+        self._streamed = streamed
+        self._cutter = StopCutter(stop) if stop and plan.schema is None else None
+        self._repairs = REPAIRS
+        self._spent = Tokens()
+        self._held: list[Delta] = []
+        self._begun = False
         self.served: Served = "new"
         self.uncalled = False
         self.limits: RateLimitInfo | None = None
@@ -42,64 +67,131 @@ class Exchange:
         the conversation goes back to the pool.
         """
         place = await self._pool.open(self._plan, self._owner)
-        self.served = place.served
-        # What must call is held back until it does: `held`, while `holding`.
-        holding, held, spent = self._plan.must_call, list[Delta](), Tokens()
-        tries = CALL_RETRIES
-        begun = keep = False
+        keep = False
         try:
-            await _ask(place, self._plan)
+            await self._ask(place)
             while True:
                 deltas = await place.conversation.deltas(patience)
-                last = deltas[-1] if deltas else None
-                if isinstance(last, Failed):
-                    if place.served == "continued" and not begun and last.failure.kind is Kind.CLI_DIED:
-                        self._pool.release(place)
-                        place = await self._pool.open(self._plan, self._owner, fresh=True)
-                        self.served = place.served
-                        await _ask(place, self._plan)
-                        continue
-                    held = []
-                elif holding:
-                    held += deltas
-                    if isinstance(last, Finished) and not any(isinstance(delta, ToolCall) for delta in held):
-                        if tries and await place.conversation.settle():
-                            tries -= 1
-                            spent = _sum(spent, last.tokens)
-                            held = []
-                            place.conversation.ask_next(CALL_AGAIN)
-                            continue
-                        self.uncalled = True
-                    elif not any(isinstance(delta, ToolCall) for delta in deltas):
-                        continue
-                    deltas, held, holding = held, [], False
-                if isinstance(last, Finished):
-                    deltas = [*deltas[:-1], Finished(last.reason, _sum(spent, last.tokens))]
-                    # What was asked again is in the CLI's conversation, but not in the client's.
-                    keep = tries == CALL_RETRIES
-                if deltas and not begun:
-                    begun = True
+                if self._lost(place, deltas):
+                    self._pool.release(place)
+                    place = await self._pool.open(self._plan, self._owner, fresh=True)
+                    await self._ask(place)
+                    continue
+                if deltas and not self._begun:
                     self._pool.first_delta(place)
-                yield deltas
+                again = self._fault(place.conversation, deltas)
+                if again is not None and await place.conversation.settle():
+                    self._ask_again(place.conversation, again)
+                    continue
+                ready = self._ready(place.conversation, deltas)
+                if ready is None:
+                    continue
+                last = ready[-1] if ready else None
+                # What was asked again, or cut, is not in the client's conversation as it is in the CLI's.
+                keep = isinstance(last, Finished) and self._repairs == REPAIRS and not self._stopped
+                self._begun = self._begun or bool(ready)
+                yield ready
                 if isinstance(last, Finished | Failed):
                     return
         finally:
             self.limits = place.conversation.limits_seen
             self._pool.release(place, keep=keep)
 
+    @property
+    def _stopped(self) -> bool:
+        return self._cutter is not None and self._cutter.stopped
 
-async def _ask(place: Place, plan: Plan) -> None:
-    if place.served == "continued":
-        place.conversation.ask_next(plan.messages[-1])
-    else:
-        await place.conversation.ask_new(plan)
+    async def _ask(self, place: Place) -> None:
+        self.served = place.served
+        if place.served == "continued":
+            place.conversation.ask_next(self._plan.messages[-1])
+        else:
+            await place.conversation.ask_new(self._plan)
 
+    def _lost(self, place: Place, deltas: Sequence[Delta]) -> bool:
+        """A conversation that was kept alive has died since, before anything of its answer went out."""
+        last = deltas[-1] if deltas else None
+        died = isinstance(last, Failed) and last.failure.kind is Kind.CLI_DIED
+        return died and place.served == "continued" and not self._begun
 
-def _sum(one: Tokens, other: Tokens) -> Tokens:
-    return Tokens(
-        one.input + other.input,
-        one.cache_read + other.cache_read,
-        one.cache_write + other.cache_write,
-        one.output + other.output,
-        one.reasoning + other.reasoning,
-    )
+    def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
+        """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""
+        last = deltas[-1] if deltas else None
+        if not isinstance(last, Finished) or last.reason is not Reason.STOP or self._begun or not self._repairs:
+            return None
+        if self._plan.must_call and not conversation.echo.call_ids:
+            return CALL_AGAIN
+        wrong = self._misfit(conversation, (*self._held, *deltas))
+        return None if wrong is None else FIT_AGAIN.format(wrong)
+
+    def _ask_again(self, conversation: Conversation, words: str) -> None:
+        self._repairs -= 1
+        self._spent += conversation.tokens
+        self._held = []
+        conversation.ask_next(Message("user", (TextBlock(words),)))
+
+    def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:
+        schema = self._plan.schema
+        if schema is None or any(isinstance(delta, Refusal) for delta in deltas):
+            return None
+        return misfit(schema, conversation.echo.text)
+
+    def _ready(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta] | None:
+        """What of the answer can go out now; None while it is held back."""
+        last = deltas[-1] if deltas else None
+        if isinstance(last, Failed):
+            return deltas if self._begun else [last]
+        if any(isinstance(delta, Retracted) for delta in deltas):
+            if self._begun:
+                return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format("It was asked for again.")))]
+            at = max(index for index, delta in enumerate(deltas) if isinstance(delta, Retracted))
+            self._held = [delta for delta in (*self._held, *deltas) if isinstance(delta, Started)]
+            deltas = deltas[at + 1 :]
+        if isinstance(last, Finished):
+            return self._end(conversation, deltas, last)
+        if self._held_back(deltas):
+            self._held += deltas
+            return None if deltas or self._plan.must_call else []
+        deltas, self._held = self._held + deltas, []
+        return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
+
+    def _held_back(self, deltas: Sequence[Delta]) -> bool:
+        if self._begun:
+            return False
+        if self._plan.must_call:
+            return not any(isinstance(delta, ToolCall) for delta in deltas)
+        return self._plan.schema is not None and not self._streamed
+
+    def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
+        """The end of the answer, with all that was held back."""
+        deltas, self._held = self._held + deltas, []
+        finished = Finished(last.reason, self._spent + last.tokens)
+        if last.reason is Reason.STOP:
+            self.uncalled = self._plan.must_call and not conversation.echo.call_ids
+            wrong = self._misfit(conversation, deltas)
+            if wrong is not None and self._begun:
+                return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format(wrong)))]
+            if wrong is not None:
+                started = [delta for delta in deltas if isinstance(delta, Started)][:1]
+                return [*started, Refusal(MISFIT.format(wrong)), finished]
+        deltas[-1] = finished
+        return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
+
+    def _cut(self, cutter: StopCutter, conversation: Conversation, deltas: Iterable[Delta]) -> list[Delta]:
+        """The deltas up to a stop sequence in the text; arguments of calls are left alone."""
+        out: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Text):
+                text = cutter.feed(delta.text)
+                if text:
+                    out.append(Text(text))
+                if cutter.stopped:
+                    out.append(Finished(Reason.STOP, self._spent + conversation.tokens))
+                    return out
+                continue
+            if isinstance(delta, ToolCall | Finished):
+                rest = cutter.close()
+                if rest:
+                    out.append(Text(rest))
+            out.append(delta)
+        return out

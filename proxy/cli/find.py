@@ -285,7 +285,7 @@ def login_command(path: str) -> str:
 def check_login(state: LoginState, wanted: Login, path: str) -> None:
     """Raises CliLoggedOut unless the login is there and is of the kind that the settings ask for."""
     to_log_in = login_command(path)
-    token = f"or, for good: {command(path)} setup-token, and export CLAUDE_CODE_OAUTH_TOKEN=the token that it prints"
+    token = f"or, with a token that lasts: {command(path)} setup-token, then export CLAUDE_CODE_OAUTH_TOKEN=that token"
     if wanted == "subscription":
         if not state.logged_in:
             raise CliLoggedOut("The Claude Code CLI is logged out.", f"{to_log_in}\n{token}")

@@ -10,6 +10,7 @@ from proxy.cli.pool import Pool
 from proxy.protocol import models
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import RateLimitInfo
+from proxy.protocol.request import Abilities, Rules
 from proxy.settings import Settings
 
 
@@ -38,6 +39,7 @@ class Service:
         self.fingerprint = f"claude-code-{cli_version}"
         self.login = LoginSeen()
         self.limits: RateLimitInfo | None = None
+        self.rules = Rules(self.model_for, self.abilities_of, settings.sampling == "forward", settings.strict_params)
         self._targets = {name.name: name.target for name in settings.models}
 
     def known_models(self) -> frozenset[str]:
@@ -54,6 +56,13 @@ class Service:
         """Whether the name means a model of Claude at all."""
         bare = models.bare(name.strip())
         return models.claude_model(self._targets.get(bare, bare), self.known_models()) is not None
+
+    def abilities_of(self, model: str) -> Abilities:
+        """What the CLI has said of the model that it is asked for."""
+        for listed in self.pool.models:
+            if model in (listed.value, listed.resolvedModel):
+                return Abilities(tuple(listed.supportedEffortLevels), listed.supportsThinkingOff)
+        return Abilities()
 
     def succeeded(self) -> None:
         self.login = LoginSeen(time.time(), self.login.last_failure, self.login.last_failure_words)

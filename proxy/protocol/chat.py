@@ -17,6 +17,7 @@ from proxy.protocol.turn import (
     Arguments,
     Delta,
     Finished,
+    Refusal,
     Started,
     Text,
     Thinking,
@@ -190,12 +191,15 @@ class Chunks:
     A `Failed` delta makes no chunk: what is said of it depends on what has gone out.
     """
 
-    __slots__ = ("_choice_index", "_custom", "_fresh", "_identity", "_style", "model")
+    __slots__ = ("_choice_index", "_custom", "_fresh", "_identity", "_style", "_thinking", "model")
 
-    def __init__(self, identity: Identity, choice_index: int = 0, style: CallStyle = PLAIN_CALLS) -> None:
+    def __init__(
+        self, identity: Identity, choice_index: int = 0, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True
+    ) -> None:
         self._identity = identity
         self._choice_index = choice_index
         self._style = style
+        self._thinking = thinking
         self._fresh = True
         # Arguments of custom calls under way, which go out unwrapped when they are complete.
         self._custom: dict[int, list[str]] = {}
@@ -209,7 +213,7 @@ class Chunks:
                 out.append(self._chunk(ChunkDelta(content=delta.text)))
             elif isinstance(delta, Arguments):
                 self._arguments(delta, out)
-            elif isinstance(delta, Thinking):
+            elif isinstance(delta, Thinking) and self._thinking:
                 self._head(out)
                 out.append(self._chunk(ChunkDelta(reasoning_content=delta.text)))
             elif isinstance(delta, ToolCall):
@@ -219,6 +223,8 @@ class Chunks:
                     text = custom_input("".join(self._custom.pop(delta.tool_index)))
                     piece = CallPiece(delta.tool_index, custom=CustomPiece(input=text))
                     out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+            elif isinstance(delta, Refusal):
+                self._refusal(delta.text, out)
             elif isinstance(delta, Started):
                 self.model = delta.model
             elif isinstance(delta, Finished):
@@ -256,6 +262,12 @@ class Chunks:
             out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
         elif arguments.tool_index == 0:
             out.append(self._chunk(ChunkDelta(function_call=function)))
+
+    def _refusal(self, text: str, out: list[Chunk]) -> None:
+        if self._fresh:
+            self._fresh = False
+            out.append(self._chunk(ChunkDelta(role="assistant", content=None, refusal="")))
+        out.append(self._chunk(ChunkDelta(refusal=text)))
 
     def _head(self, out: list[Chunk]) -> None:
         if self._fresh:
@@ -304,10 +316,11 @@ class _WholeCall:
 class _Whole:
     """One choice while it is folded."""
 
-    __slots__ = ("calls", "content", "finish_reason", "legacy", "thinking")
+    __slots__ = ("calls", "content", "finish_reason", "legacy", "refusal", "thinking")
 
     def __init__(self) -> None:
         self.content: list[str] = []
+        self.refusal: list[str] = []
         self.thinking: list[str] = []
         self.calls: list[_WholeCall] = []
         self.legacy: _WholeCall | None = None
@@ -316,6 +329,8 @@ class _Whole:
     def take(self, delta: ChunkDelta) -> None:
         if delta.content:
             self.content.append(delta.content)
+        if delta.refusal:
+            self.refusal.append(delta.refusal)
         if delta.reasoning_content:
             self.thinking.append(delta.reasoning_content)
         if delta.function_call:
@@ -331,7 +346,8 @@ class _Whole:
     def choice(self, index: int) -> Choice:
         text = "".join(self.content)
         message = Message(
-            content=None if (self.calls or self.legacy) and not text else text,
+            content=None if (self.calls or self.legacy or self.refusal) and not text else text,
+            refusal="".join(self.refusal) if self.refusal else None,
             reasoning_content="".join(self.thinking) if self.thinking else UNSET,
             function_call=(self.legacy and self.legacy.call().function) or UNSET,
             tool_calls=tuple(call.call() for call in self.calls) or UNSET,

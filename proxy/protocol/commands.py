@@ -91,6 +91,7 @@ class _Initialize(Struct, frozen=True, omit_defaults=True):
     subtype: str
     systemPrompt: list[str] | UnsetType = UNSET
     appendSystemPrompt: str | UnsetType = UNSET
+    jsonSchema: object = UNSET
     sdkMcpServers: list[str] | UnsetType = UNSET
     sdkMcpServerManifests: dict[str, _Manifest] | UnsetType = UNSET
 
@@ -99,10 +100,13 @@ class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
     CLAUDE_CODE_MAX_OUTPUT_TOKENS: str | UnsetType = UNSET
     # A JSON object, as text, that the CLI merges into the body of its request (cli notes 6).
     CLAUDE_CODE_EXTRA_BODY: str | UnsetType = UNSET
+    CLAUDE_CODE_DISABLE_THINKING: str | UnsetType = UNSET
 
 
 class _ExtraBody(Struct, frozen=True, omit_defaults=True):
     tool_choice: ToolChoice | UnsetType = UNSET
+    temperature: float | None = None
+    top_p: float | None = None
 
 
 class _Settings(Struct, frozen=True, omit_defaults=True):
@@ -152,6 +156,7 @@ def initialize(plan: Plan, mode: SystemPromptMode) -> bytes:
                 "initialize",
                 systemPrompt=([plan.system] if plan.system else []) if mode == "replace" else UNSET,
                 appendSystemPrompt=system if mode == "append" else UNSET,
+                jsonSchema=UNSET if plan.schema is None else plan.schema.offered,
                 sdkMcpServers=[SERVER] if plan.tools else UNSET,
                 sdkMcpServerManifests={SERVER: _manifest(plan.tools)} if plan.tools else UNSET,
             ),
@@ -161,10 +166,11 @@ def initialize(plan: Plan, mode: SystemPromptMode) -> bytes:
 
 def settings(plan: Plan) -> bytes:
     """Model, limit and effort, in one line."""
-    extra = _ExtraBody(tool_choice=plan.tool_choice or UNSET)
+    extra = _ExtraBody(plan.tool_choice or UNSET, plan.sampling.temperature, plan.sampling.top_p)
     env = _SettingsEnv(
         UNSET if plan.max_tokens is None else str(plan.max_tokens),
         UNSET if extra == _ExtraBody() else _encode(extra).decode(),
+        UNSET if plan.thinking else "1",
     )
     flags = _Settings(plan.model, plan.effort or UNSET, UNSET if env == _SettingsEnv() else env)
     return _line(_Control(SETTINGS_ID, _ApplySettings(flags)))

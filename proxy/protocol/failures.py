@@ -37,6 +37,7 @@ class Kind(Enum):
     OVERLOADED = "overloaded"
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_CUT = "upstream_cut"
+    SCHEMA_UNMET = "schema_unmet"
     QUEUE_FULL = "queue_full"
     QUEUE_WAIT = "queue_wait"
     SHUTTING_DOWN = "shutting_down"
@@ -77,6 +78,7 @@ TABLE: Final[dict[Kind, Row]] = {
     Kind.OVERLOADED: Row(503, "server_error", "overloaded"),
     Kind.UPSTREAM_ERROR: Row(502, "server_error", "upstream_error"),
     Kind.UPSTREAM_CUT: Row(502, "server_error", "upstream_cut"),
+    Kind.SCHEMA_UNMET: Row(502, "server_error", "schema_unmet"),
     Kind.QUEUE_FULL: Row(429, "rate_limit_error", "queue_full"),
     Kind.QUEUE_WAIT: Row(429, "rate_limit_error", "queue_timeout"),
     Kind.SHUTTING_DOWN: Row(503, "server_error", "shutting_down"),

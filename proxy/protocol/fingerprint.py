@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolUseBlock
 from proxy.protocol.request import argument_object, clean_id
-from proxy.protocol.turn import Arguments, Delta, Text, ToolCall
+from proxy.protocol.turn import Arguments, Delta, Retracted, Text, ToolCall
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -64,6 +64,8 @@ class Echo:
         for delta in deltas:
             if isinstance(delta, Text):
                 self._text.append(delta.text)
+            elif isinstance(delta, Retracted):
+                self._text.clear()
             elif isinstance(delta, ToolCall):
                 self._calls.append(delta)
                 self._arguments.append([])
@@ -71,12 +73,16 @@ class Echo:
                 self._arguments[delta.tool_index].append(delta.text)
 
     @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
     def call_ids(self) -> frozenset[str]:
         return frozenset(call.id for call in self._calls)
 
     def message(self) -> Message | None:
         """None for an answer without content: there is nothing to echo, nor to go on from."""
-        text = "".join(self._text)
+        text = self.text
         blocks: list[Block] = [TextBlock(text)] if text.strip() else []
         for call, pieces in zip(self._calls, self._arguments, strict=True):
             blocks.append(ToolUseBlock(clean_id(call.id), call.name, argument_object("".join(pieces))))

@@ -131,6 +131,7 @@ class System(Struct, frozen=True, tag="system"):
     error: str | None = None
     retry_delay_ms: float = 0
     claude_code_version: str = ""
+    tools: list[str] | None = None
 
 
 class Window(Struct, frozen=True):
@@ -211,6 +212,7 @@ class ListedModel(Struct, frozen=True):
     resolvedModel: str = ""
     displayName: str = ""
     supportedEffortLevels: list[str] = field(default_factory=list)
+    supportsThinkingOff: bool = False
 
 
 class ControlResult(Struct, frozen=True):

@@ -29,12 +29,17 @@ class UrlSource(Struct, frozen=True, tag="url"):
     url: str
 
 
+class TextSource(Struct, frozen=True, tag="text"):
+    data: str
+    media_type: Literal["text/plain"] = "text/plain"
+
+
 class ImageBlock(Struct, frozen=True, tag="image"):
     source: Base64Source | UrlSource
 
 
 class DocumentBlock(Struct, frozen=True, tag="document", omit_defaults=True):
-    source: Base64Source | UrlSource
+    source: Base64Source | UrlSource | TextSource
     title: str | None = None
 
 
@@ -70,6 +75,24 @@ class Tool(Struct, frozen=True):
     schema: Raw
 
 
+class Schema(Struct, frozen=True):
+    """The form of an answer. `offered`: the object's schema that the CLI gets; `source`: the client's own.
+
+    `wrapped`: the client's value is the one member of the object.
+    """
+
+    offered: Raw
+    source: Raw
+    wrapped: bool
+
+
+class Sampling(Struct, frozen=True, omit_defaults=True):
+    """As the Messages API takes it; only set where the settings say that it is to be passed on."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+
+
 class CallStyle(Struct, frozen=True):
     """How calls go back. `custom`: names whose calls are custom calls. `legacy`: the call is a `function_call`."""
 
@@ -90,8 +113,8 @@ class ToolChoice(Struct, frozen=True, omit_defaults=True):
 class Plan(Struct, frozen=True):
     """One conversation and the question to be put to it. `messages` ends with a user's message.
 
-    `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default.
-    `must_call`: an answer without a tool call is asked for again.
+    `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default; `thinking`
+    False: none at all. `must_call`: an answer without a tool call is asked for again. `schema`: the answer is JSON.
     """
 
     model: str
@@ -102,3 +125,6 @@ class Plan(Struct, frozen=True):
     must_call: bool = False
     max_tokens: int | None = None
     effort: str | None = None
+    thinking: bool = True
+    schema: Schema | None = None
+    sampling: Sampling = Sampling()

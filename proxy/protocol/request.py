@@ -14,10 +14,11 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.protocol import models
+from proxy.protocol import content, models
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.plan import Block, Message, Plan, Sampling, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.schema import response_format
 from proxy.protocol.tools import CUSTOM_ARGUMENT, ToolUse, tool_use
 
 # What a field of any shape holds when it is not given: msgspec has no optional Raw.
@@ -92,6 +93,33 @@ class Request(Struct, frozen=True):
     include_usage: bool
     ignored: tuple[str, ...]
     tool_use: ToolUse
+    stop: tuple[str, ...]
+    n: int
+
+
+class Abilities(Struct, frozen=True):
+    """What a model can do, as far as the CLI has said. `efforts` empty: not known."""
+
+    efforts: tuple[str, ...] = ()
+    thinking_off: bool = False
+
+
+class Rules(Struct, frozen=True):
+    """What the server adds to a request's own words. `model_for`: a client's model name → what the CLI is asked for.
+
+    `forward_sampling`: temperature and top_p are passed on. `strict`: a parameter without effect is refused.
+    """
+
+    model_for: Callable[[str], str] = models.resolve
+    abilities_of: Callable[[str], Abilities] = lambda model: Abilities()
+    forward_sampling: bool = False
+    strict: bool = False
+
+
+RULES: Final = Rules()
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+MOST_STOPS: Final = 4
+MOST_CHOICES: Final = 8
 
 
 class _FunctionCall(Struct, frozen=True):
@@ -120,28 +148,22 @@ class _InMessage(Struct, frozen=True):
     function_call: _FunctionCall | None = None
 
 
-class _Part(Struct, frozen=True):
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
 _ODD_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
 _message_decoder: Final = msgspec.json.Decoder(_InMessage)
-_part_decoder: Final = msgspec.json.Decoder(_Part)
 _call_decoder: Final = msgspec.json.Decoder(_ToolCall)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
-def decode(body: bytes, model_for: Callable[[str], str] = models.resolve) -> Request:
-    """The request that `body` holds. Raises `Rejection`. `model_for`: a client's model name → what to ask the CLI."""
+def decode(body: bytes, rules: Rules = RULES) -> Request:
+    """The request that `body` holds, under the server's rules. Raises `Rejection`."""
     chat = decoded(_request_decoder, body, "")
     if not chat.model.strip():
         raise bad_request("A model must be named.", "model")
-    _reject_not_yet(chat)
+    if chat.modalities is not None and "audio" in chat.modalities:
+        raise bad_request("Claude Code gives no audio.", "modalities")
+    model = rules.model_for(chat.model)
     system, messages = _conversation(chat.messages)
-    options = chat.stream_options
     past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
     use = tool_use(
         chat.tools,
@@ -151,22 +173,76 @@ def decode(body: bytes, model_for: Callable[[str], str] = models.resolve) -> Req
         chat.parallel_tool_calls,
         past_calls,
     )
+    effort, thinking = _effort(chat.reasoning_effort, rules.abilities_of(model))
+    ignored = tuple(
+        name
+        for name in IGNORED
+        if given(getattr(chat, name)) and not (rules.forward_sampling and name in ("temperature", "top_p"))
+    )
+    if ignored and rules.strict:
+        raise bad_request(f"`{ignored[0]}` has no effect here, and the server is set to refuse such.", ignored[0])
+    options = chat.stream_options
     return Request(
         plan=Plan(
-            model=model_for(chat.model),
+            model=model,
             system="\n\n".join(filter(None, (system, use.demand))) or None,
             messages=messages,
             tools=use.tools,
             tool_choice=use.choice,
             must_call=use.demand is not None,
             max_tokens=_limit(chat),
+            effort=effort,
+            thinking=thinking,
+            schema=response_format(chat.response_format) if given(chat.response_format) else None,
+            sampling=_sampling(chat, rules),
         ),
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
-        ignored=tuple(name for name in IGNORED if given(getattr(chat, name))),
+        ignored=ignored,
         tool_use=use,
+        stop=_stop(chat.stop),
+        n=_count(chat.n),
     )
+
+
+def _sampling(chat: ChatRequest, rules: Rules) -> Sampling:
+    """Checked always, passed on only when the settings say so. OpenAI's temperature goes to 2, Claude's to 1."""
+    for name, most in (("temperature", 2), ("top_p", 1)):
+        value: float | None = getattr(chat, name)
+        if value is not None and not 0 <= value <= most:
+            raise bad_request(f"Must be between 0 and {most}.", name)
+    if not rules.forward_sampling:
+        return Sampling()
+    return Sampling(None if chat.temperature is None else min(chat.temperature, 1.0), chat.top_p)
+
+
+def _effort(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
+    """The CLI's effort level, and whether there is thinking at all. What the model lacks becomes the next lower."""
+    if asked is None:
+        return None, True
+    if asked not in EFFORTS:
+        raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning_effort")
+    if asked == "none" and abilities.thinking_off:
+        return None, False
+    level = "low" if asked in ("none", "minimal") else asked
+    if not abilities.efforts or level in abilities.efforts:
+        return level, True
+    lower = [one for one in EFFORTS[: EFFORTS.index(level)] if one in abilities.efforts]
+    return (lower[-1] if lower else abilities.efforts[0]), True
+
+
+def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if len(stops) > MOST_STOPS:
+        raise bad_request(f"At most {MOST_STOPS} stop sequences can be given.", "stop")
+    return tuple(filter(None, stops))
+
+
+def _count(n: int | None) -> int:
+    if n is not None and not 1 <= n <= MOST_CHOICES:
+        raise bad_request(f"Must be between 1 and {MOST_CHOICES}.", "n")
+    return n or 1
 
 
 def _limit(chat: ChatRequest) -> int | None:
@@ -178,12 +254,6 @@ def _limit(chat: ChatRequest) -> int | None:
         if value is not None and value > 0:
             return value
     return None
-
-
-def _reject_not_yet(chat: ChatRequest) -> None:
-    for name in ("response_format", "reasoning_effort", "stop"):
-        if given(getattr(chat, name)):
-            raise bad_request(f"`{name}` is not supported yet.", name)
 
 
 def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
@@ -199,12 +269,13 @@ def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]
         message = decoded(_message_decoder, raw, where)
         last_role = message.role
         if message.role in ("system", "developer"):
-            text = "".join(block.text for block in _text_blocks(message, where))
+            texts = content.blocks(message.content, where, text_only=True)
+            text = "".join(block.text for block in texts if isinstance(block, TextBlock))
             if text:
                 system.append(text)
         elif message.role == "user":
             _answer_open(messages, open_calls)
-            _append(messages, "user", _text_blocks(message, where))
+            _append(messages, "user", content.blocks(message.content, where))
         elif message.role == "assistant":
             _answer_open(messages, open_calls)
             blocks, open_calls = _assistant(message, where, index)
@@ -226,7 +297,7 @@ def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]
             "End the messages with one of role user or tool.",
             where,
         )
-    if last_role == "user" and not _text_blocks(decoded(_message_decoder, raws[-1], where), where):
+    if last_role == "user" and not content.blocks(decoded(_message_decoder, raws[-1], where).content, where):
         raise bad_request("The last message has no content.", f"{where}.content")
     return "\n\n".join(system) or None, tuple(messages)
 
@@ -255,7 +326,7 @@ def clean_id(call_id: str) -> str:
 
 def _assistant(message: _InMessage, where: str, index: int) -> tuple[list[Block], list[str]]:
     """The blocks of an assistant message, and the ids of its calls."""
-    blocks: list[Block] = list(_text_blocks(message, where))
+    blocks: list[Block] = list(content.blocks(message.content, where, text_only=True))
     if not blocks and message.refusal and message.refusal.strip():
         blocks.append(TextBlock(message.refusal))
     ids: list[str] = []
@@ -305,26 +376,4 @@ def _result(message: _InMessage, where: str, open_calls: list[str]) -> ToolResul
     if call_id not in open_calls:
         raise bad_request("No call of the assistant message before it has this id, or it has a result already.", param)
     open_calls.remove(call_id)
-    return ToolResultBlock(call_id, tuple(_text_blocks(message, where)))
-
-
-def _text_blocks(message: _InMessage, where: str) -> list[TextBlock]:
-    """The text of a message, part by part, as it is. Parts without visible text are left out: the API refuses them."""
-    if message.content is None:
-        return []
-    if isinstance(message.content, str):
-        texts = [message.content]
-    else:
-        texts = []
-        for index, raw in enumerate(message.content):
-            place = f"{where}.content[{index}]"
-            part = decoded(_part_decoder, raw, place)
-            if part.type in ("text", "input_text", "output_text"):
-                if part.text is None:
-                    raise bad_request("A text part needs `text`.", f"{place}.text")
-                texts.append(part.text)
-            elif part.type == "refusal":
-                texts.append(part.refusal or "")
-            else:
-                raise bad_request(f"Parts of type {part.type!r} are not supported.", f"{place}.type")
-    return [TextBlock(text) for text in texts if text.strip()]
+    return ToolResultBlock(call_id, tuple(content.blocks(message.content, where)))

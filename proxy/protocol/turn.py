@@ -6,6 +6,9 @@ Rules
 - An upstream message that ends without a `stop_reason` (connection cut) is not an answer. If none of its content has
   been handed on, the CLI's next attempt takes its place; otherwise the turn fails: two attempts are never glued.
 - Nothing that the CLI says itself (model `<synthetic>`, results with `is_error`) ever becomes content.
+- A structured answer is the input of the CLI's own tool for it, handed on as text while it streams. The CLI checks it
+  and may ask again, so the turn ends with the CLI's `result`. Words instead of it are a refusal; an attempt that is
+  replaced by another is `Retracted`.
 - `TRANSITIONS` is the whole machine: a pair (state, kind) that is not in it fails the turn.
 """
 
@@ -41,6 +44,8 @@ from proxy.protocol.lines import (
     Unknown,
     User,
 )
+from proxy.protocol.plan import Schema
+from proxy.protocol.schema import Unwrapper
 
 SYNTHETIC: Final = "<synthetic>"
 # The CLI waits this long before its own retry at most; longer waits are left to the client, which is told the time.
@@ -77,6 +82,15 @@ class Tokens(Struct, frozen=True):
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.output + other.output,
+            self.reasoning + other.reasoning,
+        )
 
     @property
     def prompt(self) -> int:
@@ -119,6 +133,16 @@ class ToolEnd(Struct, frozen=True):
     tool_index: int
 
 
+class Refusal(Struct, frozen=True):
+    """What the model said instead of the structured answer that was asked for."""
+
+    text: str
+
+
+class Retracted(Struct, frozen=True):
+    """The text so far is void: another attempt at a structured answer follows."""
+
+
 class Finished(Struct, frozen=True):
     reason: Reason
     tokens: Tokens
@@ -128,7 +152,7 @@ class Failed(Struct, frozen=True):
     failure: Failure
 
 
-Delta = Started | Text | Thinking | ToolCall | Arguments | ToolEnd | Finished | Failed
+Delta = Started | Text | Thinking | ToolCall | Arguments | ToolEnd | Refusal | Retracted | Finished | Failed
 
 
 class State(Enum):
@@ -136,6 +160,7 @@ class State(Enum):
     MESSAGE = "message"
     BLOCK = "block"
     WHOLE = "whole"
+    CHECKING = "checking"
     FINISHED = "finished"
     FAILED = "failed"
 
@@ -208,20 +233,35 @@ class Turn:
     """
 
     __slots__ = (
-        "_calls", "_empty", "_error", "_model", "_out", "_started", "_tokens", "_tools", "limits", "state",
+        "_calls", "_empty", "_error", "_json", "_json_block", "_model", "_out", "_prose", "_spent", "_started",
+        "_structured", "_tokens", "_tools", "_unwrapper", "_wrapped", "limits", "state",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, schema: Schema | None = None) -> None:
         self.state = State.WAITING
         self.limits: RateLimitInfo | None = None
         self._out: list[Delta] = []
         self._started = False
         self._model = ""
         self._tokens = Tokens()
+        # What earlier messages of a structured answer used.
+        self._spent = Tokens()
         self._tools: dict[int, int] = {}
         self._empty: set[int] = set()
         self._calls = 0
         self._error: str | None = None
+        self._structured = schema is not None
+        self._wrapped = schema is not None and schema.wrapped
+        self._unwrapper = Unwrapper()
+        # The block that holds the structured answer, whether any of it has come, and words beside it.
+        self._json_block: int | None = None
+        self._json = False
+        self._prose: list[str] = []
+
+    @property
+    def tokens(self) -> Tokens:
+        """What has been used, as far as it has been said."""
+        return self._spent + self._tokens
 
     @property
     def over(self) -> bool:
@@ -281,21 +321,34 @@ class Turn:
         assert isinstance(line.event, MessageStart)
         if self._started:
             return self._cut(line)
+        self._prose = []
+        self._read_head(line)
+        return None
+
+    def _read_head(self, line: object) -> None:
+        assert isinstance(line, StreamEvent)
+        assert isinstance(line.event, MessageStart)
         self._model = line.event.message.model
+        self._json_block = None
         self._tokens = Tokens()
         self._count(line.event.message.usage)
-        return None
 
     def _block(self, line: object) -> State | None:
         assert isinstance(line, StreamEvent)
         assert isinstance(line.event, BlockStart)
         head = line.event.content_block
-        if head.type == "tool_use":
+        if head.type == "tool_use" and self._structured and head.name == STRUCTURED_OUTPUT:
+            self._json_block = line.event.index
+            self._unwrapper = Unwrapper()
+        elif head.type == "tool_use":
             self._call(line.event.index, head.id, head.name)
         return None
 
     def _call(self, block_index: int, id: str, name: str) -> None:
         self._begin()
+        if self._prose:
+            self._out.append(Text("".join(self._prose)))
+            self._prose = []
         tool_index = self._calls
         self._calls += 1
         self._tools[block_index] = tool_index
@@ -307,9 +360,13 @@ class Turn:
         assert isinstance(line.event, BlockPiece)
         delta = line.event.delta
         if delta.type == "text_delta":
-            if delta.text:
+            if self._structured:
+                self._prose.append(delta.text)
+            elif delta.text:
                 self._begin()
                 self._out.append(Text(delta.text))
+        elif delta.type == "input_json_delta" and line.event.index == self._json_block:
+            self._json_text(delta.partial_json)
         elif delta.type == "input_json_delta":
             tool_index = self._tools.get(line.event.index)
             if delta.partial_json and tool_index is not None:
@@ -319,6 +376,14 @@ class Turn:
             self._begin()
             self._out.append(Thinking(delta.thinking))
         return None
+
+    def _json_text(self, text: str) -> None:
+        """A piece of the structured answer."""
+        text = self._unwrapper.feed(text) if self._wrapped else text
+        if text:
+            self._begin()
+            self._json = True
+            self._out.append(Text(text))
 
     def _close(self, line: object) -> State | None:
         assert isinstance(line, StreamEvent)
@@ -348,12 +413,48 @@ class Turn:
         self._progress(line)
         for block_index in tuple(self._tools):
             self._close_call(block_index)
+        reason = REASONS.get(line.event.delta.stop_reason or "", Reason.STOP)
+        if self._structured and (reason is Reason.STOP or (reason is Reason.TOOL_CALLS and not self._calls)):
+            return State.CHECKING
         self._end(line.event.delta.stop_reason)
         return None
 
     def _end(self, stop_reason: str | None) -> None:
         self._begin()
-        self._out.append(Finished(REASONS.get(stop_reason or "", Reason.STOP), self._tokens))
+        if self._prose and not self._json:
+            self._out.append(Text("".join(self._prose)))
+        self._finished(REASONS.get(stop_reason or "", Reason.STOP))
+
+    def _finished(self, reason: Reason) -> None:
+        self._out.append(Finished(reason, self.tokens))
+
+    def _again(self, line: object) -> State | None:
+        """Another attempt at a structured answer. Words of the last one are dropped, JSON is taken back."""
+        if self._json:
+            self._out.append(Retracted())
+            self._json = False
+        self._prose = []
+        self._spent += self._tokens
+        self._read_head(line)
+        return None
+
+    def _checked(self, line: object) -> State | None:
+        """The CLI's verdict. It may be `success` without any structured answer (fixtures schema/never_kept)."""
+        assert isinstance(line, Result)
+        self._begin()
+        if not self._json:
+            self._out.append(Refusal("".join(self._prose)))
+        self._finished(Reason.STOP)
+        return None
+
+    def _unmet(self, line: object) -> State | None:
+        """The CLI gave up on the structured answer, or something else went wrong."""
+        assert isinstance(line, Result)
+        if line.subtype == "error_max_structured_output_retries":
+            words = "The model's answer does not fit the schema, and did not when it was asked again."
+            self._fail(Failure(failures.Kind.SCHEMA_UNMET, words))
+            return None
+        return self._error_result(line)
 
     def _abandon(self, line: object) -> State | None:
         """The message ended without a `stop_reason` (fixtures errors/cut_*)."""
@@ -369,6 +470,10 @@ class Turn:
         assert isinstance(line, System)
         if self._started:
             return self._cut(line)
+        return self._wait(line)
+
+    def _wait(self, line: object) -> State | None:
+        assert isinstance(line, System)
         wait = line.retry_delay_ms / 1000
         if wait <= LONGEST_RETRY_WAIT:
             return None
@@ -450,6 +555,12 @@ def _transitions() -> dict[tuple[State, What], Step]:
         (State.BLOCK, What.BLOCK_START): (State.BLOCK, Turn._block),
         (State.BLOCK, What.BLOCK_PIECE): (State.BLOCK, Turn._piece),
         (State.BLOCK, What.BLOCK_STOP): (State.MESSAGE, Turn._close),
+        (State.CHECKING, What.SNAPSHOT): (State.CHECKING, None),
+        (State.CHECKING, What.BLOCK_STOP): (State.CHECKING, None),
+        (State.CHECKING, What.MESSAGE_STOP): (State.CHECKING, None),
+        (State.CHECKING, What.MESSAGE_START): (State.MESSAGE, Turn._again),
+        (State.CHECKING, What.RETRY): (State.CHECKING, Turn._wait),
+        (State.CHECKING, What.RESULT): (State.FINISHED, Turn._checked),
         (State.WHOLE, What.SNAPSHOT): (State.WHOLE, Turn._snapshot),
         (State.WHOLE, What.RESULT): (State.FINISHED, Turn._whole),
         (State.WHOLE, What.MESSAGE_START): (State.MESSAGE, Turn._open),
@@ -465,12 +576,12 @@ def _transitions() -> dict[tuple[State, What], Step]:
             (state, What.RETRY): (State.WAITING, Turn._retry),
             (state, What.RESULT): (State.FAILED, Turn._cut),
         }
-    for state in (State.WAITING, State.MESSAGE, State.BLOCK, State.WHOLE):
+    for state in (State.WAITING, State.MESSAGE, State.BLOCK, State.WHOLE, State.CHECKING):
         table |= {
             (state, What.WORDS): (state, Turn._words),
             (state, What.LIMITS): (state, Turn._limits),
             (state, What.NOISE): (state, None),
-            (state, What.ERROR_RESULT): (State.FAILED, Turn._error_result),
+            (state, What.ERROR_RESULT): (State.FAILED, Turn._unmet),
             (state, What.MALFORMED): (State.FAILED, Turn._malformed),
         }
     for state in (State.FINISHED, State.FAILED):
