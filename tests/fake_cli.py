@@ -54,7 +54,7 @@ def write(directory: Path, **faults: Any) -> Path:
 def told(directory: Path) -> list[list[dict[str, Any]]]:
     """What each start was sent, in the order of their pids."""
     return [
-        [json.loads(line) for line in path.read_text().splitlines()]
+        [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
         for path in sorted(directory.glob("*.in"), key=lambda path: int(path.stem))
     ]
 

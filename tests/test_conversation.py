@@ -1,0 +1,335 @@
+"""proxy/cli/conversation.py: one conversation on one child, whatever the child does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.process import Child
+from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.plan import Message, Plan, TextBlock
+from proxy.protocol.turn import Delta, Failed, Finished, Reason, Started, Text, Thinking
+from tests import cli_lines as say
+from tests import fake_cli
+from tests.conftest import alive, launch_of, until
+
+Begin = Callable[..., Awaitable[Conversation]]
+LONG = Limits(idle=10.0, total=20.0)
+
+
+@pytest.fixture
+async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
+    """`await begin(fault=…)`: a conversation on a fake CLI; its `said` is what the CLI was sent."""
+    children: list[Child] = []
+
+    async def make(limits: Limits = LONG, on_ready: Callable[[], None] = lambda: None, **faults: Any) -> Conversation:
+        path = fake_cli.write(tmp_path, **faults)
+        children.append(await Child.start(launch_of(path)))
+        return Conversation(children[-1], limits, "replace", on_ready)
+
+    yield make
+    for child in children:
+        await child.stop(1)
+        assert not alive(child.pid)
+
+
+def user(text: Any) -> Message:
+    return Message("user", (TextBlock(text if isinstance(text, str) else json.dumps(text)),))
+
+
+def assistant(text: str) -> Message:
+    return Message("assistant", (TextBlock(text),))
+
+
+def plan(*messages: Message, **more: Any) -> Plan:
+    return Plan("opus", more.pop("system", None), messages, **more)
+
+
+async def whole(conversation: Conversation, patience: float = 10.0) -> list[Delta]:
+    """All deltas up to the end."""
+    found: list[Delta] = []
+    while not found or not isinstance(found[-1], Finished | Failed):
+        found += await asyncio.wait_for(conversation.deltas(patience), 15)
+    return found
+
+
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
+
+
+def failure(deltas: list[Delta]) -> Failure:
+    assert isinstance(deltas[-1], Failed), deltas
+    return deltas[-1].failure
+
+
+async def test_a_question_and_its_answer(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user("hi")))
+    deltas = await whole(conversation)
+    assert isinstance(deltas[0], Started)
+    assert text(deltas) == "echo: hi"
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert (last.reason, last.tokens.prompt, last.tokens.output) == (Reason.STOP, 22, 12)
+
+
+async def test_what_is_sent_and_in_which_order(begin: Begin, tmp_path: Path) -> None:
+    conversation = await begin()
+    past = [user("one"), assistant("two"), user("three"), assistant("four")]
+    await conversation.ask_new(plan(*past, user("five"), system="Be brief.", max_tokens=77))
+    await whole(conversation)
+    (sent,) = fake_cli.told(tmp_path)
+    assert [line["type"] for line in sent] == [
+        "control_request", "control_request", "user", "assistant", "user", "assistant", "user",
+    ]  # fmt: skip
+    assert sent[0]["request"]["subtype"] == "initialize"
+    assert sent[0]["request"]["systemPrompt"] == ["Be brief."]
+    assert sent[1]["request"]["settings"]["env"]["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "77"
+    said = [line["message"]["content"][0]["text"] for line in sent[2:]]
+    assert said == ["one", "two", "three", "four", "five"]
+    users = [line for line in sent if line["type"] == "user"]
+    assert all(line["client_composed"] is True for line in users)
+    assert [line.get("shouldQuery") for line in users] == [False, False, None]
+
+
+async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CLI answers each of the user's past messages; the next line may not be written before (cli notes 3)."""
+    conversation = await begin()
+    written: list[list[str]] = []
+    write = conversation.child.write
+
+    def note(data: bytes) -> None:
+        written.append([json.loads(line)["type"] for line in data.splitlines()])
+        write(data)
+
+    monkeypatch.setattr(conversation.child, "write", note)
+    past = [user("a"), assistant("b"), user("c"), assistant("d")]
+    await conversation.ask_new(plan(*past, user([["past"]])))
+    assert json.loads(text(await whole(conversation))) == ["user", "assistant", "user", "assistant"]
+    assert written == [["control_request", "control_request", "user"], ["assistant", "user"], ["assistant", "user"]]
+
+
+async def test_a_first_question_goes_in_one_write(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = await begin()
+    written: list[bytes] = []
+    monkeypatch.setattr(conversation.child, "write", written.append)
+    await conversation.ask_new(plan(user("hi")))
+    assert len(written) == 1
+    assert written[0].count(b"\n") == 3
+
+
+async def test_a_second_question_goes_on(begin: Begin, tmp_path: Path) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user("one")))
+    await whole(conversation)
+    assert await conversation.settle()
+    assert conversation.can_ask(user("two"))
+    conversation.ask_next(user("two"))
+    assert text(await whole(conversation)) == "echo: two"
+    assert len(fake_cli.pids(tmp_path)) == 1
+
+
+async def test_it_says_when_the_child_is_ready_once(begin: Begin) -> None:
+    ready: list[int] = []
+    conversation = await begin(on_ready=lambda: ready.append(1))
+    await conversation.ask_new(plan(user("one")))
+    await whole(conversation)
+    await conversation.settle()
+    conversation.ask_next(user("two"))
+    await whole(conversation)
+    assert ready == [1]
+
+
+async def test_silence_gives_nothing_and_is_no_end(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.3], ["say", "b"], ["end"]])))
+    found: list[Delta] = []
+    silences = 0
+    while not found or not isinstance(found[-1], Finished):
+        more = await conversation.deltas(0.05)
+        silences += not more
+        found += more
+    assert text(found) == "ab"
+    assert silences >= 2
+
+
+# Children that fail
+
+
+async def test_one_that_never_answers_is_silent(begin: Begin) -> None:
+    conversation = await begin(Limits(idle=0.3, total=20), mute=True)
+    before = time.perf_counter()
+    await conversation.ask_new(plan(user("hi")))
+    found = failure(await whole(conversation))
+    assert found.kind is Kind.CLI_SILENT
+    assert "0.3 seconds" in found.message
+    assert 0.25 < time.perf_counter() - before < 3
+
+
+async def test_one_that_falls_silent_in_mid_answer(begin: Begin) -> None:
+    conversation = await begin(Limits(idle=0.4, total=20))
+    await conversation.ask_new(plan(user([["say", "half"], ["hang"]])))
+    deltas = await whole(conversation)
+    assert text(deltas) == "half"
+    assert failure(deltas).kind is Kind.CLI_SILENT
+
+
+async def test_silence_while_the_past_is_put_in(begin: Begin) -> None:
+    conversation = await begin(Limits(idle=0.3, total=20), mute=True)
+    await conversation.ask_new(plan(user("a"), assistant("b"), user("c")))
+    assert failure(await whole(conversation)).kind is Kind.CLI_SILENT
+
+
+async def test_every_sign_of_life_counts(begin: Begin) -> None:
+    conversation = await begin(Limits(idle=1.0, total=20))
+    steps: list[list[Any]] = [["sleep", 0.4], ["line", {"type": "keep_alive"}]] * 4
+    await conversation.ask_new(plan(user([*steps, ["say", "late"], ["end"]])))
+    assert text(await whole(conversation)) == "late"
+
+
+async def test_an_answer_that_takes_too_long(begin: Begin) -> None:
+    conversation = await begin(Limits(idle=5, total=0.5))
+    await conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1]] * 50 + [["end"]])))
+    deltas = await whole(conversation)
+    assert text(deltas).startswith("a")
+    found = failure(deltas)
+    assert found.kind is Kind.TOOK_TOO_LONG
+    assert "0.5 seconds" in found.message
+
+
+async def test_one_that_dies_at_its_start_says_why(begin: Begin) -> None:
+    conversation = await begin(exit=3, stderr="warning: old\nerror: unknown option '--tools'\n")
+    await conversation.ask_new(plan(user("hi")))
+    found = failure(await whole(conversation))
+    assert found.kind is Kind.CLI_DIED
+    assert "exit code 3" in found.message
+    assert found.message.endswith("error: unknown option '--tools'")
+    assert "warning" not in found.message
+
+
+async def test_one_that_dies_in_mid_answer(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["say", "half"], ["stderr", "Segmentation fault"], ["exit", 139]])))
+    deltas = await whole(conversation)
+    assert text(deltas) == "half"
+    found = failure(deltas)
+    assert found.kind is Kind.CLI_DIED
+    assert "Segmentation fault" in found.message
+
+
+async def test_one_that_dies_while_the_past_is_put_in(begin: Begin) -> None:
+    conversation = await begin(exit=1)
+    await conversation.ask_new(plan(user("a"), assistant("b"), user("c")))
+    assert failure(await whole(conversation)).kind is Kind.CLI_DIED
+
+
+async def test_one_that_dies_in_mid_character(begin: Begin) -> None:
+    cut = say.raw(say.piece("日本"))[:-20].decode("utf-8", "surrogateescape")
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["say", "half"], ["raw", cut], ["exit", 0]])))
+    deltas = await whole(conversation)
+    assert text(deltas) == "half"
+    assert isinstance(deltas[-1], Failed)
+
+
+async def test_the_words_of_a_dying_child_are_bounded(begin: Begin) -> None:
+    conversation = await begin(exit=1, stderr="x" * 100_000)
+    await conversation.ask_new(plan(user("hi")))
+    assert len(failure(await whole(conversation)).message) < 500
+
+
+async def test_a_refused_command_fails_the_answer(begin: Begin) -> None:
+    conversation = await begin(refuse="apply_flag_settings")
+    await conversation.ask_new(plan(user([["hang"]])))
+    found = failure(await whole(conversation))
+    assert found.kind is Kind.CLI_CONFUSED
+    assert "not today" in found.message
+
+
+async def test_garbage_and_unknown_lines_are_passed_over(begin: Begin) -> None:
+    steps = [["raw", "(node:1) Warning: old\n{}\n"], ["line", {"type": "brand_new"}], ["say", "fine"], ["end"]]
+    conversation = await begin()
+    await conversation.ask_new(plan(user(steps)))
+    assert text(await whole(conversation)) == "fine"
+
+
+async def test_two_results_end_it_once(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["say", "x"], ["end"], ["line", say.result()], ["line", say.result()]])))
+    deltas = await whole(conversation)
+    assert sum(isinstance(delta, Finished | Failed) for delta in deltas) == 1
+
+
+async def test_the_plan_limits_are_seen(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["line", say.limits("allowed_warning")], ["think", "hm"], ["end"]])))
+    deltas = await whole(conversation)
+    assert Thinking("hm") in deltas
+    limits = conversation.limits_seen
+    assert limits is not None
+    assert limits.status == "allowed_warning"
+
+
+async def test_what_mcp_asks_of_us_is_answered(begin: Begin, tmp_path: Path) -> None:
+    asked = {
+        "type": "control_request", "request_id": "r-7",
+        "request": {
+            "subtype": "mcp_message", "server_name": "client",
+            "message": {"jsonrpc": "2.0", "id": 3, "method": "tools/list"},
+        },
+    }  # fmt: skip
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["line", asked], ["sleep", 0.05], ["say", "x"], ["end"]])))
+    await whole(conversation)
+
+    def answers() -> list[Any]:
+        (sent,) = fake_cli.told(tmp_path)
+        return [line["response"] for line in sent if line["type"] == "control_response"]
+
+    await until(lambda: bool(answers()), 5, "an answer")
+    (answer,) = answers()
+    assert answer["request_id"] == "r-7"
+    assert answer["response"]["mcp_response"]["id"] == 3
+
+
+# Settling: whether it can go on
+
+
+async def test_an_answer_cut_short_does_not_settle(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["say", "x"], ["end", "max_tokens"]])))
+    deltas = await whole(conversation)
+    assert isinstance(deltas[-1], Finished)
+    assert not await conversation.settle()
+
+
+async def test_a_dead_child_does_not_settle(begin: Begin) -> None:
+    steps = [["line", line] for line in say.message("x")]
+    conversation = await begin()
+    await conversation.ask_new(plan(user([*steps, ["exit", 0]])))
+    deltas = await whole(conversation)
+    assert isinstance(deltas[-1], Finished)
+    assert not await asyncio.wait_for(conversation.settle(), 5)
+
+
+async def test_one_that_goes_on_by_itself_does_not_settle(begin: Begin) -> None:
+    steps = [["line", line] for line in (*say.message("x"), *say.message("more"), say.result())]
+    conversation = await begin()
+    await conversation.ask_new(plan(user(steps)))
+    assert text(await whole(conversation)) == "x"
+    assert not await asyncio.wait_for(conversation.settle(), 5)
+
+
+async def test_cancelling_a_wait_leaves_the_conversation_usable(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["sleep", 0.2], ["say", "late"], ["end"]])))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(conversation.deltas(10), 0.05)
+    assert text(await whole(conversation)) == "late"
