@@ -201,7 +201,7 @@ def check_memory(settings: Settings, free: int | None) -> Check:
 
 
 def check_version(version: find.Version) -> Check:
-    if find.shown(version) != NEWEST_PROVEN and version > tuple(map(int, NEWEST_PROVEN.split("."))):
+    if version > tuple(map(int, NEWEST_PROVEN.split("."))):
         words = f"{find.shown(version)}, newer than the newest one that this release was tested with ({NEWEST_PROVEN})."
         return Check("warn", "version", words, "if something is odd, look for a newer claude-max-api-proxy")
     return Check("ok", "version", find.shown(version))
