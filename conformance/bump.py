@@ -24,7 +24,8 @@ from conformance.transcript import Transcript
 
 Verdict = Literal["compatible", "compatible with new unknowns", "broken"]
 EXIT: dict[Verdict, int] = {"compatible": 0, "broken": 1, "compatible with new unknowns": 3}
-_SHOWN = 25
+_SHOWN = 12
+_WIDE = 300
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -58,21 +59,35 @@ class Report(msgspec.Struct, frozen=True):
         lines = [f"── CLI {self.version}, compared with {self.base} ──"]
         sorts = [each.change.sort for each in self.changes]
         lines += [f"{sort}: {sorts.count(sort)}" for sort in dict.fromkeys(sorts)]
-        lines += [f"  {each}" for each in self.changes[:_SHOWN]]
-        if len(self.changes) > _SHOWN:
-            lines.append(f"  … and {len(self.changes) - _SHOWN} more (--all shows them)")
+        lines += _first([f"  {each}" for each in self.changes])
         if self.refused:
             lines.append(f"the proxy refuses this version: {self.refused}")
-        lines += [f"broken: {name}: {problem}" for name, problem in self.broken.items()]
+        lines += _first(self._broken())
         held = len(self.outcomes) - len({one.scenario.name for one in self.outcomes if one.problems})
         replays = sum(not problems for problems in self.replayed.values())
         lines.append(f"recorded {held} of {len(self.outcomes)} scenarios, replayed {replays} of {len(self.replayed)}")
         lines.append(f"VERDICT: {self.version} is {self.verdict}{self._where()}")
         return "\n".join(lines)
 
+    def _broken(self) -> list[str]:
+        """One line for all scenarios that break at the same place."""
+        places: dict[str, list[str]] = {}
+        for name, problem in self.broken.items():
+            places.setdefault(re.sub(r"^(whole|stream): |: expected .*", "", problem), []).append(name)
+        return [
+            f"broken: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: "
+            f"{self.broken[names[0]][:_WIDE]}"
+            for names in places.values()
+        ]
+
     def _where(self) -> str:
         topics = sorted({name.split("/")[0] for name in self.broken})
         return f": {', '.join(topics)}" if topics else ""
+
+
+def _first(lines: list[str]) -> list[str]:
+    rest = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], f"  … and {rest} more (--all shows them)"] if rest > 0 else lines
 
 
 def base_for(version: str) -> str:
@@ -162,6 +177,6 @@ def main(arguments: Sequence[str]) -> int:
         say(f"the check could not be done: {fault}")
         return 2
     if given.all:
-        say("\n".join(map(str, report.changes)))
+        say("\n".join([*map(str, report.changes), *(f"{name}: {found}" for name, found in report.broken.items())]))
     say(re.sub(r"\n{2,}", "\n", report.text()))
     return EXIT[report.verdict]

@@ -11,9 +11,8 @@ from conformance.facts import shown
 from conformance.transcript import Transcript, kind
 
 Sort = Literal["new line type", "line more", "line less", "field added", "field removed", "value changed"]
+_WIDE = 60
 _NAME = re.compile(r"/?(request|uuid|session|path|socket|loopback)-\d+")
-# Says nothing but which version it is.
-_EXPECTED = {("system/init", "claude_code_version")}
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -35,7 +34,8 @@ class Summary(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         change = self.change
         where = f"{change.line} {change.path}".strip()
-        values = f": {change.old} → {change.new}" if change.sort == "value changed" else f": {change.new or change.old}"
+        old, new = (value if len(value) <= _WIDE else f"{value[:_WIDE]}…" for value in (change.old, change.new))
+        values = f": {old} → {new}" if change.sort == "value changed" else f": {new or old}"
         return f"{change.sort:<13}  {where}{values if change.path else ''}  ({len(self.scenarios)} scenarios)"
 
 
@@ -45,9 +45,7 @@ def compare(old: Transcript, new: Transcript, known: frozenset[str]) -> Iterator
     for what, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if what == "equal":
             for one, other in zip(old.lines[i1:i2], new.lines[j1:j2], strict=True):
-                for change in _fields(kind(one.line), "", one.line, other.line):
-                    if (change.line, change.path) not in _EXPECTED:
-                        yield change
+                yield from _fields(kind(one.line), "", one.line, other.line)
             continue
         for to, name in before[i1:i2]:
             yield Change("line less", f"{name} to {to}", "", "", "")
@@ -58,7 +56,7 @@ def compare(old: Transcript, new: Transcript, known: frozenset[str]) -> Iterator
 
 def _fields(line: str, path: str, old: Any, new: Any) -> Iterator[Change]:
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
+        for key in (old.keys() | new.keys()) - {"claude_code_version"}:
             inner = f"{path}.{key}" if path else str(key)
             if key not in new:
                 yield Change("field removed", line, inner, shown(old[key]), "")

@@ -28,6 +28,7 @@ CASSETTES = FIXTURES / "upstream"
 SCENARIOS = FIXTURES / "scenarios"
 # After the last line of a conversation: how long it must be quiet before the recording counts as whole.
 _QUIET = 0.25
+_WIDE = 160
 
 Progress = Callable[[str], None]
 
@@ -98,14 +99,26 @@ async def _record(
                 else:
                     outcome = await _one(cli, each, url, library, folder, cassettes[each.name].live)
                 outcomes.append(outcome)
-                say(f"{each.name}  {time.monotonic() - started:.1f} s  {'; '.join(outcome.problems) or 'ok'}")
+                say(f"{each.name}  {time.monotonic() - started:.1f} s  {_state(outcome.problems)}")
         return outcomes
+
+
+def _state(problems: Sequence[str]) -> str:
+    if not problems:
+        return "ok"
+    first = problems[0] if len(problems[0]) <= _WIDE else f"{problems[0][:_WIDE]}…"
+    return f"FAILED {first}{f' (and {len(problems) - 1} more)' if len(problems) > 1 else ''}"
 
 
 @asynccontextmanager
 async def _server(cli: Path, upstream: str, settings: dict[str, str], live: bool) -> AsyncIterator[str]:
     """The proxy, started and ended without blocking the upstream that serves its CLI."""
-    environment = {"CLAUDE_PROXY_UPSTREAM_URL": upstream, "CLAUDE_PROXY_WAITING": "1", **settings}
+    environment = {
+        "CLAUDE_PROXY_UPSTREAM_URL": upstream,
+        "CLAUDE_PROXY_WAITING": "1",
+        "CLAUDE_PROXY_IDLE_TIMEOUT": "20",
+        **settings,
+    }
     server = Server(cli, environment, login=live)
     await asyncio.to_thread(server.__enter__)
     try:
@@ -255,6 +268,8 @@ def main(arguments: Sequence[str]) -> int:
     except (install.NotInstalled, RuntimeError, ValueError) as fault:
         print(fault)
         return 2
-    failed = [outcome.scenario.name for outcome in outcomes if outcome.problems]
+    failed = [outcome for outcome in outcomes if outcome.problems]
+    for outcome in failed:
+        print("\n  ".join([f"{outcome.scenario.name} did not hold:", *outcome.problems]))
     print(f"{len(outcomes) - len(failed)} held, {len(failed)} did not, {len(written)} transcripts written")
     return 1 if failed else 0

@@ -170,8 +170,9 @@ def message(
 def simplified(body: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a request that its sender decides.
 
-    Cache marks, the billing line, the CLI's own one-line identity and its "# Environment" message are left out, a
-    content of one text block is that text, `system` is a list of texts.
+    Cache marks, the billing line, the CLI's own one-line identity and what it says of its environment (a message of
+    its own, in older versions a block in the first message) are left out; a content of one text block is that text,
+    `system` is a list of texts.
     """
     plain: dict[str, Any] = {key: value for key, value in body.items() if key != "metadata"}
     plain["messages"] = [
@@ -190,10 +191,13 @@ def simplified(body: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+_CONTEXT = "<system-reminder>\nAs you answer the user's questions, you can use the following context:"
+
+
 def _content(content: Any) -> Any:
     if isinstance(content, str):
         return content
-    blocks = [_unmarked(block) for block in content]
+    blocks = [_unmarked(block) for block in content if not block.get("text", "").startswith(_CONTEXT)]
     if len(blocks) == 1 and blocks[0]["type"] == "text":
         return blocks[0]["text"]
     return blocks
@@ -213,7 +217,7 @@ def opening(body: Mapping[str, Any]) -> str:
             if isinstance(content, str):
                 return content
             for block in content:
-                if block.get("type") == "text":
+                if block.get("type") == "text" and not block["text"].startswith(_CONTEXT):
                     return str(block["text"])
     return ""
 
