@@ -10,8 +10,8 @@ import msgspec
 
 from conformance.bench.client import Client, Message, burst, chat, in_turn, say
 from conformance.bench.figures import Figure, cached_share, median, paired, ratio
+from conformance.bench.messages_api import WORDS
 from conformance.bench.processes import BenchError, Direct, Place, Server, ask, begin, server, start_each, upstream
-from conformance.bench.upstream import WORDS
 
 APART = 1.5
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
@@ -51,7 +51,7 @@ def _on_demand(place: Place) -> Iterator[Turn]:
 
 @contextmanager
 def _waiting(place: Place) -> Iterator[Turn]:
-    child = Direct(place)
+    child = Direct(place, idle=True)
 
     def turn() -> float:
         nonlocal child
@@ -59,7 +59,7 @@ def _waiting(place: Place) -> Iterator[Turn]:
             return child.turn(begin(_new()))
         finally:
             child.end()
-            child = Direct(place)
+            child = Direct(place, idle=True)
 
     try:
         yield turn
@@ -69,7 +69,7 @@ def _waiting(place: Place) -> Iterator[Turn]:
 
 @contextmanager
 def _living(place: Place) -> Iterator[Turn]:
-    child = Direct(place)
+    child = Direct(place, idle=True)
     try:
         child.turn(begin(_new()))
         yield lambda: child.turn(ask(_new()))
