@@ -316,6 +316,8 @@ def default(setting: Setting) -> str:
     value = getattr(Settings(), setting.field)
     if value is None or value == ():
         return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

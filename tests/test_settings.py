@@ -37,6 +37,9 @@ GOOD: dict[str, tuple[str, Any]] = {
     "waiting_age": ("60", 60.0),
     "parked": ("0", 0),
     "parked_age": ("1", 1.0),
+    "sampling": ("forward", "forward"),
+    "strict_params": ("On", True),
+    "reasoning": ("no", False),
     "max_queue": ("0", 0),
     "queue_wait": ("0.5", 0.5),
     "idle_timeout": ("1", 1.0),
@@ -79,6 +82,9 @@ BAD = [
     ("max_conversations", "0"),
     ("waiting", "1.5"),
     ("waiting_age", "0"),
+    ("sampling", "yes"),
+    ("strict_params", "maybe"),
+    ("reasoning", "2"),
     ("queue_wait", "-1"),
     ("idle_timeout", "0"),
     ("idle_timeout", "nan"),
@@ -189,7 +195,14 @@ def test_misspelt_variables_are_seen() -> None:
 
 @pytest.mark.parametrize(
     ("field", "text"),
-    [("port", "3456"), ("waiting_age", "1800"), ("api_keys", ""), ("cli", ""), ("login", "subscription")],
+    [
+        ("port", "3456"),
+        ("waiting_age", "1800"),
+        ("api_keys", ""),
+        ("cli", ""),
+        ("login", "subscription"),
+        ("reasoning", "on"),
+    ],
 )
 def test_defaults_in_words(field: str, text: str) -> None:
     assert default(BY_FIELD[field]) == text
