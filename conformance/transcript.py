@@ -60,6 +60,7 @@ def read(path: Path) -> Transcript:
     """Reads a transcript. Raises ValueError, naming the file and line, for anything that is not one."""
     rows = path.read_bytes().splitlines()
     lines: list[Crossing] = []
+    header: Header | None = None
     ended: Exit | None = None
     try:
         header = msgspec.json.decode(rows[0], type=Header)
@@ -76,7 +77,7 @@ def read(path: Path) -> Transcript:
             else:
                 lines.append(Crossing(entry.at, entry.to, entry.line))
     except (ValueError, IndexError) as fault:
-        raise ValueError(f"{path}:{len(lines) + 2 if lines else 1}: {fault}") from fault
+        raise ValueError(f"{path}:{1 if header is None else len(lines) + 2}: {fault}") from fault
     return Transcript(header, tuple(lines), ended)
 
 

@@ -263,7 +263,7 @@ def mutations(rows: list[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def test_every_dropped_or_swapped_line_of_a_real_recording_shows(tmp_path: Path) -> None:
-    original = transcript.read(TRANSCRIPTS / NEWEST / "chat" / "follow_up.jsonl")
+    original = transcript.read(TRANSCRIPTS / NEWEST / "chat" / "ten_turns.jsonl")
     rows: list[Row] = [(line.to, line.line) for line in original.lines]
     sent = [line for to, line in rows if to == "cli"]
     environment = original.header.environment

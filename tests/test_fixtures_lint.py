@@ -1,0 +1,112 @@
+"""The fixtures are clean, and the lint finds each of the defects that it is for."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conformance.lint import lint
+from conformance.replay import FIXTURES, NEWEST
+
+PLAIN = "chat/plain"
+
+
+def test_the_fixtures_are_clean() -> None:
+    assert lint() == []
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scenario with all that belongs to it."""
+    root = tmp_path_factory.mktemp("fixtures")
+    for name in (
+        f"scenarios/{PLAIN}.toml",
+        f"upstream/{PLAIN}.yaml",
+        f"transcripts/{NEWEST}/{PLAIN}.jsonl",
+        f"transcripts/{NEWEST}/asides.jsonl",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(FIXTURES / name, root / name)
+    assert lint(root) == []
+    return root
+
+
+def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def act(root: Path) -> None:
+        path = root / name.replace("V", NEWEST)
+        content = path.read_text("utf-8")
+        assert old in content
+        path.write_text(content.replace(old, new), "utf-8")
+
+    return act
+
+
+def add(name: str, content: str) -> Callable[[Path], None]:
+    def act(root: Path) -> None:
+        path = root / name.replace("V", NEWEST)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+
+    return act
+
+
+def move(old: str, new: str) -> Callable[[Path], None]:
+    def act(root: Path) -> None:
+        target = root / new.replace("V", NEWEST)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (root / old.replace("V", NEWEST)).rename(target)
+
+    return act
+
+
+def twice(root: Path) -> None:
+    """The same scenario under another name."""
+    for folder, suffix in (("scenarios", "toml"), ("upstream", "yaml")):
+        shutil.copy(root / folder / f"{PLAIN}.{suffix}", root / folder / f"chat/again.{suffix}")
+
+
+SCENARIO, CASSETTE, TRANSCRIPT = f"scenarios/{PLAIN}.toml", f"upstream/{PLAIN}.yaml", f"transcripts/V/{PLAIN}.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (replace(SCENARIO, "title =", "titel ="), "titel"),
+        (replace(SCENARIO, "finish_reason", "finish_raisin"), "finish_raisin"),
+        (replace(SCENARIO, "origin = ", 'origin = "" # '), "title and origin must say something"),
+        (replace(SCENARIO, "[[upstream]]", "[[upstreams]]"), "upstream"),
+        (replace(SCENARIO, '"role": "user"', '"role": "system"'), "no text to know the conversation by"),
+        (replace(SCENARIO, "[request.expect]\ncontent", "[request.expect]\nstatus = 200\n[request.streamed]\ncontent"),
+         "request 1 expects nothing of its answer"),
+        (twice, "the same title"),
+        (twice, "the same first user text"),
+        (twice, "no recording of"),
+        (move(CASSETTE, "upstream/chat/other.yaml"), "no cassette"),
+        (move(CASSETTE, "upstream/chat/other.yaml"), "belongs to no scenario"),
+        (replace(CASSETTE, "interactions:", "interactoins:"), "not a cassette"),
+        (replace(CASSETTE, "    body:\n", "    play: {cutt: 1}\n    body:\n"), "cutt"),
+        (move(TRANSCRIPT, "transcripts/V/chat/other.jsonl"), "belongs to no scenario"),
+        (move(TRANSCRIPT, "transcripts/V/chat/other.jsonl"), "no recording of"),
+        (move(TRANSCRIPT, f"transcripts/9.9.9/{PLAIN}.jsonl"), f"header says {NEWEST}"),
+        (move(TRANSCRIPT, f"transcripts/9.9.9/{PLAIN}.jsonl"), f"the CLI itself says {NEWEST}"),
+        (replace(TRANSCRIPT, f'"claude_code_version":"{NEWEST}"', '"claude_code_version":"1.2.3"'),
+         "the CLI itself says 1.2.3"),
+        (replace(TRANSCRIPT, f'"scenario":"{PLAIN}"', '"scenario":"chat/plane"'), "header says chat/plane"),
+        (replace(TRANSCRIPT, '"to":"cli"', '"to":"clu"'), "plain.jsonl:2"),
+        (replace(TRANSCRIPT, '"at":0,', '"at":99999,'), "time runs backwards"),
+        (replace(TRANSCRIPT, "What is the capital", "Bearer abcdefgh12345, what is the capital"), "a secret"),
+        (replace(SCENARIO, "What is the capital", "I am ann@company.com. What is the capital"), "an e-mail address"),
+        (replace(CASSETTE, "Italy", "/home/ann/Italy"), "a home path"),
+        (add("scenarios/notes.txt", ""), "no place for such a file"),
+        (add("transcripts/V/chat/empty.jsonl", ""), "belongs to no scenario"),
+        (replace(SCENARIO, "origin = ", 'pending = "not yet"\norigin = '), "says it is pending, but is recorded"),
+        (move(SCENARIO, "scenarios/Chat/Plain.toml"), "a name is topic/what_it_is"),
+    ],
+)  # fmt: skip
+def test_the_lint_finds(pristine: Path, tmp_path: Path, damage: Callable[[Path], None], words: str) -> None:
+    root = tmp_path / "fixtures"
+    shutil.copytree(pristine, root)
+    damage(root)
+    found = lint(root)
+    assert any(words in line for line in found), found
