@@ -27,6 +27,7 @@ from proxy.protocol.lines import (
     MessageDelta,
     MessageStart,
     MessageStop,
+    ModelUse,
     RateLimitInfo,
     Result,
     StreamEvent,
@@ -61,6 +62,8 @@ class Conversation:
     ) -> None:
         self.child = child
         self.echo = Echo()
+        # What the CLI has said of the models used here, by name.
+        self.models_used: dict[str, ModelUse] = {}
         self._limits = limits
         self._mode: SystemPromptMode = mode
         self._on_ready = on_ready
@@ -231,6 +234,7 @@ class Conversation:
                     self._taken_in += 1
                 else:
                     self._result = line
+                    self.models_used |= line.modelUsage
             elif isinstance(line, ControlResponse):
                 failure = self._reply(line.response) or failure
             elif isinstance(line, ControlRequest):

@@ -25,7 +25,7 @@ from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.process import Child, Launch
 from proxy.protocol import commands, fingerprint
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.lines import ControlResponse, ListedModel
+from proxy.protocol.lines import ControlResponse, ListedModel, ModelUse
 from proxy.protocol.plan import Message, Plan
 from proxy.settings import Settings
 
@@ -122,6 +122,7 @@ class Pool:
         self._no_start_before = 0.0
         self._closing = False
         self.models: tuple[ListedModel, ...] = ()
+        self.models_used: dict[str, ModelUse] = {}
         self.models_known = asyncio.Event()
         self.last_start_error: str | None = None
 
@@ -194,6 +195,7 @@ class Pool:
         self._parked[key] = parked
 
         def settled(task: asyncio.Task[bool]) -> None:
+            self.models_used |= conversation.models_used
             if (task.cancelled() or not task.result()) and self._parked.get(key) is parked:
                 self._unparked(self._parked.pop(key))
 

@@ -83,7 +83,7 @@ class Child(asyncio.SubprocessProtocol):
     async def start(cls, launch: Launch) -> Child:
         """Start the CLI. Raises OSError when it cannot be started."""
         program = launch.argv[0]
-        if not os.access(program, os.X_OK):
+        if not (os.path.isfile(program) and os.access(program, os.X_OK)):
             # Seen from behind the wrapper it would be a child that dies.
             missing = not os.path.exists(program)
             raise OSError(errno.ENOENT if missing else errno.EACCES, f"{program} cannot be run", program)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import falcon
 import falcon.asgi
 
+from proxy.http.absent import ABSENT, Absent
 from proxy.http.chat import ChatCompletions
+from proxy.http.completions import LegacyCompletions
 from proxy.http.edge import App, Edge
 from proxy.http.errors import on_bug, on_http_error, on_rejection
 from proxy.http.guard import Guard
@@ -23,7 +25,10 @@ def create_app(service: Service) -> App:
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(Rejection, on_rejection)
     app.add_route("/v1/chat/completions", ChatCompletions(service))
+    app.add_route("/v1/completions", LegacyCompletions(service))
     app.add_route("/v1/models", Models(service))
     app.add_route("/v1/models/{model_id:path}", OneModel(service))
     app.add_route("/health", HealthCheck(service))
+    for path, what in ABSENT.items():
+        app.add_sink(Absent(what), f"{path}(?:/.*)?$")
     return Edge(app)

@@ -153,6 +153,13 @@ class RateLimit(Struct, frozen=True, tag="rate_limit_event"):
     rate_limit_info: RateLimitInfo
 
 
+class ModelUse(Struct, frozen=True):
+    """What the CLI says of a model that it has used; sizes in tokens."""
+
+    contextWindow: int | None = None
+    maxOutputTokens: int | None = None
+
+
 class Result(Struct, frozen=True, tag="result"):
     """The end of the CLI's turn. `is_error` may go with `subtype: "success"`; then `result` is an error's text.
 
@@ -170,6 +177,7 @@ class Result(Struct, frozen=True, tag="result"):
     terminal_reason: str | None = None
     total_cost_usd: float | None = None
     usage: TokenUsage = TokenUsage()
+    modelUsage: dict[str, ModelUse] = field(default_factory=dict)
     structured_output: Raw = Raw()
     errors: list[str] = field(default_factory=list)
 

@@ -174,13 +174,7 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
         past_calls,
     )
     effort, thinking = _effort(chat.reasoning_effort, rules.abilities_of(model))
-    ignored = tuple(
-        name
-        for name in IGNORED
-        if given(getattr(chat, name)) and not (rules.forward_sampling and name in ("temperature", "top_p"))
-    )
-    if ignored and rules.strict:
-        raise bad_request(f"`{ignored[0]}` has no effect here, and the server is set to refuse such.", ignored[0])
+    ignored = ignored_of(chat, IGNORED, rules)
     options = chat.stream_options
     return Request(
         plan=Plan(
@@ -190,31 +184,42 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
             tools=use.tools,
             tool_choice=use.choice,
             must_call=use.demand is not None,
-            max_tokens=_limit(chat),
+            max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
             effort=effort,
             thinking=thinking,
             schema=response_format(chat.response_format) if given(chat.response_format) else None,
-            sampling=_sampling(chat, rules),
+            sampling=sampling_of(chat.temperature, chat.top_p, rules),
         ),
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
         ignored=ignored,
         tool_use=use,
-        stop=_stop(chat.stop),
-        n=_count(chat.n),
+        stop=stops_of(chat.stop),
+        n=count_of(chat.n),
     )
 
 
-def _sampling(chat: ChatRequest, rules: Rules) -> Sampling:
+def ignored_of(asked: object, names: Sequence[str], rules: Rules) -> tuple[str, ...]:
+    """The parameters given that have no effect. Raises Rejection when the server is strict about them."""
+    ignored = tuple(
+        name
+        for name in names
+        if given(getattr(asked, name)) and not (rules.forward_sampling and name in ("temperature", "top_p"))
+    )
+    if ignored and rules.strict:
+        raise bad_request(f"`{ignored[0]}` has no effect here, and the server is set to refuse such.", ignored[0])
+    return ignored
+
+
+def sampling_of(temperature: float | None, top_p: float | None, rules: Rules) -> Sampling:
     """Checked always, passed on only when the settings say so. OpenAI's temperature goes to 2, Claude's to 1."""
-    for name, most in (("temperature", 2), ("top_p", 1)):
-        value: float | None = getattr(chat, name)
+    for name, value, most in (("temperature", temperature, 2), ("top_p", top_p, 1)):
         if value is not None and not 0 <= value <= most:
             raise bad_request(f"Must be between 0 and {most}.", name)
     if not rules.forward_sampling:
         return Sampling()
-    return Sampling(None if chat.temperature is None else min(chat.temperature, 1.0), chat.top_p)
+    return Sampling(None if temperature is None else min(temperature, 1.0), top_p)
 
 
 def _effort(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
@@ -232,23 +237,22 @@ def _effort(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
     return (lower[-1] if lower else abilities.efforts[0]), True
 
 
-def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
     stops = [stop] if isinstance(stop, str) else stop or []
     if len(stops) > MOST_STOPS:
         raise bad_request(f"At most {MOST_STOPS} stop sequences can be given.", "stop")
     return tuple(filter(None, stops))
 
 
-def _count(n: int | None) -> int:
+def count_of(n: int | None) -> int:
     if n is not None and not 1 <= n <= MOST_CHOICES:
         raise bad_request(f"Must be between 1 and {MOST_CHOICES}.", "n")
     return n or 1
 
 
-def _limit(chat: ChatRequest) -> int | None:
+def limit_of(max_completion_tokens: int | None, max_tokens: int | None) -> int | None:
     """The most tokens to write. Clients send null, 0 and -1 when they mean no limit."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        value: int | None = getattr(chat, name)
+    for name, value in (("max_completion_tokens", max_completion_tokens), ("max_tokens", max_tokens)):
         if value is not None and value < -1:
             raise bad_request("Must be a positive number of tokens; null, 0 and -1 mean no limit.", name)
         if value is not None and value > 0:
