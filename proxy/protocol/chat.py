@@ -29,6 +29,7 @@ from proxy.protocol.turn import (
 
 class PromptDetails(Struct, frozen=True):
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     audio_tokens: int = 0
 
 
@@ -40,7 +41,7 @@ class CompletionDetails(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """`prompt_tokens` is all input, cached or not; `cached_tokens` is the part read from the cache."""
+    """`prompt_tokens` is all input; `cached_tokens` the part read from the cache, `cache_write_tokens` put into it."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -54,7 +55,7 @@ def usage_of(tokens: Tokens) -> Usage:
         tokens.prompt,
         tokens.output,
         tokens.prompt + tokens.output,
-        PromptDetails(cached_tokens=tokens.cache_read),
+        PromptDetails(cached_tokens=tokens.cache_read, cache_write_tokens=tokens.cache_write),
         CompletionDetails(reasoning_tokens=tokens.reasoning),
     )
 
