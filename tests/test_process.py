@@ -127,13 +127,14 @@ async def test_stopping_a_child_that_has_gone_is_nothing(sh: Start) -> None:
     await child.stop(1)
 
 
-@pytest.mark.parametrize("mode", [None, 0o644])
-async def test_a_program_that_is_missing_or_may_not_be_run_is_an_oserror(tmp_path: Path, mode: int | None) -> None:
+@pytest.mark.parametrize("what", ["missing", "a text", "a directory"])
+async def test_a_program_that_is_missing_or_may_not_be_run_is_an_oserror(tmp_path: Path, what: str) -> None:
     program = tmp_path / "claude"
-    if mode is not None:
+    if what == "a text":
         program.write_text("#!/bin/sh\n")
-        program.chmod(mode)
-    with pytest.raises(FileNotFoundError if mode is None else PermissionError, match="cannot be run"):
+    elif what == "a directory":
+        program.mkdir()
+    with pytest.raises(FileNotFoundError if what == "missing" else PermissionError, match="cannot be run"):
         await Child.start(Launch((str(program),), {}, str(tmp_path)))
 
 

@@ -1,0 +1,573 @@
+"""proxy/cli/pool.py: waiting children, parked conversations, slots and the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.cli import pool as pools
+from proxy.cli.pool import Place, Pool
+from proxy.cli.process import Launch
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.plan import Message, Plan, TextBlock
+from proxy.protocol.turn import Failed, Finished, Text
+from tests import fake_cli
+from tests.conftest import alive, base_settings, launch_of, until
+
+Make = Callable[..., Awaitable[Pool]]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    """`await make(cli={fault: …}, setting=…)`: a pool that is started. After the test no child of it is alive."""
+    made: list[Pool] = []
+
+    async def start(cli: dict[str, Any] | None = None, **changes: Any) -> Pool:
+        settings = base_settings(**changes)
+        pool = Pool(settings, launch_of(fake_cli.write(tmp_path, **(cli or {})), settings))
+        made.append(pool)
+        await pool.start()
+        return pool
+
+    yield start
+    for pool in made:
+        await asyncio.wait_for(pool.close(), 10)
+    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+
+
+def user(text: Any) -> Message:
+    return Message("user", (TextBlock(text if isinstance(text, str) else json.dumps(text)),))
+
+
+def plan(*messages: Message | str) -> Plan:
+    made = tuple(user(message) if isinstance(message, str) else message for message in messages or ("hi",))
+    return Plan("opus", None, made)
+
+
+async def rejected(coming: Awaitable[Any]) -> Failure:
+    """Why it is refused."""
+    with pytest.raises(Rejection) as caught:
+        await coming
+    return caught.value.failure
+
+
+async def ask(place: Place, asked: Plan) -> str:
+    """The text of the whole answer."""
+    if place.served == "continued":
+        place.conversation.ask_next(asked.messages[-1])
+    else:
+        await place.conversation.ask_new(asked)
+    text = ""
+    while True:
+        for delta in await asyncio.wait_for(place.conversation.deltas(10), 15):
+            if isinstance(delta, Text):
+                text += delta.text
+            elif isinstance(delta, Failed):
+                raise AssertionError(delta.failure)
+            elif isinstance(delta, Finished):
+                return text
+
+
+async def served(pool: Pool, asked: Plan, owner: str = "", *, keep: bool = False) -> tuple[str, str, int]:
+    """One request from beginning to end: how it was served, the text, the child's pid."""
+    place = await pool.open(asked, owner)
+    text = await ask(place, asked)
+    pool.release(place, keep=keep)
+    return place.served, text, place.conversation.child.pid
+
+
+def ready(pool: Pool) -> int:
+    return pool.counts.waiting if pool.counts.starting == 0 else 0
+
+
+# The stock
+
+
+async def test_children_wait_before_they_are_needed(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=2)
+    await until(lambda: ready(pool) == 2, 5, "two wait")
+    waiting = fake_cli.pids(tmp_path)
+    how, text, pid = await served(pool, plan())
+    assert (how, text) == ("new", "echo: hi")
+    assert pid in waiting
+
+
+async def test_a_waiting_child_is_told_nothing_of_any_request(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    (sent,) = fake_cli.told(tmp_path)
+    assert [line["request"]["subtype"] for line in sent] == ["list_models"]
+
+
+async def test_the_stock_is_filled_up_again(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=2)
+    await until(lambda: ready(pool) == 2, 5, "two wait")
+    place = await pool.open(plan(), "")
+    assert pool.counts.waiting == 1
+    await until(lambda: ready(pool) == 2, 5, "two wait again")
+    pool.release(place)
+    await until(lambda: len(fake_cli.pids(tmp_path)) == 3, 5, "three starts in all")
+    assert pool.counts.waiting == 2
+
+
+async def test_an_answer_before_its_first_delta_holds_the_refill_back(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "TENDER", 30.0)
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    place = await pool.open(plan(), "")
+    await asyncio.sleep(0.2)
+    assert len(fake_cli.pids(tmp_path)) == 1
+    pool.first_delta(place)
+    await until(lambda: ready(pool) == 1, 5, "one waits again")
+    pool.release(place)
+
+
+async def test_without_a_stock_children_are_started_on_demand(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=0)
+    await asyncio.sleep(0.1)
+    assert fake_cli.pids(tmp_path) == []
+    assert (await served(pool, plan()))[1] == "echo: hi"
+    assert len(fake_cli.pids(tmp_path)) == 1
+
+
+async def test_the_models_of_the_cli_are_learned(make: Make) -> None:
+    pool = await make(waiting=1)
+    await asyncio.wait_for(pool.models_known.wait(), 5)
+    assert [model.value for model in pool.models] == ["default", "opus", "haiku"]
+
+
+async def test_a_dead_one_is_replaced(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    (first,) = fake_cli.pids(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: len(fake_cli.pids(tmp_path)) == 2 and ready(pool) == 1, 5, "another waits")
+    assert (await served(pool, plan()))[2] != first
+
+
+async def test_one_that_died_just_now_is_not_taken(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    (first,) = fake_cli.pids(tmp_path)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: not alive(first), 2, "it died")
+    await asyncio.sleep(0.05)
+    assert (await served(pool, plan()))[1:] == ("echo: hi", fake_cli.pids(tmp_path)[-1])
+
+
+async def test_starts_that_fail_are_not_repeated_at_once(make: Make, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    pool = await make(waiting=2, cli={"exit": 1, "stderr": "no such option\n"})
+    path = tmp_path / "claude"
+    path.write_text(path.read_text().replace("import sys\n", f"import sys\nopen({str(runs)!r}, 'a').write('x')\n", 1))
+    await asyncio.sleep(1.2)
+    assert len(runs.read_text()) <= 8
+    assert "no such option" in str(pool.last_start_error)
+
+
+async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=1, cli={"exit": 1, "stderr": "busy\n"})
+    await until(lambda: pool.last_start_error is not None, 5, "it failed")
+    fake_cli.write(tmp_path)
+    await until(lambda: ready(pool) == 1, 10, "it succeeded")
+    assert pool.last_start_error is None
+
+
+@pytest.mark.xfail(reason="B4: only a waiting child that answers clears it", strict=True)
+async def test_without_a_stock_a_start_that_failed_is_forgotten_too(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=0)
+    (tmp_path / "claude").unlink()
+    assert (await rejected(pool.open(plan(), ""))).kind is Kind.CLI_MISSING
+    assert pool.last_start_error is not None
+    fake_cli.write(tmp_path)
+    assert (await served(pool, plan()))[1] == "echo: hi"
+    assert pool.last_start_error is None
+
+
+async def test_an_old_one_is_replaced(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "ROUND", 0.05)
+    pool = await make(waiting=1, waiting_age=0.4)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    (first,) = fake_cli.pids(tmp_path)
+    await until(lambda: not alive(first) and ready(pool) == 1, 5, "another waits")
+
+
+async def test_another_cli_on_disk_replaces_what_waits(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "ROUND", 0.05)
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    (first,) = fake_cli.pids(tmp_path)
+    os.utime(tmp_path / "claude", ns=(1, 1))
+    await until(lambda: not alive(first) and ready(pool) == 1, 5, "another waits")
+
+
+async def test_a_request_never_gets_a_child_of_an_earlier_cli(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    (first,) = fake_cli.pids(tmp_path)
+    os.utime(tmp_path / "claude", ns=(1, 1))
+    assert (await served(pool, plan()))[2] != first
+
+
+async def test_a_child_serves_one_conversation(make: Make) -> None:
+    pool = await make(waiting=1)
+    pids = [(await served(pool, plan(text)))[2] for text in "abc"]
+    assert len(set(pids)) == 3
+
+
+async def test_one_that_is_still_starting_is_better_than_another(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=1, cli={"slow": 0.3})
+    await until(lambda: pool.counts.waiting == 1, 5, "one is starting")
+    assert (await served(pool, plan()))[1] == "echo: hi"
+    assert len(fake_cli.pids(tmp_path)) <= 2
+
+
+# No CLI
+
+
+@pytest.mark.parametrize("mode", [None, 0o644])
+async def test_a_cli_that_cannot_be_run_is_said_so_and_the_slot_is_free(
+    make: Make, tmp_path: Path, mode: int | None
+) -> None:
+    pool = await make(max_conversations=1, max_queue=0)
+    path = tmp_path / "claude"
+    path.unlink() if mode is None else path.chmod(mode)
+    for _ in range(3):
+        found = await rejected(pool.open(plan(), ""))
+        assert found.kind is Kind.CLI_MISSING
+        assert "could not be started" in found.message
+    assert pool.counts.starting == 0
+
+
+# Slots and the queue
+
+
+async def test_a_slot_is_held_until_release(make: Make) -> None:
+    pool = await make(max_conversations=1)
+    first = await pool.open(plan(), "")
+    await ask(first, plan())
+    second = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0.1)
+    assert not second.done()
+    assert (pool.counts.busy, pool.counts.queued) == (1, 1)
+    pool.release(first)
+    place = await asyncio.wait_for(second, 5)
+    assert (pool.counts.busy, pool.counts.queued) == (1, 0)
+    pool.release(place)
+
+
+async def test_releasing_twice_frees_one_slot(make: Make) -> None:
+    pool = await make(max_conversations=1, max_queue=0)
+    first = await pool.open(plan(), "")
+    pool.release(first)
+    pool.release(first)
+    second = await pool.open(plan(), "")
+    assert (await rejected(pool.open(plan(), ""))).kind is Kind.QUEUE_FULL
+    pool.release(second)
+
+
+async def test_the_queue_is_bounded(make: Make) -> None:
+    pool = await make(max_conversations=1, max_queue=2)
+    place = await pool.open(plan(), "")
+    waiting = [asyncio.create_task(pool.open(plan(), "")) for _ in range(2)]
+    await asyncio.sleep(0)
+    found = await rejected(pool.open(plan(), ""))
+    assert found.kind is Kind.QUEUE_FULL
+    assert found.retry_after is not None
+    assert 0 < found.retry_after <= 5
+    pool.release(place)
+    for task in waiting:
+        pool.release(await asyncio.wait_for(task, 5))
+
+
+async def test_the_wait_is_bounded(make: Make) -> None:
+    pool = await make(max_conversations=1, queue_wait=0.1)
+    place = await pool.open(plan(), "")
+    before = time.perf_counter()
+    found = await rejected(pool.open(plan(), ""))
+    assert found.kind is Kind.QUEUE_WAIT
+    assert 0.08 < time.perf_counter() - before < 3
+    assert pool.counts.queued == 0
+    pool.release(place)
+    pool.release(await pool.open(plan(), ""))
+
+
+async def test_first_come_first_served(make: Make) -> None:
+    pool = await make(max_conversations=1)
+    place = await pool.open(plan(), "")
+    order: list[int] = []
+
+    async def request(number: int) -> None:
+        mine = await pool.open(plan(), "")
+        order.append(number)
+        pool.release(mine)
+
+    tasks = []
+    for number in range(5):
+        tasks.append(asyncio.create_task(request(number)))
+        await asyncio.sleep(0)
+    pool.release(place)
+    await asyncio.wait_for(asyncio.gather(*tasks), 10)
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_who_leaves_the_queue_gives_up_the_place(make: Make) -> None:
+    pool = await make(max_conversations=1, max_queue=1)
+    place = await pool.open(plan(), "")
+    leaving = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert pool.counts.queued == 0
+    staying = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0.01)
+    pool.release(place)
+    pool.release(await asyncio.wait_for(staying, 5))
+
+
+async def test_a_slot_given_to_one_who_leaves_at_that_moment_goes_to_the_next(make: Make) -> None:
+    pool = await make(max_conversations=1)
+    place = await pool.open(plan(), "")
+    leaving, staying = (asyncio.create_task(pool.open(plan(), "")) for _ in range(2))
+    await asyncio.sleep(0.01)
+    pool.release(place)
+    leaving.cancel()
+    pool.release(await asyncio.wait_for(staying, 5))
+    assert leaving.cancelled()
+
+
+async def test_a_slot_given_at_the_moment_of_the_timeout_is_not_lost(make: Make) -> None:
+    pool = await make(max_conversations=1, max_queue=1, queue_wait=0.2)
+    place = await pool.open(plan(), "")
+    waiting = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0.01)
+    asyncio.get_running_loop().call_later(0.1, pool.release, place)
+    time.sleep(0.4)  # noqa: ASYNC251 (so that both happen in one round of the loop: the slot comes, then the time-out)
+    with contextlib.suppress(Rejection):
+        pool.release(await asyncio.wait_for(waiting, 5))
+    assert pool.counts.busy == 0
+    pool.release(await asyncio.wait_for(pool.open(plan(), ""), 5))
+
+
+async def test_no_more_starts_at_once_than_there_are_processors(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    pool = await make(max_conversations=6, cli={"slow": 0.2})
+    tasks = [asyncio.create_task(served(pool, plan(str(number)))) for number in range(6)]
+    most = 0
+    while not all(task.done() for task in tasks):
+        most = max(most, pool.counts.starting)
+        await asyncio.sleep(0.01)
+    assert most == 2
+    assert [task.result()[1] for task in tasks] == [f"echo: {number}" for number in range(6)]
+    assert pool.counts.starting == 0
+
+
+async def test_a_wake_up_for_one_who_leaves_goes_to_the_next(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    pool = await make(max_conversations=3, cli={"slow": 0.1})
+    first = await pool.open(plan(), "")
+    leaving, staying = (asyncio.create_task(pool.open(plan(), "")) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.conversation.child.exited.add_done_callback(lambda _: leaving.cancel())
+    pool.release(first)
+    pool.release(await asyncio.wait_for(staying, 5))
+
+
+# Parked conversations
+
+
+def said(text: str) -> Message:
+    return Message("assistant", (TextBlock(text),))
+
+
+async def test_the_next_message_goes_on_where_the_last_one_was(make: Make) -> None:
+    pool = await make()
+    _, text, first = await served(pool, plan("one"), keep=True)
+    assert pool.counts.parked == 1
+    how, text, second = await served(pool, plan("one", said(text), "two"), keep=True)
+    assert (how, text, second) == ("continued", "echo: two", first)
+    assert pool.counts.parked == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        plan("one", said("echo: other"), "two"),
+        plan("other", said("echo: one"), "two"),
+        plan("zero", said("x"), "one", said("echo: one"), "two"),
+        Plan("haiku", None, plan("one", said("echo: one"), "two").messages),
+        Plan("opus", "Be brief.", plan("one", said("echo: one"), "two").messages),
+        Plan("opus", None, plan("one", said("echo: one"), "two").messages, max_tokens=5),
+    ],
+    ids=["answer", "question", "past", "model", "system", "limit"],
+)
+async def test_another_past_or_other_settings_begin_anew(make: Make, asked: Plan) -> None:
+    pool = await make()
+    _, _, first = await served(pool, plan("one"), keep=True)
+    how, text, second = await served(pool, asked)
+    assert (how, text) == ("replayed", "echo: two")
+    assert second != first
+
+
+async def test_a_conversation_belongs_to_one_key(make: Make) -> None:
+    pool = await make()
+    await served(pool, plan("one"), "alice", keep=True)
+    asked = plan("one", said("echo: one"), "two")
+    assert (await served(pool, asked, "bob"))[0] == "replayed"
+    assert (await served(pool, asked, "alice"))[0] == "continued"
+
+
+async def test_what_is_not_kept_ends(make: Make, tmp_path: Path) -> None:
+    pool = await make()
+    _, _, pid = await served(pool, plan("one"), keep=False)
+    await until(lambda: not alive(pid), 5, "it ended")
+    assert pool.counts.parked == 0
+
+
+async def test_parked_ones_are_bounded_in_number(make: Make) -> None:
+    pool = await make(parked=2)
+    pids = [(await served(pool, plan(text), keep=True))[2] for text in "abc"]
+    await until(lambda: not alive(pids[0]), 5, "the oldest ended")
+    assert pool.counts.parked == 2
+    assert all(map(alive, pids[1:]))
+
+
+async def test_parked_ones_are_bounded_in_age(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "ROUND", 0.05)
+    pool = await make(parked_age=0.2)
+    _, _, pid = await served(pool, plan("one"), keep=True)
+    await until(lambda: not alive(pid), 5, "it ended")
+    assert pool.counts.parked == 0
+
+
+async def test_a_parked_one_that_dies_costs_nothing(make: Make) -> None:
+    pool = await make()
+    _, _, pid = await served(pool, plan("one"), keep=True)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: pool.counts.parked == 0, 5, "it is parked no more")
+    assert (await served(pool, plan("one", said("echo: one"), "two")))[:2] == ("replayed", "echo: two")
+
+
+async def test_two_that_ask_for_the_same_one_do_not_share_it(make: Make) -> None:
+    pool = await make()
+    await served(pool, plan("one"), keep=True)
+    asked = plan("one", said("echo: one"), "two")
+    answers = await asyncio.gather(served(pool, asked), served(pool, asked))
+    assert sorted(how for how, _, _ in answers) == ["continued", "replayed"]
+    assert len({pid for _, _, pid in answers}) == 2
+
+
+async def test_nothing_is_parked_when_the_setting_says_so(make: Make) -> None:
+    pool = await make(parked=0)
+    _, _, pid = await served(pool, plan("one"), keep=True)
+    await until(lambda: not alive(pid), 5, "it ended")
+
+
+# Closing
+
+
+async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=2, max_conversations=2)
+    await until(lambda: ready(pool) == 2, 5, "two wait")
+    await served(pool, plan("parked"), keep=True)
+    await pool.open(plan(), "")
+    await asyncio.wait_for(pool.close(), 5)
+    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+    counts = pool.counts
+    assert (counts.waiting, counts.starting, counts.busy, counts.parked, counts.queued) == (0, 0, 0, 0, 0)
+
+
+async def test_close_ends_those_that_do_not_listen(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "STOP_GRACE", 0.2)
+    pool = await make(waiting=2, cli={"stubborn": True})
+    await until(lambda: ready(pool) == 2, 5, "two wait")
+    await asyncio.wait_for(pool.close(), 5)
+    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+
+
+async def test_close_while_children_start(make: Make, tmp_path: Path) -> None:
+    pool = await make(waiting=2, cli={"slow": 0.2})
+    await asyncio.wait_for(pool.close(), 5)
+    await asyncio.sleep(0.1)
+    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+
+
+async def test_after_close_there_is_no_room(make: Make) -> None:
+    pool = await make(max_conversations=1)
+    place = await pool.open(plan(), "")
+    queued = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(pool.close())
+    assert (await rejected(queued)).kind is Kind.SHUTTING_DOWN
+    await asyncio.wait_for(closing, 5)
+    assert (await rejected(pool.open(plan(), ""))).kind is Kind.SHUTTING_DOWN
+    pool.release(place)
+    assert pool.closing
+
+
+# Anything
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_after_a_storm_everything_is_as_before(make: Make, tmp_path: Path, seed: int) -> None:
+    """Requests that come, leave while they wait or start, die and end, in any order: no slot and no count drifts."""
+    dice = random.Random(seed)
+    pool = await make(waiting=1, max_conversations=3, max_queue=4, queue_wait=0.3, parked=1)
+
+    async def request(number: int) -> None:
+        asked = plan(str(number % 5))
+        place = await pool.open(asked, "")
+        try:
+            await asyncio.sleep(dice.random() * 0.02)
+            if dice.random() < 0.2:
+                place.conversation.child.kill()
+            elif dice.random() < 0.7:
+                await ask(place, asked)
+                if dice.random() < 0.5:
+                    pool.first_delta(place)
+        finally:
+            pool.release(place, keep=dice.random() < 0.5)
+
+    tasks: list[asyncio.Task[None]] = []
+    for number in range(40):
+        tasks.append(asyncio.create_task(request(number)))
+        if dice.random() < 0.3:
+            dice.choice(tasks).cancel()
+        await asyncio.sleep(dice.random() * 0.02)
+    await asyncio.wait(tasks, timeout=20)
+    assert all(task.done() for task in tasks)
+    for task in tasks:
+        error = None if task.cancelled() else task.exception()
+        assert error is None or isinstance(error, Rejection | AssertionError), error
+    await until(lambda: ready(pool) == 1, 10, "the stock is as before")
+    counts = pool.counts
+    assert (counts.starting, counts.busy, counts.queued) == (0, 0, 0)
+    places = [await asyncio.wait_for(pool.open(plan(), ""), 5) for _ in range(3)]
+    extra = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0.05)
+    assert not extra.done()
+    for place in places:
+        pool.release(place)
+    pool.release(await asyncio.wait_for(extra, 5))
+
+
+async def test_a_launch_that_is_no_program_is_refused(tmp_path: Path) -> None:
+    pool = Pool(base_settings(), Launch((str(tmp_path),), {}, str(tmp_path)))
+    assert (await rejected(pool.open(plan(), ""))).kind is Kind.CLI_MISSING
+    await pool.close()
