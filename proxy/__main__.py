@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 import proxy
-from proxy import doctor, serve
+from proxy import demo, doctor, serve
 from proxy.cli import find
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
@@ -24,6 +24,15 @@ from proxy.settings import SETTINGS, Setting, SettingError, Settings, default, r
 
 CANNOT_START: Final = 2
 SUMMARY: Final = "A local OpenAI-compatible server that drives the Claude Code CLI."
+
+
+# What stands for the CLI in demo mode.
+DEMO_CLI: Final = find.FoundCli(
+    "recorded answers, no Claude model is asked",
+    find.version_of(demo.version()) or find.FLOOR,
+    find.LoginState(True, "demo"),
+    demo=True,
+)
 
 
 def _refuse(message: str, help: str = "") -> int:
@@ -42,7 +51,7 @@ def welcome(settings: Settings, cli: find.FoundCli, port: int, models: Sequence[
     header = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
     body = '{"model": "sonnet", "messages": [{"role": "user", "content": "Say hello."}]}'
     return f"""\
-claude-max-api {proxy.__version__} is ready.
+claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""}.
   Address   {base}
   CLI       {cli.version_text}, {cli.path}
   Login     {cli.login}
@@ -63,7 +72,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for note in doctor.environment_notes(settings, environ):
         print(f"Note: {note.words} ({note.help})", flush=True)
     try:
-        cli = find.look(settings, environ)
+        cli = DEMO_CLI if arguments.demo else find.look(settings, environ)
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
     state = doctor.check_state_directory(state_dir(settings, environ, sys.platform))
@@ -92,7 +101,11 @@ class Command(Struct, frozen=True):
 
 
 COMMANDS: Final = {
-    "serve": Command("Without a command it serves until told to stop.", _serve),
+    "serve": Command(
+        "Without a command it serves until told to stop.",
+        _serve,
+        {"--demo": "Serve recorded answers, without any CLI or login, to try a client."},
+    ),
     "doctor": Command(
         "Look at everything that an answer needs, a line for each.",
         _doctor,

@@ -18,10 +18,14 @@ import uvicorn
 from proxy.cli.find import FoundCli
 from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
+from proxy.cli.process import Child
+from proxy.demo import DemoChild
 from proxy.http.app import create_app
 from proxy.http.service import Service
 from proxy.protocol.lines import ListedModel
 from proxy.settings import Settings, state_dir
+
+log: Final = logging.getLogger("proxy.serve")
 
 # The openai client drops idle connections after 5 s; a server that does so at the same moment breaks requests.
 KEEP_ALIVE: Final = 75
@@ -65,10 +69,13 @@ async def _serve(
     settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
 ) -> None:
     cwd = empty_directory(state_dir(settings, os.environ, sys.platform))
-    pool = Pool(settings, launch(cli.path, settings, os.environ, str(cwd)))
+    start = DemoChild.start if cli.demo else Child.start
+    pool = Pool(settings, launch(cli.path, settings, os.environ, str(cwd)), start)
+    if cli.demo:
+        log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
     await pool.start()
     config = uvicorn.Config(
-        create_app(Service(settings, pool, cli.version_text, cli.login_method)),
+        create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo)),
         http="httptools", loop="asyncio", lifespan="off", ws="none", interface="asgi3",
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=max(1, round(settings.grace)),

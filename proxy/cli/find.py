@@ -100,16 +100,18 @@ class LoginState(Struct, frozen=True, rename="camel"):
             "api_key": f"API key ({self.api_key_source or 'source unknown'}), billed per token",
             "third_party": "cloud provider; its credentials are tried by the first request",
             "none": "logged out",
+            "demo": "none",
         }.get(self.auth_method, self.auth_method)
         return f"{words} ({self.subscription_type})" if self.subscription_type else words
 
 
 class FoundCli(Struct, frozen=True):
-    """A CLI that can be used: where it is, its version, its login."""
+    """A CLI that can be used: where it is, its version, its login. `demo`: there is none, answers are recorded."""
 
     path: str
     version: Version
     login: LoginState
+    demo: bool = False
 
     @property
     def version_text(self) -> str:
@@ -244,6 +246,12 @@ def _unusable(path: str, what: str, out: str, err: str) -> CliUnusable:
     return CliUnusable(f"The Claude Code CLI at {path} {what}.{said}", f"{command(path)} --version")
 
 
+def version_of(text: str) -> Version | None:
+    """The version that `text` begins with."""
+    match = re.match(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?![\d.])", text)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
 def version(path: str, env: Mapping[str, str]) -> Version:
     """Its version. Raises CliUnusable, CliTooOld."""
     try:
@@ -252,10 +260,9 @@ def version(path: str, env: Mapping[str, str]) -> Version:
         raise _unusable(path, f"cannot be started ({error.strerror or error})", "", "") from None
     if code is None:
         raise _unusable(path, f"did not say its version within {PATIENCE:g} seconds", out, err)
-    match = re.match(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?![\d.])", out)
-    if code != 0 or match is None:
+    found = version_of(out)
+    if code != 0 or found is None:
         raise _unusable(path, f"did not say its version (exit code {code})", out, err)
-    found = (int(match[1]), int(match[2]), int(match[3]))
     if found < FLOOR:
         raise CliTooOld(
             f"The Claude Code CLI at {path} is version {shown(found)}; {shown(FLOOR)} or newer is needed.",

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -101,8 +101,11 @@ def file_stamp(path: str) -> object:
 class Pool:
     """See the module. `start` it, `open` a conversation for every request, `release` it, `close` the pool."""
 
-    def __init__(self, settings: Settings, launch: Launch) -> None:
+    def __init__(
+        self, settings: Settings, launch: Launch, start: Callable[[Launch], Awaitable[Child]] = Child.start
+    ) -> None:
         self._settings = settings
+        self._start_child = start
         self._launch = launch
         self._limits = Limits(settings.idle_timeout, settings.total_timeout)
         self._spares: deque[_Spare] = deque()
@@ -341,7 +344,7 @@ class Pool:
         self._starting += 1
         started = self._once(self._one_started)
         try:
-            child = await Child.start(self._launch)
+            child = await self._start_child(self._launch)
         except BaseException as error:
             started()
             if not isinstance(error, OSError):

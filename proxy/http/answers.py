@@ -64,7 +64,7 @@ async def answer(service: Service, job: Job[C], owner: str, trace: Trace, resp: 
     parts = trace.answer = _parts(service, job, exchanges, trace)
     # A failure before the first chunk raises here, and becomes an HTTP status.
     first = await anext(parts)
-    _mark(resp, job, exchanges)
+    _mark(service, resp, job, exchanges)
     if job.stream:
         resp.content_type = sse.CONTENT_TYPE
         resp.set_header("cache-control", "no-cache")
@@ -75,15 +75,17 @@ async def answer(service: Service, job: Job[C], owner: str, trace: Trace, resp: 
     async for more in parts:
         chunks += more
     # An answer that is whole may have changed since its first chunk: which conversation, which tries.
-    _mark(resp, job, exchanges)
+    _mark(service, resp, job, exchanges)
     assert trace.tokens is not None
     resp.data = msgspec.json.encode(job.fold(chunks, trace.tokens))
     resp.content_type = falcon.MEDIA_JSON
 
 
-def _mark(resp: falcon.asgi.Response, job: Job[C], exchanges: Sequence[Exchange]) -> None:
+def _mark(service: Service, resp: falcon.asgi.Response, job: Job[C], exchanges: Sequence[Exchange]) -> None:
     """Say in headers how the request was served, and what of it had no effect."""
     resp.set_header("x-claude-proxy-served", exchanges[0].served)
+    if service.demo:
+        resp.set_header("x-claude-proxy-demo", "recorded")
     if job.ignored:
         resp.set_header("x-ignored-params", ", ".join(job.ignored))
     if any(exchange.uncalled for exchange in exchanges):
@@ -113,7 +115,7 @@ async def _parts(
         trace.outcome = rejection.failure.kind.value
         raise
     finally:
-        trace.served = exchanges[0].served
+        trace.served = "demo" if service.demo else exchanges[0].served
         for exchange in exchanges:
             service.limits = exchange.limits or service.limits
 

@@ -24,7 +24,10 @@ class Login(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
+    """`mode` demo: every answer is a recorded one."""
+
     status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"]
+    mode: Literal["live", "demo"]
     version: str
     cli_version: str
     login: Login
@@ -42,7 +45,8 @@ def health(service: Service) -> Health:
     elif seen.works is False:
         status = "login_failed"
     login = Login(service.login_method, seen.works, seen.last_success, seen.last_failure)
-    return Health(status, proxy.__version__, service.cli_version, login, pool.counts)
+    mode: Literal["live", "demo"] = "demo" if service.demo else "live"
+    return Health(status, mode, proxy.__version__, service.cli_version, login, pool.counts)
 
 
 class HealthCheck:

@@ -31,12 +31,15 @@ class LoginSeen(Struct, frozen=True):
 class Service:
     """One per server."""
 
-    def __init__(self, settings: Settings, pool: Pool, cli_version: str, login_method: str) -> None:
+    def __init__(
+        self, settings: Settings, pool: Pool, cli_version: str, login_method: str, *, demo: bool = False
+    ) -> None:
         self.settings = settings
         self.pool = pool
         self.cli_version = cli_version
         self.login_method = login_method
-        self.fingerprint = f"claude-code-{cli_version}"
+        self.demo = demo
+        self.fingerprint = f"claude-code-{cli_version}{'-demo' if demo else ''}"
         self.login = LoginSeen()
         self.limits: RateLimitInfo | None = None
         self.rules = Rules(self.model_for, self.abilities_of, settings.sampling == "forward", settings.strict_params)

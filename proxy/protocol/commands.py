@@ -188,6 +188,21 @@ def ask(message: Message) -> bytes:
     return _line(_UserLine("user", message, True, "", None))
 
 
+class _Done(Struct, frozen=True):
+    request_id: str
+    subtype: Literal["success"] = "success"
+
+
+class _DoneResponse(Struct, frozen=True):
+    response: _Done
+    type: Literal["control_response"] = "control_response"
+
+
+def success(request_id: str) -> bytes:
+    """That a control request has been carried out, as either side says it."""
+    return _line(_DoneResponse(_Done(request_id)))
+
+
 class _McpContent(Struct, frozen=True, tag="text"):
     text: str
 
