@@ -151,7 +151,7 @@ class Exchange:
             return self._end(conversation, deltas, last)
         if self._held_back(deltas):
             self._held += deltas
-            return None if deltas or self._plan.must_call else []
+            return None if deltas else []
         deltas, self._held = self._held + deltas, []
         return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
 
