@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Launch
 from proxy.http.app import create_app
+from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.settings import Settings
 from tests import fake_cli
@@ -63,17 +65,19 @@ def launch_of(path: Path, settings: Settings | None = None) -> Launch:
 
 
 class Running:
-    """A server on a socket of its own, in this process."""
+    """A server in this process: on a socket of its own, or (`port` 0) called without one."""
 
-    def __init__(self, service: Service, directory: Path, port: int) -> None:
+    def __init__(self, service: Service, directory: Path, app: App, port: int) -> None:
         self.service = service
         self.pool = service.pool
         self.directory = directory
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port or 3456}"
+        self._app = app
 
-    def client(self, **more: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=15, trust_env=False, **more)
+    def client(self) -> httpx.AsyncClient:
+        transport = None if self.port else httpx.ASGITransport(app=cast(Any, self._app))
+        return httpx.AsyncClient(transport=transport, base_url=self.url, timeout=15, trust_env=False)
 
     def children(self) -> list[int]:
         """The children that are alive."""
@@ -93,29 +97,53 @@ class _QuietServer(uvicorn.Server):
         yield
 
 
+async def _running(directory: Path, cli: dict[str, Any] | None, changes: dict[str, Any]) -> tuple[Service, App]:
+    settings = base_settings(**changes)
+    pool = Pool(settings, launch_of(fake_cli.write(directory, **(cli or {})), settings))
+    await pool.start()
+    service = Service(settings, pool, "2.1.330", "oauth_token")
+    return service, create_app(service)
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[Serve]:
+    """`await local(cli={fault: …}, setting=…)`: a server on a fake CLI that is called in-process, without a socket.
+
+    A stream comes to the client when it is complete. After the test no child is alive.
+    """
+    running: list[Running] = []
+
+    async def start(cli: dict[str, Any] | None = None, **changes: Any) -> Running:
+        directory = tmp_path / f"cli-{len(running)}"
+        service, app = await _running(directory, cli, changes)
+        running.append(Running(service, directory, app, 0))
+        return running[-1]
+
+    yield start
+    for found in running:
+        await found.pool.close()
+        assert found.children() == []
+
+
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """`await serve(cli={fault: …}, setting=…)`: a server on a fake CLI. After the test no child of it is alive."""
+    """As `local`, with a real socket and uvicorn."""
     running: list[tuple[Running, uvicorn.Server, asyncio.Task[None]]] = []
 
     async def start(cli: dict[str, Any] | None = None, **changes: Any) -> Running:
         directory = tmp_path / f"cli-{len(running)}"
-        path = fake_cli.write(directory, **(cli or {}))
-        settings = base_settings(**changes)
-        pool = Pool(settings, launch_of(path, settings))
-        await pool.start()
-        service = Service(settings, pool, "2.1.330", "oauth_token")
+        service, app = await _running(directory, cli, changes)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            create_app(service), http="httptools", loop="asyncio", lifespan="off", ws="none", log_config=None,
+            cast(Any, app), http="httptools", loop="asyncio", lifespan="off", ws="none", log_config=None,
             access_log=False, server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = _QuietServer(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         await until(lambda: server.started, 5, "the server listens")
-        found = Running(service, directory, sock.getsockname()[1])
+        found = Running(service, directory, app, sock.getsockname()[1])
         running.append((found, server, task))
         return found
 
@@ -129,7 +157,5 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
 def chat(text: Any = "hi", **more: Any) -> dict[str, Any]:
     """A chat request whose last message is this text, or these steps of the fake CLI."""
-    import json
-
     content = text if isinstance(text, str) else json.dumps(text)
     return {"model": "opus", "messages": [{"role": "user", "content": content}]} | more

@@ -184,13 +184,16 @@ def main(settings: dict[str, Any]) -> int:
         child = subprocess.Popen(["sleep", "600"])
         Path(settings["directory"], "grandchild").write_text(str(child.pid))
     time.sleep(settings.get("slow", 0))
-    rest = b""
+    parts: list[bytes] = []
     try:
-        while data := os.read(0, 1 << 16):
+        while data := os.read(0, 1 << 20):
             fake.log.write(data)
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                fake.take(json.loads(line))
+            parts.append(data)
+            if b"\n" in data:
+                *lines, rest = b"".join(parts).split(b"\n")
+                parts = [rest]
+                for line in lines:
+                    fake.take(json.loads(line))
     except BrokenPipeError:
         pass
     while settings.get("stubborn"):

@@ -61,6 +61,8 @@ class Models:
             ModelList(tuple(described(self._service, id) for id in model_ids(self._service)))
         )
 
+    on_head = on_get
+
 
 class OneModel:
     """One by its id, which may contain slashes. 404 for names that mean no model of Claude."""
@@ -73,3 +75,5 @@ class OneModel:
             raise Rejection(Failure(Kind.UNKNOWN_MODEL, "No model of Claude has this name.", "model"))
         resp.content_type = falcon.MEDIA_JSON
         resp.data = msgspec.json.encode(described(self._service, bare(model_id)))
+
+    on_head = on_get

@@ -6,14 +6,16 @@ Only `data:` lines and comments: `event:`, `id:` and `retry:` break clients (wir
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from proxy.protocol.failures import Rejection, envelope
+from proxy.protocol.failures import Failure, Kind, Rejection, envelope
 
+log: Final = logging.getLogger("proxy.error")
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 DONE: Final = b"data: [DONE]\n\n"
@@ -37,5 +39,11 @@ async def stream(first: Sequence[Struct], rest: AsyncIterator[Sequence[Struct]])
             yield b"".join(map(event, values)) or KEEP_ALIVE
     except Rejection as rejection:
         yield event(envelope(rejection.failure))
+        return
+    except Exception as error:
+        # A fault of ours: to the client no more than that the answer is not complete.
+        log.error("unexpected error in a stream", exc_info=error)
+        words = f"The proxy failed in mid-answer ({type(error).__name__}); see its log."
+        yield event(envelope(Failure(Kind.INTERNAL, words)))
         return
     yield DONE
