@@ -65,6 +65,15 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("proxy").setLevel(LEVELS[settings.log_level])
 
 
+def watch_children_without_threads() -> None:
+    """Python 3.11 starts a thread for every child to wait for its end, unless it is told of this way; later ones know.
+
+    Where the system has no `pidfd_open`, threads it is.
+    """
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
+        asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
+
+
 async def _serve(
     settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
 ) -> None:
@@ -101,5 +110,6 @@ def run(
 ) -> int:
     """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError."""
     configure_logging(settings)
+    watch_children_without_threads()
     asyncio.run(_serve(settings, cli, sock, announce))
     return 0

@@ -89,13 +89,12 @@ class _Spare:
 
 
 def file_stamp(path: str) -> object:
-    """What changes when the CLI is updated: its real path, size and times."""
+    """What changes when the CLI is updated: which file its path leads to, its size and time."""
     try:
-        real = os.path.realpath(path)
-        stat = os.stat(real)
+        stat = os.stat(path)
     except OSError:
         return None
-    return real, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class Pool:

@@ -72,6 +72,7 @@ class Child(asyncio.SubprocessProtocol):
         self._unread = 0
         self._paused = False
         self._ended = False
+        self._stopped = False
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
@@ -202,9 +203,7 @@ class Child(asyncio.SubprocessProtocol):
         if not self.exited.done():
             self._signal_group(signal.SIGTERM)
             self.resume()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await asyncio.shield(self.exited)
+            await asyncio.wait([self.exited], timeout=grace)
         # Whatever it started and left behind goes too, and itself if it did not listen.
         self._signal_group(signal.SIGKILL)
         await self.exited
@@ -212,10 +211,14 @@ class Child(asyncio.SubprocessProtocol):
 
     def pause(self) -> None:
         """Take the processor away from it until `resume`."""
-        self._signal_group(signal.SIGSTOP)
+        if not self._stopped:
+            self._stopped = True
+            self._signal_group(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal_group(signal.SIGCONT)
+        if self._stopped:
+            self._stopped = False
+            self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the whole group at once, without waiting: the last resort of a server that is going down."""

@@ -13,6 +13,7 @@ from proxy.http.errors import on_bug, on_http_error, on_rejection
 from proxy.http.guard import Guard
 from proxy.http.health import HealthCheck
 from proxy.http.models import Models, OneModel
+from proxy.http.openapi import Docs, OpenApi
 from proxy.http.service import Service
 from proxy.protocol.failures import Rejection
 
@@ -29,6 +30,8 @@ def create_app(service: Service) -> App:
     app.add_route("/v1/models", Models(service))
     app.add_route("/v1/models/{model_id:path}", OneModel(service))
     app.add_route("/health", HealthCheck(service))
+    app.add_route("/openapi.json", OpenApi())
+    app.add_route("/docs", Docs())
     for path, what in ABSENT.items():
         app.add_sink(Absent(what), f"{path}(?:/.*)?$")
     return Edge(app)

@@ -4,16 +4,18 @@ The decoder keeps many parts of a request undecoded (`Raw`) until it knows where
 of them must have. Nothing is decoded with these types: that they agree with the decoder is what tests/test_schemathesis
 shows, with data made from them and with data made to break them.
 
-Tolerances are part of the shapes: null for whatever is optional, unknown fields anywhere, any value for what is ignored.
+Tolerances are part of the shapes: null for whatever is optional, unknown fields anywhere, anything for what is ignored.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, get_args
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, defstruct, structs
 
-from proxy.protocol.request import EFFORTS, MOST_CHOICES, MOST_STOPS, ChatRequest
+from proxy.protocol import completions, request
+from proxy.protocol.request import EFFORTS, MOST_CHOICES, MOST_STOPS
 
 _BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 
@@ -135,7 +137,7 @@ class Parameters(Struct):
     properties: dict[str, Any] = {}
 
 
-class Function(Struct):
+class FunctionDefinition(Struct):
     name: ToolName
     description: str | None = None
     parameters: Parameters | None = None
@@ -143,7 +145,7 @@ class Function(Struct):
 
 
 class FunctionTool(Struct, tag_field="type", tag="function"):
-    function: Function
+    function: FunctionDefinition
 
 
 class CustomFormat(Struct):
@@ -205,23 +207,58 @@ class SchemaFormat(Struct, tag_field="type", tag="json_schema"):
     json_schema: SchemaDefinition
 
 
-Stop = Annotated[str | list[str] | None, Meta(extra_json_schema={"maxItems": MOST_STOPS})]
+Stops = Annotated[list[str], Meta(max_length=MOST_STOPS)]
+Model = Annotated[str, Meta(pattern=r"\S", description="A name of `/v1/models`; any other means the latest Opus.")]
+Count = Annotated[int, Meta(ge=1, le=MOST_CHOICES)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Prompt = Annotated[str, Meta(pattern=r"\S")]
+Ignored = Annotated[Any, Meta(description="Has no effect, which the response header `x-ignored-params` says.")]
 
 # The declared shape of every field that the decoder's type leaves open, or bounds in code.
 CHAT: Final[dict[str, Any]] = {
-    "model": Annotated[str, Meta(pattern=r"\S", description="A name of `/v1/models`; any other means the latest Opus.")],
+    "model": Model,
     "messages": Conversation,
     "max_tokens": Tokens | None,
     "max_completion_tokens": Tokens | None,
-    "n": Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None,
+    "n": Count | None,
     "tools": list[FunctionTool | CustomTool] | None,
-    "functions": list[Function] | None,
+    "functions": list[FunctionDefinition] | None,
     "tool_choice": ChoiceWord | FunctionChoice | CustomChoice | AllowedChoice | None,
     "function_call": ChoiceWord | Named | None,
     "response_format": TextFormat | JsonFormat | SchemaFormat | None,
     "reasoning_effort": Literal[EFFORTS] | None,
     "modalities": list[Literal["text"]] | None,
-    "stop": Stop,
-    "temperature": Annotated[float, Meta(ge=0, le=2)] | None,
-    "top_p": Annotated[float, Meta(ge=0, le=1)] | None,
+    "stop": str | Stops | None,
+    "temperature": Temperature | None,
+    "top_p": Share | None,
 }
+COMPLETIONS: Final[dict[str, Any]] = {
+    "model": Model,
+    "prompt": Prompt | Annotated[list[Prompt], Meta(min_length=1, max_length=MOST_CHOICES)],
+    "max_tokens": Tokens | None,
+    "n": Count | None,
+    "best_of": Annotated[int, Meta(le=1, description="Not above `n`.")] | None,
+    "echo": Literal[False] | None,
+    "stop": str | Stops | None,
+    "temperature": Temperature | None,
+    "top_p": Share | None,
+}
+
+
+def _declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: tuple[str, ...]) -> type[Struct]:
+    """`decoded` with the declared shapes. Raises ValueError for a field whose shape is not known."""
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for field in structs.fields(decoded):
+        shape = shapes.get(field.name, Ignored if field.name in ignored else field.type)
+        if shape is Raw:
+            raise ValueError(f"{name}.{field.name} has no declared shape")
+        optional = shape is Ignored or NoneType in get_args(shape)
+        fields.append((field.name, shape, None) if optional else (field.name, shape))
+    return defstruct(name, fields, namespace={"__doc__": decoded.__doc__}, kw_only=True)
+
+
+ChatRequest: Final = _declared("ChatRequest", request.ChatRequest, CHAT, request.IGNORED)
+CompletionRequest: Final = _declared(
+    "CompletionRequest", completions.CompletionRequest, COMPLETIONS, completions.IGNORED
+)

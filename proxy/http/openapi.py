@@ -1,0 +1,299 @@
+"""`GET /openapi.json` and `GET /docs`: the server's own description, made from the types that it decodes and encodes.
+
+OpenAPI 3.2, whose `itemSchema` describes the events of a stream. Every operation lists the failures that it can give;
+their statuses, types and codes come from `failures.TABLE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Final, get_args
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Struct, UnsetType, structs
+
+import proxy
+from proxy.http import docs, health, models, shapes
+from proxy.protocol import chat, completions
+from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
+
+JSON: Final = "application/json"
+SSE: Final = "text/event-stream"
+REF: Final = "#/components/schemas/{name}"
+
+# What can happen to any request, by the guard, the router or a fault of ours.
+ANYWHERE: Final = frozenset((Kind.NO_KEY, Kind.BAD_KEY, Kind.FORBIDDEN, Kind.INTERNAL))
+ANSWERING: Final = frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.METHOD}
+
+
+class Operation(Struct, frozen=True):
+    """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream.
+
+    `statuses`: those that come with `answer`; `kinds`: failures beyond those that can happen anywhere.
+    """
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    description: str
+    answer: type[Struct] | None
+    body: type[Struct] | None = None
+    example: Mapping[str, Any] = {}
+    event: type[Struct] | None = None
+    media_type: str = JSON
+    statuses: tuple[int, ...] = (200,)
+    kinds: frozenset[Kind] = frozenset()
+    parameters: tuple[str, ...] = ()
+    open: bool = False
+
+
+_HEALTH: Final = (
+    "Open to all. 503 when no answer can be expected: the login failed, the CLI cannot be started, or the server ends."
+)
+OPERATIONS: Final = (
+    Operation(
+        "post", "/v1/chat/completions", "createChatCompletion", "Answer a conversation, whole or as a stream.",
+        "The conversation goes to a CLI process of its own, or on in the one that holds it already. With `stream` the "
+        "answer comes as server-sent events that end with `[DONE]`; one that fails after its first event ends with an "
+        "event that holds an error, and no `[DONE]`.",
+        chat.Completion, shapes.ChatRequest,
+        {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
+        chat.Chunk, kinds=ANSWERING,
+    ),
+    Operation(
+        "post", "/v1/completions", "createCompletion", "Continue a text (legacy).",
+        "The prompt is put to the model as a message, with an instruction to continue it; with `suffix`, to fill the "
+        "gap before that.",
+        completions.TextCompletion, shapes.CompletionRequest, {"model": "haiku", "prompt": "Once upon a time"},
+        completions.TextCompletion, kinds=ANSWERING,
+    ),
+    Operation(
+        "get", "/v1/models", "listModels", "The models on offer.",
+        "Names from the settings, families (the latest of each), and what the CLI itself lists.", models.ModelList,
+    ),
+    Operation(
+        "get", "/v1/models/{model}", "retrieveModel", "One model.",
+        "Any name that means a model of Claude is found, listed or not; it may contain slashes.", models.Model,
+        kinds=frozenset((Kind.UNKNOWN_MODEL,)), parameters=("model",),
+    ),
+    Operation(
+        "get", "/health", "getHealth", "Whether this server can answer, as far as is known.", _HEALTH, health.Health,
+        statuses=(200, 503), open=True,
+    ),
+    Operation(
+        "head", "/health", "checkHealth", "The same, without the words.", _HEALTH, None, statuses=(200, 503), open=True
+    ),
+    Operation("get", "/openapi.json", "getDescription", "This document.", "OpenAPI 3.2.", None),
+    Operation(
+        "get", "/docs", "getDocumentation", "This document as a page to read.", "It loads nothing from elsewhere.",
+        None, media_type="text/html",
+    ),
+)  # fmt: skip
+
+_HEADERS: Final[dict[str, dict[str, Any]]] = {
+    "x-request-id": {
+        "description": "Names the request in the server's log.", "required": True, "schema": {"type": "string"},
+    },
+    "openai-processing-ms": {
+        "description": "Milliseconds until the headers were sent.", "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "x-claude-proxy-served": {
+        "description": "`new`: a conversation's first question. `continued`: asked in the living conversation. "
+        "`replayed`: the past was put into a new one.",
+        "schema": {"enum": ["new", "continued", "replayed"]},
+    },
+    "x-ignored-params": {
+        "description": "Parameters of the request that had no effect, separated by commas.",
+        "schema": {"type": "string"},
+    },
+    "x-claude-proxy-tool-choice": {
+        "description": "`unmet`: the model was to call a tool, and did not when it was asked again either.",
+        "schema": {"const": "unmet"},
+    },
+    "retry-after": {"description": "Seconds until a retry makes sense.", "schema": {"type": "integer", "minimum": 0}},
+    "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 0}},
+    "x-should-retry": {
+        "description": "Whether OpenAI's clients are to try again by themselves.",
+        "schema": {"enum": ["true", "false"]},
+    },
+}  # fmt: skip
+_ALWAYS: Final = ("x-request-id", "openai-processing-ms")
+_SERVED: Final = ("x-claude-proxy-served", "x-ignored-params", "x-claude-proxy-tool-choice")
+_RETRIES: Final = ("retry-after", "retry-after-ms", "x-should-retry")
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The document. It is the same for every server of this version."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.2.0",
+        "info": {
+            "title": "claude-max-api-proxy",
+            "version": proxy.__version__,
+            "summary": "OpenAI's chat API, answered by the Claude Code CLI of this computer.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{}, {"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted((_requests() | _answers()).items())),
+            "headers": _HEADERS,
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Needed once the server has `API_KEYS`.",
+                }
+            },
+        },
+    }
+
+
+def _requests() -> dict[str, Any]:
+    bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
+    return msgspec.json.schema_components(bodies, ref_template=REF)[1]
+
+
+def _answers() -> dict[str, Any]:
+    """What is sent: every field is there, unless it can be unset, and no other."""
+    types = {type for one in OPERATIONS for type in (one.answer, one.event) if type is not None} | {ErrorEnvelope}
+    _, schemas = msgspec.json.schema_components(sorted(types, key=_name), ref_template=REF)
+    for type in _structs(types):
+        schema = schemas[_name(type)]
+        for field in structs.fields(type):
+            schema["properties"][field.encode_name].pop("default", None)
+        schema["required"] = [
+            field.encode_name for field in structs.fields(type) if UnsetType not in get_args(field.type)
+        ]
+        schema["additionalProperties"] = False
+    return schemas
+
+
+def _name(type: type[Struct]) -> str:
+    return type.__name__
+
+
+def _structs(types: Iterable[Any]) -> set[type[Struct]]:
+    """All Structs in these types, however deep."""
+    found: set[type[Struct]] = set()
+    left = list(types)
+    while left:
+        one = left.pop()
+        left += get_args(one)
+        if isinstance(one, type) and issubclass(one, Struct) and one not in found:
+            found.add(one)
+            left += [field.type for field in structs.fields(one)]
+    return found
+
+
+def _operation(one: Operation) -> dict[str, Any]:
+    found: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "description": one.description}
+    if one.open:
+        found["security"] = []
+    if one.parameters:
+        found["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for name in one.parameters
+        ]
+    if one.body is not None:
+        found["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(one.body), "example": one.example}}}
+    responses = {str(status): _success(one, status) for status in one.statuses}
+    return found | {"responses": responses | _failures(one)}
+
+
+def _ref(type: type[Struct]) -> dict[str, str]:
+    return {"$ref": REF.format(name=_name(type))}
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _success(one: Operation, status: int) -> dict[str, Any]:
+    words = "The answer." if status == 200 else "The same, when it is not so."
+    response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
+    if one.method == "head":
+        return response
+    body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
+    response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}
+    if one.event is not None:
+        response["headers"] |= _headers(_SERVED)
+        response["content"][SSE] = {"itemSchema": _event(one.event)}
+    return response
+
+
+def _event(chunk: type[Struct]) -> dict[str, Any]:
+    """An event of a stream: only `data`, which is a chunk, an error, or the word at the end.
+
+    An event without a name has, by the standard, the name `message`.
+    """
+    values = {"oneOf": [_ref(chunk), _ref(ErrorEnvelope)]}
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": values}
+    return {
+        "type": "object",
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}, "event": {"const": "message"}},
+        "required": ["data"],
+        "additionalProperties": False,
+    }
+
+
+def _failures(one: Operation) -> dict[str, Any]:
+    """The failures of an operation by status; the schema says which types and codes go with it."""
+    kinds = one.kinds | ({Kind.FORBIDDEN, Kind.INTERNAL} if one.open else ANYWHERE)
+    by_status: dict[int, list[Kind]] = {}
+    for kind in sorted(kinds, key=list(Kind).index):
+        by_status.setdefault(TABLE[kind].status, []).append(kind)
+    return {str(status): _failure(one, by_status[status]) for status in sorted(by_status)}
+
+
+def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
+    rows = [TABLE[kind] for kind in kinds]
+    said = {
+        "type": {"enum": list(dict.fromkeys(row.type for row in rows))},
+        "code": {"enum": list(dict.fromkeys(row.code for row in rows))},
+    }
+    words = ", ".join(kind.value.replace("_", " ") for kind in kinds)
+    response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
+    if one.method == "head":
+        return response
+    if not one.open:
+        response["headers"] |= _headers(_RETRIES)
+    schema = {"allOf": [_ref(ErrorEnvelope), {"properties": {"error": {"properties": said}}}]}
+    return response | {"content": {JSON: {"schema": schema}}}
+
+
+class OpenApi:
+    """The document as JSON."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.content_type = falcon.MEDIA_JSON
+        resp.data = _encoded()
+
+
+class Docs:
+    """The document as a page."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        resp.content_type = falcon.MEDIA_HTML
+        # The page has no script and loads nothing; whatever could get into it has no effect either.
+        resp.set_header("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'")
+        resp.data = _page()
+
+
+@cache
+def _encoded() -> bytes:
+    return msgspec.json.encode(document())
+
+
+@cache
+def _page() -> bytes:
+    return docs.page(document()).encode()
