@@ -67,11 +67,10 @@ def test_it_serves_and_says_so(words: list[str], served: list[Settings], capsys:
     assert said.err == ""
 
 
-def test_the_port_is_the_argument(served: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    assert main([str(port)]) == 0
-    assert f"http://127.0.0.1:{port}/v1" in capsys.readouterr().out
+def test_the_port_is_the_argument(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_PORT", "1")
+    assert main(["0"]) == 0
+    assert [settings.port for settings in served] == [0]
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = [line for line in iter(process.stdout.readline, "Ctrl-C ends it.\n") if line]
-        yield next(line.split()[-1] for line in said if "Address" in line)
+        address = next((line for line in process.stdout if "Address" in line), None)
+        assert address is not None, "it did not start"
+        yield address.split()[-1]
         process.terminate()
         assert process.wait(10) == 0
 
