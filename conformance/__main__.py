@@ -8,6 +8,7 @@ COMMANDS = {
     "lint": "check the fixtures",
     "bump": "check a CLI version against the newest recorded one",
     "install": "put a CLI version into the cache and print its path",
+    "soak": "many tool conversations on the real CLI, with clients that dawdle, leave and come late",
     "bench": "measure the server against the CLI driven without it",
 }
 

@@ -107,6 +107,7 @@ class Server:
             "TMPDIR": self._scratch.name,
             "CLAUDE_PROXY_CLI": str(cli),
             "CLAUDE_PROXY_RETRIES": "1",
+            "CLAUDE_PROXY_WAITING": "1",
             **(own if login else scripted),
             **settings,
         }
@@ -142,6 +143,12 @@ class Server:
             self._process.wait()
         self.last_words = self.log()[-4000:]
         self._scratch.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self._process is not None
+        return self._process.pid
 
     def log(self) -> str:
         """What the server has written so far."""
