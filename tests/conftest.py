@@ -41,6 +41,16 @@ def alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
+def children_of(directory: Path) -> list[int]:
+    """The processes that run the fake CLI of this directory; found by their command lines."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, NotADirectoryError):
+            if entry.name.isdigit() and f"{directory}/".encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
 async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Wait until it holds. Fails after so many seconds, naming what was waited for."""
     loop = asyncio.get_running_loop()
@@ -80,8 +90,8 @@ class Running:
         return httpx.AsyncClient(transport=transport, base_url=self.url, timeout=15, trust_env=False)
 
     def children(self) -> list[int]:
-        """The children that are alive."""
-        return [pid for pid in fake_cli.pids(self.directory) if alive(pid)]
+        """The children that are alive, started long ago or just now."""
+        return children_of(self.directory)
 
     async def idle(self, seconds: float = 5.0) -> None:
         """Wait until no answer is under way and the child of none is alive."""

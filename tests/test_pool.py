@@ -22,7 +22,7 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Text
 from tests import fake_cli
-from tests.conftest import alive, base_settings, launch_of, until
+from tests.conftest import alive, base_settings, children_of, launch_of, until
 
 Make = Callable[..., Awaitable[Pool]]
 
@@ -42,7 +42,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     yield start
     for pool in made:
         await asyncio.wait_for(pool.close(), 10)
-    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+    assert children_of(tmp_path) == []
 
 
 def user(text: Any) -> Message:
@@ -488,7 +488,7 @@ async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
     await served(pool, plan("parked"), keep=True)
     await pool.open(plan(), "")
     await asyncio.wait_for(pool.close(), 5)
-    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+    assert children_of(tmp_path) == []
     counts = pool.counts
     assert (counts.waiting, counts.starting, counts.busy, counts.parked, counts.queued) == (0, 0, 0, 0, 0)
 
@@ -498,14 +498,14 @@ async def test_close_ends_those_that_do_not_listen(make: Make, tmp_path: Path, m
     pool = await make(waiting=2, cli={"stubborn": True})
     await until(lambda: ready(pool) == 2, 5, "two wait")
     await asyncio.wait_for(pool.close(), 5)
-    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+    assert children_of(tmp_path) == []
 
 
 async def test_close_while_children_start(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=2, cli={"slow": 0.2})
     await asyncio.wait_for(pool.close(), 5)
     await asyncio.sleep(0.1)
-    assert [pid for pid in fake_cli.pids(tmp_path) if alive(pid)] == []
+    assert children_of(tmp_path) == []
 
 
 async def test_after_close_there_is_no_room(make: Make) -> None:
