@@ -96,6 +96,17 @@ def test_what_is_said(settings: Settings, expected: list[str]) -> None:
     assert f"claude-max-api {proxy.__version__} is ready" in said
 
 
+def test_demo_needs_no_cli(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_CLI", "/nowhere")
+    assert main(["--demo"]) == 0
+    said = capsys.readouterr().out
+    assert "is ready, in DEMO MODE." in said
+    assert "recorded answers, no Claude model is asked" in said
+    assert len(served) == 1
+
+
 def test_the_curl_line_is_a_request() -> None:
     line = next(line for line in welcome(Settings(), CLI, 8, ()).splitlines() if "curl" in line)
     words = subprocess.run(
