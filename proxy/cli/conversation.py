@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ from proxy.protocol.lines import (
     MessageStart,
     MessageStop,
     ModelUse,
+    RateLimit,
     RateLimitInfo,
     Result,
     StreamEvent,
@@ -47,6 +48,27 @@ class Limits(Struct, frozen=True):
     total: float
 
 
+class Observer(Protocol):
+    """Is told what the CLI says beside its answers, mostly after an answer has ended."""
+
+    def paid(self, requests: Sequence[str], usd: float) -> None:
+        """What these requests would have cost together at list price. `requests`: as `owe` was told, each time."""
+
+    def limits(self, info: RateLimitInfo) -> None:
+        """The plan's state."""
+
+
+class _Unobserved:
+    def paid(self, requests: Sequence[str], usd: float) -> None:
+        pass
+
+    def limits(self, info: RateLimitInfo) -> None:
+        pass
+
+
+UNOBSERVED: Final = _Unobserved()
+
+
 class HeldCall(Struct, frozen=True):
     """A call that the CLI waits for: its control request, and the JSON-RPC request in it."""
 
@@ -57,8 +79,17 @@ class HeldCall(Struct, frozen=True):
 class Conversation:
     """See the module. `on_ready` is called once, when the child has answered its `initialize`."""
 
+    # Requests asked here since the CLI last said what all has cost, and what it said.
+    _owed: tuple[str, ...] = ()
+    _cost = 0.0
+
     def __init__(
-        self, child: Child, limits: Limits, mode: SystemPromptMode, on_ready: Callable[[], None] = lambda: None
+        self,
+        child: Child,
+        limits: Limits,
+        mode: SystemPromptMode,
+        on_ready: Callable[[], None] = lambda: None,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self.child = child
         self.echo = Echo()
@@ -67,6 +98,7 @@ class Conversation:
         self._limits = limits
         self._mode: SystemPromptMode = mode
         self._on_ready = on_ready
+        self._observer = observer
         self._turn = Turn()
         self._tools: tuple[Tool, ...] = ()
         self._schema: Schema | None = None
@@ -90,6 +122,10 @@ class Conversation:
     def limits_seen(self) -> RateLimitInfo | None:
         """The plan's state as last reported in this conversation."""
         return self._turn.limits
+
+    def owe(self, request: str) -> None:
+        """The next message is asked for this request, which is to learn what it costs."""
+        self._owed = (*self._owed, request)
 
     async def ask_new(self, plan: Plan) -> None:
         """Begin the conversation that `plan` describes and ask its last message.
@@ -235,13 +271,25 @@ class Conversation:
                 else:
                     self._result = line
                     self.models_used |= line.modelUsage
+                    self._bill(line.total_cost_usd)
             elif isinstance(line, ControlResponse):
                 failure = self._reply(line.response) or failure
             elif isinstance(line, ControlRequest):
                 self._asked(line)
+            elif isinstance(line, RateLimit):
+                self._observer.limits(line.rate_limit_info)
             elif isinstance(line, System) and line.subtype == "init" and line.tools is not None:
                 failure = self._check_tools(line.tools) or failure
         return failure
+
+    def _bill(self, total: float | None) -> None:
+        """`total`: what all of this process has cost so far; less than before: it does not say (`sdk.d.ts`)."""
+        if total is None or total < self._cost:
+            return
+        cost, self._cost = total - self._cost, total
+        owed, self._owed = self._owed, ()
+        if owed:
+            self._observer.paid(owed, cost)
 
     def _check_tools(self, tools: list[str]) -> Failure | None:
         """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it."""

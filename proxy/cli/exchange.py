@@ -16,7 +16,6 @@ from typing import Final
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Place, Pool, Served
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import RateLimitInfo
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.schema import misfit
 from proxy.protocol.stop import StopCutter
@@ -43,14 +42,25 @@ MISFIT: Final = "The model's answer does not fit the schema. {}"
 class Exchange:
     """See the module. `deltas` gives the answer; the attributes say, from its first delta on, how it came about.
 
-    `uncalled`: the answer was to call a tool and does not.
+    `uncalled`: the answer was to call a tool and does not. `asks`: how often a conversation was asked; each time costs.
+    `tokens`: what has been used, known when it is over, however it ended. `request`: who is told the cost (`Observer`).
     """
 
-    def __init__(self, pool: Pool, plan: Plan, owner: str, *, streamed: bool = True, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        plan: Plan,
+        owner: str,
+        *,
+        streamed: bool = True,
+        stop: Sequence[str] = (),
+        request: str = "",
+    ) -> None:
         self._pool = pool
         self._plan = plan
         self._owner = owner
         self._streamed = streamed
+        self._request = request
         self._cutter = StopCutter(stop) if stop and plan.schema is None else None
         self._repairs = REPAIRS
         self._spent = Tokens()
@@ -58,7 +68,8 @@ class Exchange:
         self._begun = False
         self.served: Served = "new"
         self.uncalled = False
-        self.limits: RateLimitInfo | None = None
+        self.asks = 0
+        self.tokens = Tokens()
 
     async def deltas(self, patience: float) -> AsyncGenerator[list[Delta], None]:
         """The answer's deltas, some at a time; an empty list after every silence of `patience` seconds.
@@ -94,7 +105,7 @@ class Exchange:
                 if isinstance(last, Finished | Failed):
                     return
         finally:
-            self.limits = place.conversation.limits_seen
+            self.tokens = self._spent + place.conversation.tokens
             self._pool.release(place, keep=keep)
 
     @property
@@ -103,10 +114,15 @@ class Exchange:
 
     async def _ask(self, place: Place) -> None:
         self.served = place.served
+        self._owe(place.conversation)
         if place.served == "continued":
             place.conversation.ask_next(self._plan.messages[-1])
         else:
             await place.conversation.ask_new(self._plan)
+
+    def _owe(self, conversation: Conversation) -> None:
+        self.asks += 1
+        conversation.owe(self._request)
 
     def _lost(self, place: Place, deltas: Sequence[Delta]) -> bool:
         """A conversation that was kept alive has died since, before anything of its answer went out."""
@@ -128,6 +144,7 @@ class Exchange:
         self._repairs -= 1
         self._spent += conversation.tokens
         self._held = []
+        self._owe(conversation)
         conversation.ask_next(Message("user", (TextBlock(words),)))
 
     def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:

@@ -21,8 +21,9 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.conversation import UNOBSERVED, Conversation, Limits, Observer
 from proxy.cli.process import Child, Launch
+from proxy.cli.queue import Places
 from proxy.protocol import commands, fingerprint
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.lines import ControlResponse, ListedModel, ModelUse
@@ -38,6 +39,8 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 # How often age, health and the CLI's file are looked at.
 ROUND: Final = 5.0
+# An answer's cost follows it within milliseconds; the child of a conversation that is to end gets this long to say it.
+LAST_WORDS: Final = 0.5
 # Bytes of memory that must be left for conversations to stay parked.
 LEAST_MEMORY: Final = 512 * 1024 * 1024
 
@@ -61,6 +64,7 @@ class Place(Struct, frozen=True):
     conversation: Conversation
     served: Served
     fingerprint: bytes
+    owner: str = ""
 
 
 class _Parked:
@@ -101,10 +105,15 @@ class Pool:
     """See the module. `start` it, `open` a conversation for every request, `release` it, `close` the pool."""
 
     def __init__(
-        self, settings: Settings, launch: Launch, start: Callable[[Launch], Awaitable[Child]] = Child.start
+        self,
+        settings: Settings,
+        launch: Launch,
+        start: Callable[[Launch], Awaitable[Child]] = Child.start,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._settings = settings
         self._start_child = start
+        self._observer = observer
         self._launch = launch
         self._limits = Limits(settings.idle_timeout, settings.total_timeout)
         self._spares: deque[_Spare] = deque()
@@ -113,8 +122,7 @@ class Pool:
         self._start_turns: deque[asyncio.Future[None]] = deque()
         self._busy: dict[Conversation, Place] = {}
         self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
-        self._slots = settings.max_conversations
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._places = Places(settings.max_conversations, settings.max_queue, settings.queue_wait)
         self._tender: dict[Conversation, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._round: asyncio.Task[None] | None = None
@@ -130,7 +138,7 @@ class Pool:
 
     @property
     def counts(self) -> Counts:
-        return Counts(len(self._spares), self._starting, len(self._busy), len(self._parked), len(self._queue))
+        return Counts(len(self._spares), self._starting, len(self._busy), len(self._parked), len(self._places))
 
     @property
     def closing(self) -> bool:
@@ -147,7 +155,7 @@ class Pool:
         `owner`: the name of the API key, to whose requests a parked conversation belongs. `fresh`: not a parked one.
         """
         before = fingerprint.of(plan, owner, plan.messages[:-1])
-        await self._slot()
+        await self._places.take(owner)
         try:
             conversation = None if fresh else await self._unpark(before, plan.messages[-1])
             served: Served = "continued"
@@ -155,9 +163,9 @@ class Pool:
                 served = "new" if len(plan.messages) == 1 else "replayed"
                 conversation = await self._child()
         except BaseException:
-            self._free_slot()
+            self._places.give_back(owner)
             raise
-        place = Place(conversation, served, fingerprint.extend(before, plan.messages[-1]))
+        place = Place(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner)
         self._busy[conversation] = place
         self._tender[conversation] = asyncio.get_running_loop().time() + TENDER
         for spare in self._spares:
@@ -182,10 +190,10 @@ class Pool:
             return
         answer = conversation.echo.message() if keep and self._settings.parked and not self._closing else None
         if answer is None:
-            self._end(conversation.child)
+            self._end(conversation)
         else:
             self._park(fingerprint.extend(place.fingerprint, answer), conversation)
-        self._free_slot()
+        self._places.give_back(place.owner)
         self._refill()
 
     # Parked conversations.
@@ -211,8 +219,7 @@ class Pool:
     def _unparked(self, parked: _Parked | None) -> None:
         """End what is parked no more."""
         if parked is not None:
-            parked.settling.cancel()
-            self._end(parked.conversation.child)
+            self._end(parked.conversation, parked.settling)
 
     async def _unpark(self, key: bytes, message: Message) -> Conversation | None:
         """The parked conversation that `message` can go on, if there is one. It is parked no more then."""
@@ -222,22 +229,33 @@ class Pool:
         try:
             settled = await parked.settling
         except asyncio.CancelledError:
-            self._end(parked.conversation.child)
+            self._end(parked.conversation)
             raise
         if settled and parked.conversation.child.alive and parked.conversation.can_ask(message):
             return parked.conversation
-        self._end(parked.conversation.child)
+        self._end(parked.conversation)
         return None
 
-    def _end(self, child: Child) -> None:
-        self._task(child.stop(STOP_GRACE))
+    def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
+        """End the child, after the CLI has said what an answer that ended well has cost: nobody waits for that."""
+
+        async def end() -> None:
+            try:
+                with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                    async with asyncio.timeout(LAST_WORDS):
+                        await (settling or conversation.settle())
+            finally:
+                await conversation.child.stop(STOP_GRACE)
+
+        self._task(end())
 
     async def close(self) -> None:
         """End all children; answers still under way end with theirs. Returns when none is left."""
         self._closing = True
         if self._refill_at is not None:
             self._refill_at.cancel()
-        for waiting in (*self._queue, *self._start_turns):
+        self._places.close(_shutting_down())
+        for waiting in self._start_turns:
             if not waiting.done():
                 waiting.set_exception(_shutting_down())
         for spare in tuple(self._spares):
@@ -256,43 +274,6 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # Slots and the queue.
-
-    async def _slot(self) -> None:
-        if self._closing:
-            raise _shutting_down()
-        if self._slots > 0 and not self._queue:
-            self._slots -= 1
-            return
-        if len(self._queue) >= self._settings.max_queue:
-            raise Rejection(Failure(Kind.QUEUE_FULL, "Too many requests are waiting for their turn.", retry_after=1.0))
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        try:
-            async with asyncio.timeout(self._settings.queue_wait):
-                await turn
-        except TimeoutError:
-            if turn.done() and not turn.cancelled():
-                turn.result()
-                return
-            words = f"No place became free within {self._settings.queue_wait:g} seconds."
-            raise Rejection(Failure(Kind.QUEUE_WAIT, words, retry_after=2.0)) from None
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._free_slot()
-            raise
-        finally:
-            with contextlib.suppress(ValueError):
-                self._queue.remove(turn)
-
-    def _free_slot(self) -> None:
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._slots += 1
-
     # Children.
 
     async def _child(self) -> Conversation:
@@ -302,10 +283,12 @@ class Pool:
             if spare is not None:
                 if spare.attending is not None:
                     spare.attending.cancel()
-                return Conversation(spare.child, self._limits, self._settings.system_prompt_mode, spare.started)
+                return Conversation(
+                    spare.child, self._limits, self._settings.system_prompt_mode, spare.started, self._observer
+                )
             if self._starting < self._most_starting:
                 child, started = await self._spawn()
-                return Conversation(child, self._limits, self._settings.system_prompt_mode, started)
+                return Conversation(child, self._limits, self._settings.system_prompt_mode, started, self._observer)
             turn = asyncio.get_running_loop().create_future()
             self._start_turns.append(turn)
             try:
@@ -336,7 +319,7 @@ class Pool:
             self._spares.remove(spare)
             if spare.attending is not None:
                 spare.attending.cancel()
-            self._end(spare.child)
+            self._task(spare.child.stop(STOP_GRACE))
 
     async def _spawn(self) -> tuple[Child, Callable[[], None]]:
         """Start a child. It counts as starting until the function is called that comes with it, or until it exits."""
@@ -444,7 +427,7 @@ class Pool:
                 f"A waiting CLI ended by itself (exit code {spare.child.exit_code})"
                 f"{': ' + words[-1][:300] if words else ''}."
             )
-            self._end(spare.child)
+            self._task(spare.child.stop(STOP_GRACE))
             self._start_failed()
 
     def _start_failed(self) -> None:

@@ -60,7 +60,9 @@ def new_identity(service: Service, prefix: str, with_usage: bool) -> Identity:
 async def answer(service: Service, job: Job[C], owner: str, trace: Trace, resp: falcon.asgi.Response) -> None:
     """Run the job and make `resp` its answer. Raises Rejection for what fails before anything can go out."""
     trace.asked = job.model
-    exchanges = [Exchange(service.pool, plan, owner, streamed=job.stream, stop=job.stop) for plan in job.plans]
+    exchanges = [
+        Exchange(service.pool, plan, owner, streamed=job.stream, stop=job.stop, request=trace.id) for plan in job.plans
+    ]
     parts = trace.answer = _parts(service, job, exchanges, trace)
     # A failure before the first chunk raises here, and becomes an HTTP status.
     first = await anext(parts)
@@ -116,8 +118,8 @@ async def _parts(
         raise
     finally:
         trace.served = "demo" if service.demo else exchanges[0].served
-        for exchange in exchanges:
-            service.limits = exchange.limits or service.limits
+        trace.tokens = sum((exchange.tokens for exchange in exchanges), Tokens())
+        trace.asks = sum(exchange.asks for exchange in exchanges)
 
 
 async def _choice(
@@ -133,6 +135,8 @@ async def _choice(
                 if out:
                     yield out, Tokens()
                 raise Rejection(last.failure)
+            if out and trace.first_delta is None:
+                trace.first_delta = trace.seconds
             if out or not deltas:
                 yield out, last.tokens if isinstance(last, Finished) else Tokens()
 

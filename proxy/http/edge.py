@@ -30,24 +30,39 @@ TRACE: Final = "claude_max_api.trace"
 class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
-    __slots__ = ("answer", "asked", "began", "id", "left", "model", "outcome", "served", "status", "tokens")
+    __slots__ = (
+        "answer", "asked", "asks", "at", "began", "endpoint", "first_delta", "id", "key_name", "left", "model",
+        "outcome", "served", "status", "tokens",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         # The answer under way, ended with the request wherever that is left.
         self.answer: AsyncGenerator[Any, None] | None = None
         self.id = f"req_{uuid.uuid4().hex}"
+        self.at = time.time()
         self.began = time.perf_counter()
+        self.first_delta: float | None = None
+        # The route, as it is declared, and the name of the key.
+        self.endpoint = ""
+        self.key_name = ""
         self.asked = ""
         self.model = ""
         self.tokens: Tokens | None = None
+        # How often the CLI was asked.
+        self.asks = 0
         self.status = 0
         self.outcome = ""
         self.served = ""
         self.left = False
 
     @property
+    def seconds(self) -> float:
+        """Since it came."""
+        return time.perf_counter() - self.began
+
+    @property
     def milliseconds(self) -> int:
-        return round((time.perf_counter() - self.began) * 1000)
+        return round(self.seconds * 1000)
 
 
 def _printable(text: str) -> str:
@@ -65,7 +80,7 @@ def _write_log(trace: Trace, scope: Scope) -> None:
         words.append(f"answered={_printable(trace.model)}")
     if trace.served:
         words.append(trace.served)
-    if trace.tokens is not None:
+    if trace.asks and trace.tokens is not None:
         tokens = trace.tokens
         words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
     if trace.left:
