@@ -198,8 +198,6 @@ class Child(asyncio.SubprocessProtocol):
         """End the whole group: SIGTERM, after `grace` seconds SIGKILL. Returns when the child is gone."""
         if self._transport is None:
             return
-        if self._stdin is not None and not self._stdin.is_closing():
-            self._stdin.abort()
         if not self.exited.done():
             self._signal_group(signal.SIGTERM)
             self.resume()
