@@ -154,3 +154,14 @@ def test_statuses_become_the_exceptions_of_the_openai_client() -> None:
         assert type(made) is exception
         assert made.code == TABLE[kind].code
         assert "Why." in str(made)
+
+
+def test_a_prompt_that_the_cli_itself_finds_too_long_is_the_clients_fault() -> None:
+    # What 2.1.330 wrote for a user text of 4 MB, without a request to the Messages API.
+    line = Result(
+        subtype="success", is_error=True, result="Prompt is too long", num_turns=1, terminal_reason="blocking_limit"
+    )
+    failure = of_result(line, "invalid_request", None)
+    assert failure.kind is Kind.PROMPT_TOO_LONG
+    assert failure.row.status == 400
+    assert failure.row.code == "context_length_exceeded"

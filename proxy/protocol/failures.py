@@ -156,6 +156,8 @@ BY_WORD: Final[dict[str, Kind]] = {
     "usage_limit_reached": Kind.PLAN_LIMIT,
     "connection_failed": Kind.UPSTREAM_CUT,
     "prompt_too_long": Kind.PROMPT_TOO_LONG,
+    # Too long for the CLI itself, which asks nobody (a user text of 4 MB on 2.1.330).
+    "blocking_limit": Kind.PROMPT_TOO_LONG,
     "authentication_failed": Kind.NOT_LOGGED_IN,
     "oauth_org_not_allowed": Kind.NO_PERMISSION,
     "model_not_found": Kind.MODEL_NOT_FOUND,
