@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MISMATCH = 3
 _BIG = 6_000_000
+# Milliseconds between two recorded lines that count as a silence; seconds that the player then keeps.
+_GAP = 60
+_SILENCE = 0.05
 # Credentials and addresses belong to a run, not to the way in which the CLI is driven.
 _OF_A_RUN = ("_URL", "_TOKEN", "_KEY")
 _OF_THE_CLI = ("CLAUDE_", "ANTHROPIC_", "DISABLE_", "ENABLE_", "MCP_", "MAX_")
@@ -229,9 +232,15 @@ class Conversation:
         # Recordings that begin alike can differ in when the first answers came: what another one has already
         # written is not written again, and what it left out is made up for.
         known = list(self._written) if changed else []
+        previous = ""
         for row in candidate.rows()[candidate.answers(0).start if changed else here.start : here.stop]:
             if '"to":"cli"' in row[:40]:
                 continue
+            if '"content_block_delta"' in previous and _at(row) - _at(previous) >= _GAP:
+                # A silence in mid-answer is part of it: whether the client has seen anything by then decides what a
+                # failure after it looks like (fixtures errors/cut_after_text).
+                time.sleep(_SILENCE)
+            previous = row
             if '"line":' not in row[:40]:
                 raise Ended(json.loads(row)["exit"])
             text = row[row.index('"line":') + 7 : -1]
@@ -248,6 +257,10 @@ class Conversation:
                 identifier = json.loads(text).get("request_id")
                 candidate.names.setdefault(identifier, identifier)
             self._output.write(text)
+
+
+def _at(row: str) -> int:
+    return int(row[6 : row.index(",")])
 
 
 def _report(place: int, line: object, near: list[tuple[Candidate, str]]) -> str:

@@ -115,8 +115,8 @@ async def _server(cli: Path, upstream: str, settings: dict[str, str], live: bool
     """The proxy, started and ended without blocking the upstream that serves its CLI."""
     environment = {
         "CLAUDE_PROXY_UPSTREAM_URL": upstream,
-        "CLAUDE_PROXY_WAITING": "1",
         "CLAUDE_PROXY_IDLE_TIMEOUT": "20",
+        "CLAUDE_PROXY_WAITING": "1",
         **settings,
     }
     server = Server(cli, environment, login=live)

@@ -103,6 +103,9 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
     def feed() -> None:
         _copy(0, into, "cli", log)
         told_to_end.set()
+        # Not before a SIGTERM has had its time: with a tool call open, the end of stdin alone makes the CLI ask the
+        # Messages API again (fixtures tools/result_replayed).
+        time.sleep(2 * _TAIL)
         assert child.stdin is not None
         child.stdin.close()
 

@@ -107,7 +107,7 @@ class Server:
             "TMPDIR": self._scratch.name,
             "CLAUDE_PROXY_CLI": str(cli),
             "CLAUDE_PROXY_RETRIES": "1",
-            "CLAUDE_PROXY_WAITING": "1",
+            "CLAUDE_PROXY_WAITING": "0",
             **(own if login else scripted),
             **settings,
         }
