@@ -30,8 +30,8 @@ def create_app(service: Service) -> App:
     app.add_route("/v1/models", Models(service))
     app.add_route("/v1/models/{model_id:path}", OneModel(service))
     app.add_route("/health", HealthCheck(service))
-    app.add_route("/openapi.json", OpenApi())
-    app.add_route("/docs", Docs())
+    app.add_route("/openapi.json", OpenApi(service))
+    app.add_route("/docs", Docs(service))
     for path, what in ABSENT.items():
         app.add_sink(Absent(what), f"{path}(?:/.*)?$")
     return Edge(app)

@@ -17,6 +17,7 @@ from msgspec import Struct, UnsetType, structs
 
 import proxy
 from proxy.http import docs, health, models, shapes
+from proxy.http.service import Service
 from proxy.protocol import chat, completions
 from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
 
@@ -84,9 +85,6 @@ OPERATIONS: Final = (
         "get", "/health", "getHealth", "Whether this server can answer, as far as is known.", _HEALTH, health.Health,
         statuses=(200, 503), open=True,
     ),
-    Operation(
-        "head", "/health", "checkHealth", "The same, without the words.", _HEALTH, None, statuses=(200, 503), open=True
-    ),
     Operation("get", "/openapi.json", "getDescription", "This document.", "OpenAPI 3.2.", None),
     Operation(
         "get", "/docs", "getDocumentation", "This document as a page to read.", "It loads nothing from elsewhere.",
@@ -128,11 +126,13 @@ _RETRIES: Final = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
 @cache
-def document() -> dict[str, Any]:
-    """The document. It is the same for every server of this version."""
+def document(keys: bool) -> dict[str, Any]:
+    """The document. `keys`: the server wants one of its API keys."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+        if operation.method == "get":
+            paths[operation.path]["head"] = _head(operation)
     return {
         "openapi": "3.2.0",
         "info": {
@@ -142,7 +142,7 @@ def document() -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "security": [{}, {"key": []}],
+        "security": [{"key": []}] if keys else [],
         "paths": paths,
         "components": {
             "schemas": dict(sorted((_requests() | _answers()).items())),
@@ -210,6 +210,14 @@ def _operation(one: Operation) -> dict[str, Any]:
     return found | {"responses": responses | _failures(one)}
 
 
+def _head(one: Operation) -> dict[str, Any]:
+    """The same operation without bodies."""
+    found = _operation(one)
+    bare = {status: {**response, "content": {}} for status, response in found["responses"].items()}
+    words = {"operationId": f"{one.id}Head", "summary": f"{one.summary} Without the body."}
+    return found | words | {"responses": bare}
+
+
 def _ref(type: type[Struct]) -> dict[str, str]:
     return {"$ref": REF.format(name=_name(type))}
 
@@ -221,8 +229,6 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
 def _success(one: Operation, status: int) -> dict[str, Any]:
     words = "The answer." if status == 200 else "The same, when it is not so."
     response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
-    if one.method == "head":
-        return response
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
     response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}
     if one.event is not None:
@@ -263,9 +269,7 @@ def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
     }
     words = ", ".join(kind.value.replace("_", " ") for kind in kinds)
     response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
-    if one.method == "head":
-        return response
-    if not one.open:
+    if one.event is not None:
         response["headers"] |= _headers(_RETRIES)
     schema = {"allOf": [_ref(ErrorEnvelope), {"properties": {"error": {"properties": said}}}]}
     return response | {"content": {JSON: {"schema": schema}}}
@@ -274,26 +278,26 @@ def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
 class OpenApi:
     """The document as JSON."""
 
+    def __init__(self, service: Service) -> None:
+        self._body = msgspec.json.encode(document(bool(service.settings.api_keys)))
+
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = _encoded()
+        resp.data = self._body
+
+    on_head = on_get
 
 
 class Docs:
     """The document as a page."""
 
+    def __init__(self, service: Service) -> None:
+        self._body = docs.page(document(bool(service.settings.api_keys))).encode()
+
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         resp.content_type = falcon.MEDIA_HTML
         # The page has no script and loads nothing; whatever could get into it has no effect either.
         resp.set_header("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'")
-        resp.data = _page()
+        resp.data = self._body
 
-
-@cache
-def _encoded() -> bytes:
-    return msgspec.json.encode(document())
-
-
-@cache
-def _page() -> bytes:
-    return docs.page(document()).encode()
+    on_head = on_get

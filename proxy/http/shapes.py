@@ -17,7 +17,7 @@ from msgspec import Meta, Raw, Struct, defstruct, structs
 from proxy.protocol import completions, request
 from proxy.protocol.request import EFFORTS, MOST_CHOICES, MOST_STOPS
 
-_BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+_BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
 
 ToolName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 Tokens = Annotated[int, Meta(ge=-1, description="null, 0 and -1 mean no limit.")]
@@ -198,7 +198,7 @@ class JsonFormat(Struct, tag_field="type", tag="json_object"):
 
 class SchemaDefinition(Struct):
     name: str = ""
-    schema: dict[str, Any] | None = None
+    schema: dict[str, Any] | bool | None = None
     description: Any = None
     strict: Any = None
 

@@ -1,0 +1,87 @@
+"""A server without processes: the whole of the HTTP edge over a pool whose conversations answer at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.cli.conversation import Conversation
+from proxy.cli.pool import Counts, Place, Pool
+from proxy.cli.process import Launch
+from proxy.http.app import create_app
+from proxy.http.edge import App
+from proxy.http.service import Service
+from proxy.protocol import turn
+from proxy.protocol.fingerprint import Echo
+from proxy.protocol.lines import ListedModel
+from proxy.protocol.plan import Message, Plan
+from proxy.protocol.turn import Arguments, Delta, Finished, Reason, Started, Text, Thinking, Tokens, ToolCall, ToolEnd
+from tests.conftest import base_settings
+
+TOKENS = Tokens(10, 7, 5, 12, 3)
+
+
+class InstantConversation(Conversation):
+    """Calls the first tool when there is one, says `{}` when JSON is asked for, and a few words otherwise."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.echo = Echo()
+        self._plan = plan
+        self._turn = turn.Turn()
+
+    @property
+    def tokens(self) -> Tokens:
+        return TOKENS
+
+    async def ask_new(self, plan: Plan) -> None:
+        pass
+
+    def ask_next(self, message: Message) -> None:
+        self.echo = Echo()
+
+    async def settle(self) -> bool:
+        return True
+
+    async def deltas(self, patience: float) -> list[Delta]:
+        reason = Reason.STOP
+        answer: list[Delta] = [Started("claude-opus-5-5"), Thinking("Hm.")]
+        choice = self._plan.tool_choice
+        if self._plan.tools and (choice is None or choice.type != "none"):
+            answer += [ToolCall(0, "toolu_1", self._plan.tools[0].name), Arguments(0, "{}"), ToolEnd(0)]
+            reason = Reason.TOOL_CALLS
+        else:
+            answer += [Text("{}")] if self._plan.schema else [Text("Hello "), Text("there.")]
+        answer.append(Finished(reason, TOKENS))
+        self.echo.take(answer)
+        return answer
+
+
+class InstantPool(Pool):
+    """Opens as many conversations as are asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(base_settings(**settings), Launch(("none",), {}, "/"))
+        self.models = (
+            ListedModel("opus", "claude-opus-5-5", "Opus", ["low", "medium", "high"], True),
+            ListedModel("haiku", "claude-haiku-5-5", "Haiku"),
+        )
+        self.models_known.set()
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(2, 0, 0, 0, 0)
+
+    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+        served = "new" if len(plan.messages) == 1 else "replayed"
+        return Place(InstantConversation(plan), served, b"")  # type: ignore[arg-type]
+
+    def first_delta(self, place: Place) -> None:
+        pass
+
+    def release(self, place: Place, *, keep: bool = False) -> None:
+        pass
+
+
+def application(**settings: Any) -> App:
+    """The application, with nothing behind it."""
+    pool = InstantPool(**settings)
+    return create_app(Service(pool._settings, pool, "2.1.330", "oauth_token"))
