@@ -185,7 +185,6 @@ async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Mak
     assert pool.last_start_error is None
 
 
-@pytest.mark.xfail(reason="B4: only a waiting child that answers clears it", strict=True)
 async def test_without_a_stock_a_start_that_failed_is_forgotten_too(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=0)
     (tmp_path / "claude").unlink()

@@ -175,7 +175,8 @@ class Pool:
         return place
 
     def first_delta(self, place: Place) -> None:
-        """The answer has begun: the processor may be used for something else."""
+        """The answer has begun: the CLI works, and the processor may be used for something else."""
+        self.last_start_error = None
         if self._tender.pop(place.conversation, None) is not None:
             self._refill()
 
