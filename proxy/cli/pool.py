@@ -175,8 +175,7 @@ class Pool:
         return place
 
     def first_delta(self, place: Place) -> None:
-        """The answer has begun: the CLI works, and the processor may be used for something else."""
-        self.last_start_error = None
+        """The answer has begun: the processor may be used for something else."""
         if self._tender.pop(place.conversation, None) is not None:
             self._refill()
 
@@ -289,7 +288,12 @@ class Pool:
                 )
             if self._starting < self._most_starting:
                 child, started = await self._spawn()
-                return Conversation(child, self._limits, self._settings.system_prompt_mode, started, self._observer)
+
+                def ready(started: Callable[[], None] = started) -> None:
+                    self.last_start_error = None
+                    started()
+
+                return Conversation(child, self._limits, self._settings.system_prompt_mode, ready, self._observer)
             turn = asyncio.get_running_loop().create_future()
             self._start_turns.append(turn)
             try:
