@@ -117,7 +117,8 @@ def main(arguments: list[str]) -> int:
         os.getloadavg(),
         figures,
     )
-    print(f"{report.processors} processors, load before {before[0]:.1f}\n\n{table(figures)}")
+    busy = ": other work on this machine, expect noise" if before[0] > report.processors / 4 else ""
+    print(f"{report.processors} processors, load {before[0]:.1f} at the start{busy}\n\n{table(figures)}")
     if given.out:
         given.out.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     whole = all(figure.value is not None and figure.met is not False for group in figures.values() for figure in group)

@@ -278,7 +278,7 @@ def _flattened(running: Server, messages: Sequence[Message]) -> None:
 
 def cache(place: Place, quick: bool) -> list[Figure]:
     """The share of prompt tokens that a marked prefix of the request before covers, from the requests upstream."""
-    turns = 8 if quick else 20
+    turns = 20
     log = place.home / "bodies.jsonl"
     figures = []
     history: list[Message] = []
