@@ -4,6 +4,8 @@ import importlib
 import sys
 
 COMMANDS = {
+    "run": "judge a server: ours on recorded answers, or any other by its URL",
+    "matrix": "write or check COMPATIBILITY.md",
     "record": "record scenarios with a real CLI, or cassettes from the real API",
     "lint": "check the fixtures",
     "bump": "check a CLI version against the newest recorded one",

@@ -91,11 +91,12 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
     assert child.stdout is not None
     into, out = child.stdin.fileno(), child.stdout.fileno()
 
-    told_to_end = threading.Event()
+    told_to_end, terminated = threading.Event(), threading.Event()
 
     def end(_: int, __: FrameType | None) -> None:
-        if not told_to_end.is_set():
+        if not terminated.is_set():
             told_to_end.set()
+            terminated.set()
             threading.Timer(_TAIL, child.terminate).start()
 
     signal.signal(signal.SIGTERM, end)
@@ -103,11 +104,11 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
     def feed() -> None:
         _copy(0, into, "cli", log)
         told_to_end.set()
-        # Not before a SIGTERM has had its time: with a tool call open, the end of stdin alone makes the CLI ask the
-        # Messages API again (fixtures tools/result_replayed).
-        time.sleep(2 * _TAIL)
-        assert child.stdin is not None
-        child.stdin.close()
+        # A CLI that is terminated never sees the end of its stdin: with a tool call open it would take that for an
+        # interrupted call, and ask the Messages API again before it dies (fixtures tools/result_replayed).
+        if not terminated.wait(2 * _TAIL):
+            assert child.stdin is not None
+            child.stdin.close()
 
     threading.Thread(target=feed, daemon=True).start()
     reader = threading.Thread(target=_copy, args=(out, 1, "proxy", log), daemon=True)

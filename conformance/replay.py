@@ -191,14 +191,14 @@ async def ask(url: str, body: Mapping[str, Any], *, timeout: float = 30) -> dict
     async with httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False) as client:
         if not body.get("stream"):
             answer = await client.post("/v1/chat/completions", json=body)
-            return {"status": answer.status_code, "headers": dict(answer.headers)} | _said(answer.json())
+            return {"status": answer.status_code, "headers": dict(answer.headers)} | said(answer.json())
         async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
             came: dict[str, Any] = {"status": stream.status_code, "headers": dict(stream.headers)}
             if not stream.headers.get("content-type", "").startswith("text/event-stream"):
-                return came | _said(json.loads(await stream.aread()))
+                return came | said(json.loads(await stream.aread()))
             data = [line[6:] async for line in stream.aiter_lines() if line.startswith("data: ")]
     done = data[-1:] == ["[DONE]"]
-    return came | _said(fold([json.loads(line) for line in data[: -1 if done else None]])) | {"done": done}
+    return came | said(fold([json.loads(line) for line in data[: -1 if done else None]])) | {"done": done}
 
 
 def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -238,10 +238,10 @@ def _calls(known: dict[int, dict[str, Any]], deltas: list[dict[str, Any]]) -> No
             known[index][sort][key] = known[index][sort].get(key, "") + value
 
 
-def _said(body: Mapping[str, Any]) -> dict[str, Any]:
+def said(body: Mapping[str, Any]) -> dict[str, Any]:
     """A completion or an error, under the names that facts have."""
-    said: dict[str, Any] = {key: body[key] for key in ("error", "model", "usage") if body.get(key)}
-    said["choices"] = [
+    told: dict[str, Any] = {key: body[key] for key in ("error", "model", "usage") if body.get(key)}
+    told["choices"] = [
         {
             "content": choice["message"].get("content"),
             "refusal": choice["message"].get("refusal"),
@@ -251,4 +251,4 @@ def _said(body: Mapping[str, Any]) -> dict[str, Any]:
         }
         for choice in body.get("choices", [])
     ]
-    return said | (said["choices"][0] if said["choices"] else {})
+    return told | (told["choices"][0] if told["choices"] else {})

@@ -59,6 +59,11 @@ class Arrived(msgspec.Struct, frozen=True):
     body: dict[str, Any]
     number: int
 
+    @property
+    def session(self) -> str | None:
+        """The CLI's own name for the conversation, if it was the CLI that asked."""
+        return self.headers.get("x-claude-code-session-id")
+
 
 Answer = Callable[[Arrived], Reply | Awaitable[Reply]]
 
@@ -342,6 +347,7 @@ class Library:
         self._unplayed: dict[str, list[Interaction]] = {}
         self._arrived: dict[str, list[Arrived]] = {}
         self._surprises: dict[str, list[str]] = {}
+        self._gone: set[str | None] = set()
 
     def add(self, start: str, cassette: Cassette) -> None:
         """Conversations that open with this text are answered from this cassette."""
@@ -351,7 +357,8 @@ class Library:
         self.rewind(start)
 
     def rewind(self, start: str) -> None:
-        """Plays a cassette from its start again and forgets what arrived for it."""
+        """Plays a cassette from its start again and forgets what arrived for it, and whoever had sent it."""
+        self._gone |= {request.session for request in self._arrived.get(start, [])}
         self._unplayed[start] = list(self._cassettes[start].interactions)
         self._arrived[start] = []
         self._surprises[start] = []
@@ -369,6 +376,9 @@ class Library:
         start = self._start(body)
         if start is None:
             return error(400, "invalid_request_error", f"no cassette opens with {shown(opening(body))}")
+        if request.session is not None and request.session in self._gone:
+            # A CLI of an earlier round that is about to end: it must not get an answer that is meant for another.
+            return error(400, "invalid_request_error", "this conversation is over", hang=-1)
         self._arrived[start].append(request)
         arriving = VcrRequest("POST", f"{REAL}{request.target}", msgspec.json.encode(body), {})
         failed = "every interaction is played"

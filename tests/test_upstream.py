@@ -106,6 +106,19 @@ async def test_the_first_user_text_picks_the_cassette_and_many_are_served_at_onc
     assert len(library.arrived("ask a")) == 1
 
 
+async def test_a_session_of_an_earlier_round_gets_no_answer_of_a_later_one(tmp_path: Path) -> None:
+    library = u.Library()
+    library.add("x", cassette(tmp_path / "c.yaml", u.stream(ANSWER)))
+    async with u.Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
+        assert (await post(up.url, asked("x"), **{"x-claude-code-session-id": "old"})).status_code == 200
+        library.rewind("x")
+        late = {"x-claude-code-session-id": "old"}
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post(f"{up.url}/v1/messages", json=asked("x"), headers=late, timeout=0.1)
+        assert (await post(up.url, asked("x"), **{"x-claude-code-session-id": "new"})).status_code == 200
+    assert len(library.arrived("x")) == 1
+
+
 async def test_recorded_messages_must_match_and_the_difference_is_told(tmp_path: Path) -> None:
     kept = cassette(tmp_path / "c.yaml", u.stream(ANSWER), bodies=(asked("x", system="is not compared"),))
     library = u.Library()
