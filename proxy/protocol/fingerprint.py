@@ -22,7 +22,11 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def _same_json(raw: Raw) -> Raw:
-    return Raw(_encode(msgspec.json.decode(raw)))
+    """The value written in one way. What cannot be read as a value (a number too large, say) stays as it is written."""
+    try:
+        return Raw(_encode(msgspec.json.decode(raw)))
+    except (ValueError, RecursionError):
+        return raw
 
 
 def _normal(message: Message) -> Message:

@@ -1,0 +1,78 @@
+"""What tells one conversation from another."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import Raw
+
+from proxy.protocol import fingerprint
+from proxy.protocol.fingerprint import Echo
+from proxy.protocol.plan import Message, Plan, TextBlock, ToolUseBlock
+from proxy.protocol.turn import Arguments, Retracted, Text, ToolCall
+
+ASK = Message("user", (TextBlock("hi"),))
+
+
+def answer(*texts: str, arguments: bytes | None = None) -> Message:
+    blocks = [TextBlock(text) for text in texts]
+    calls = [] if arguments is None else [ToolUseBlock("call_1", "look", Raw(arguments))]
+    return Message("assistant", (*blocks, *calls))
+
+
+def of(*messages: Message, owner: str = "", **settings: object) -> bytes:
+    plan = Plan(model=str(settings.pop("model", "opus")), system=None, messages=messages, **settings)  # type: ignore[arg-type]
+    return fingerprint.of(plan, owner, messages)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (answer("ab"), answer("a", "b")),
+        (answer(arguments=b'{"a":1,"b":[2]}'), answer(arguments=b'{ "b": [2], "a": 1 }')),
+    ],
+)
+def test_an_answer_echoed_in_another_shape_is_the_same(one: Message, other: Message) -> None:
+    assert of(ASK, one) == of(ASK, other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of(ASK, answer("b")),
+        of(ASK, answer("a"), owner="somebody else"),
+        of(ASK, answer("a"), model="haiku"),
+        of(ASK, answer("a"), max_tokens=5),
+        of(Message("user", (TextBlock("hi "),)), answer("a")),
+        of(ASK, answer("a", arguments=b"{}")),
+    ],
+)
+def test_another_conversation_is_another(other: bytes) -> None:
+    assert of(ASK, answer("a")) != other
+
+
+def test_extending_is_the_same_as_starting_with_all() -> None:
+    assert fingerprint.extend(of(ASK), answer("a")) == of(ASK, answer("a"))
+
+
+@pytest.mark.parametrize("arguments", [b'{"a":1E400}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+def test_arguments_that_are_no_value_do_no_harm(arguments: bytes) -> None:
+    assert of(ASK, answer(arguments=arguments)) == of(ASK, answer(arguments=arguments))
+
+
+def test_the_echo_is_the_message_that_a_client_sends_back() -> None:
+    echo = Echo()
+    echo.take([Text("a"), Text("b"), ToolCall(0, "call_1", "look"), Arguments(0, '{"a"'), Arguments(0, ":1}")])
+    assert echo.message() == Message("assistant", (TextBlock("ab"), ToolUseBlock("call_1", "look", Raw(b'{"a":1}'))))
+    assert echo.call_ids == {"call_1"}
+
+
+def test_what_was_taken_back_is_not_echoed() -> None:
+    echo = Echo()
+    echo.take([Text("first"), Retracted(), Text("second")])
+    assert echo.text == "second"
+
+
+def test_an_answer_without_content_has_no_echo() -> None:
+    echo = Echo()
+    echo.take([Text(" \n")])
+    assert echo.message() is None
