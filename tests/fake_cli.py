@@ -169,6 +169,12 @@ class _Fake:
 
 
 def main(settings: dict[str, Any]) -> int:
+    if sys.argv[1:] == ["--version"]:
+        os.write(1, b"2.1.330 (Claude Code)\n")
+        return 0
+    if {"auth", "status"} <= set(sys.argv):
+        os.write(1, b'{"loggedIn": true, "authMethod": "oauth_token"}\n')
+        return 0
     fake = _Fake(settings)
     if "stderr" in settings:
         os.write(2, settings["stderr"].encode())

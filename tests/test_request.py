@@ -363,7 +363,7 @@ MESSAGES = st.one_of(
 )
 NAMES = st.sampled_from(
     ["stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools", "tool_choice", "functions",
-     "stop", "function_call", "response_format", "reasoning_effort", "modalities", "temperature", "top_p", "seed", "user"]
+     "stop", "function_call", "response_format", "reasoning_effort", "modalities", "temperature", "top_p", "seed"]
 )  # fmt: skip
 
 
