@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +22,13 @@ from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Child
 from proxy.demo import DemoChild
+from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
+from proxy.http.connection import Connection
 from proxy.http.service import Service
+from proxy.ledger import Ledger
 from proxy.protocol.lines import ListedModel
-from proxy.settings import Settings, state_dir
+from proxy.settings import Settings, state_dir, usage_file
 
 log: Final = logging.getLogger("proxy.serve")
 
@@ -31,11 +36,35 @@ log: Final = logging.getLogger("proxy.serve")
 KEEP_ALIVE: Final = 75
 # The start waits no longer for the models of the CLI: they are for show.
 MODELS_WAIT: Final = 10.0
+MOST_FILES: Final = 16_384
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 
 
+# After the grace the answers under way are ended; so long they get to tell their clients.
+LAST_WORDS: Final = 5
+
+
 class _Server(uvicorn.Server):
-    """uvicorn, told to stop by SIGINT and SIGTERM, and then ending normally instead of by the signal."""
+    """uvicorn, told to stop by SIGINT and SIGTERM, and then ending normally instead of by the signal.
+
+    `end_answers` is called `grace` seconds later, if any are under way still: each then ends with an error of ours.
+    """
+
+    def __init__(self, config: uvicorn.Config, grace: float, end_answers: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._grace = grace
+        self._end_answers = end_answers
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        async def after_grace() -> None:
+            await asyncio.sleep(self._grace)
+            await self._end_answers()
+
+        ending = asyncio.create_task(after_grace())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,6 +88,15 @@ def empty_directory(root: Path) -> Path:
     return directory
 
 
+def allow_many_files() -> None:
+    """As many open files as may be had, within reason: every connection is one, every child three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def configure_logging(settings: Settings) -> None:
     """Our lines to stderr; uvicorn's and asyncio's only when something is wrong."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
@@ -79,17 +117,22 @@ async def _serve(
 ) -> None:
     cwd = empty_directory(state_dir(settings, os.environ, sys.platform))
     start = DemoChild.start if cli.demo else Child.start
-    pool = Pool(settings, launch(cli.path, settings, os.environ, str(cwd)), start)
+    file = usage_file(settings, os.environ, sys.platform)
+    ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
+    accounts = Accounts(ledger)
+    pool = Pool(settings, launch(cli.path, settings, os.environ, str(cwd)), start, accounts)
     if cli.demo:
         log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
+    if ledger is not None:
+        ledger.start()
     await pool.start()
     config = uvicorn.Config(
-        create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo)),
-        http="httptools", loop="asyncio", lifespan="off", ws="none", interface="asgi3",
+        create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts)),
+        http=Connection, loop="asyncio", lifespan="off", ws="none", interface="asgi3",
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=max(1, round(settings.grace)),
+        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=math.ceil(settings.grace) + LAST_WORDS,
     )  # fmt: skip
-    server = _Server(config)
+    server = _Server(config, settings.grace, pool.close)
 
     async def say() -> None:
         with contextlib.suppress(TimeoutError):
@@ -103,6 +146,8 @@ async def _serve(
     finally:
         saying.cancel()
         await pool.close()
+        if ledger is not None:
+            await asyncio.to_thread(ledger.close)
 
 
 def run(
@@ -110,6 +155,7 @@ def run(
 ) -> int:
     """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError."""
     configure_logging(settings)
+    allow_many_files()
     watch_children_without_threads()
     asyncio.run(_serve(settings, cli, sock, announce))
     return 0

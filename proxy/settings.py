@@ -60,12 +60,15 @@ class Settings(Struct, frozen=True):
     queue_wait: float = 60.0
     idle_timeout: float = 180.0
     total_timeout: float = 1800.0
+    client_timeout: float = 120.0
     retries: int = 1
     grace: float = 10.0
     max_body: int = 64 * 1024 * 1024
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     state_dir: str | None = None
+    usage_file: str | None = None
+    usage_days: int = 365
 
 
 class SettingError(Exception):
@@ -255,6 +258,10 @@ SETTINGS: Final = (
         "total_timeout", "CLAUDE_PROXY_TOTAL_TIMEOUT", None, _seconds(1), "Longest time for one answer, in seconds."
     ),
     Setting(
+        "client_timeout", "CLAUDE_PROXY_CLIENT_TIMEOUT", None, _seconds(1),
+        "Longest time for a client to take more of its answer, or to send more of its request, in seconds.",
+    ),
+    Setting(
         "retries", "CLAUDE_PROXY_RETRIES", None, _whole(0, 10),
         "Retries inside the CLI; OpenAI's clients retry by themselves.",
     ),
@@ -274,6 +281,14 @@ SETTINGS: Final = (
     Setting(
         "state_dir", "CLAUDE_PROXY_STATE_DIR", None, str,
         "Directory for what the server keeps. None: `claude-max-api-proxy` in the user's state directory.",
+    ),
+    Setting(
+        "usage_file", "CLAUDE_PROXY_USAGE_FILE", None, str,
+        "SQLite file of what has been used. None: `usage.sqlite3` in the directory above.",
+    ),
+    Setting(
+        "usage_days", "CLAUDE_PROXY_USAGE_DAYS", None, _whole(0, 36500),
+        "Days for which usage is kept; 0: for ever.",
     ),
 )  # fmt: skip
 
@@ -331,3 +346,10 @@ def state_dir(settings: Settings, environ: Mapping[str, str], platform: str) -> 
     state = Path(environ.get("XDG_STATE_HOME") or "")
     # The XDG specification: a path that is not absolute is invalid and ignored.
     return (state if state.is_absolute() else home / ".local" / "state") / "claude-max-api-proxy"
+
+
+def usage_file(settings: Settings, environ: Mapping[str, str], platform: str) -> Path:
+    """Where usage is kept."""
+    if settings.usage_file is not None:
+        return Path(settings.usage_file).expanduser().absolute()
+    return state_dir(settings, environ, platform) / "usage.sqlite3"

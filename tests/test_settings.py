@@ -44,12 +44,15 @@ GOOD: dict[str, tuple[str, Any]] = {
     "queue_wait": ("0.5", 0.5),
     "idle_timeout": ("1", 1.0),
     "total_timeout": ("604800", 604800.0),
+    "client_timeout": ("1", 1.0),
     "retries": ("0", 0),
     "grace": ("0", 0.0),
     "max_body": ("1024", 1024),
     "origins": ("https://a.example, http://b.example:8080", ("https://a.example", "http://b.example:8080")),
     "hosts": ("nas.local", ("nas.local",)),
     "state_dir": ("/tmp/x", "/tmp/x"),
+    "usage_file": ("~/usage", "~/usage"),
+    "usage_days": ("0", 0),
 }
 
 BAD = [

@@ -12,15 +12,18 @@ from proxy.http.edge import App, Edge
 from proxy.http.errors import on_bug, on_http_error, on_rejection
 from proxy.http.guard import Guard
 from proxy.http.health import HealthCheck
+from proxy.http.metrics import MetricsPage
 from proxy.http.models import Models, OneModel
 from proxy.http.openapi import Docs, OpenApi
 from proxy.http.service import Service
+from proxy.http.usage import RecentRequests, UsageSummary
 from proxy.protocol.failures import Rejection
 
 
 def create_app(service: Service) -> App:
     """The ASGI application for `service`."""
     app = falcon.asgi.App(middleware=[Guard(service.settings)])
+    app.add_middleware(service.accounts)
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, on_bug)
     app.add_error_handler(falcon.HTTPError, on_http_error)
@@ -29,9 +32,12 @@ def create_app(service: Service) -> App:
     app.add_route("/v1/completions", LegacyCompletions(service))
     app.add_route("/v1/models", Models(service))
     app.add_route("/v1/models/{model_id:path}", OneModel(service))
+    app.add_route("/v1/usage", UsageSummary(service))
+    app.add_route("/v1/usage/recent", RecentRequests(service))
+    app.add_route("/metrics", MetricsPage(service.accounts.metrics))
     app.add_route("/health", HealthCheck(service))
     app.add_route("/openapi.json", OpenApi(service))
     app.add_route("/docs", Docs(service))
     for path, what in ABSENT.items():
         app.add_sink(Absent(what), f"{path}(?:/.*)?$")
-    return Edge(app)
+    return Edge(app, service.accounts, service.settings.client_timeout)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from proxy.protocol.turn import Tokens
 
@@ -25,14 +26,16 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Where the trace of a request is found in its ASGI scope.
 TRACE: Final = "claude_max_api.trace"
+# And what ends its connection at once, where the server puts it.
+ABORT: Final = "claude_max_api.abort"
 
 
 class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
     __slots__ = (
-        "answer", "asked", "asks", "at", "began", "endpoint", "first_delta", "id", "key_name", "left", "model",
-        "outcome", "served", "status", "tokens",
+        "answer", "asked", "asks", "at", "began", "complete", "endpoint", "first_delta", "id", "kept", "key_name",
+        "left", "model", "outcome", "served", "status", "tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +57,10 @@ class Trace:
         self.outcome = ""
         self.served = ""
         self.left = False
+        # The answer has been handed over to its last byte.
+        self.complete = False
+        # There is a row of usage for it.
+        self.kept = False
 
     @property
     def seconds(self) -> float:
@@ -90,53 +97,103 @@ def _write_log(trace: Trace, scope: Scope) -> None:
     log.info(" ".join(words))
 
 
-class Edge:
-    """ASGI around ASGI. See the module."""
+class Books(Protocol):
+    """Who keeps account of requests."""
 
-    def __init__(self, app: App) -> None:
+    def headers(self, trace: Trace) -> Sequence[tuple[bytes, bytes]]:
+        """For the head of the answer."""
+
+    def ended(self, trace: Trace) -> None:
+        """The request is over, however it ended."""
+
+
+class _NoBooks:
+    def headers(self, trace: Trace) -> Sequence[tuple[bytes, bytes]]:
+        return ()
+
+    def ended(self, trace: Trace) -> None:
+        pass
+
+
+_NO_BOOKS: Final = _NoBooks()
+
+
+def _nothing() -> None:
+    pass
+
+
+class Edge:
+    """ASGI around ASGI. See the module. `patience`: longest time for a client to take or send something, seconds."""
+
+    def __init__(self, app: App, books: Books = _NO_BOOKS, patience: float = math.inf) -> None:
         self._app = app
+        self._books = books
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         trace = scope[TRACE] = Trace()
+        loop = asyncio.get_running_loop()
         handler = asyncio.current_task()
         assert handler is not None
         watcher: asyncio.Task[None] | None = None
-        complete = False
+        # Since when the client has been waited for; looked at now and then, which costs less than a limit on each wait.
+        waiting_since: float | None = None
+        look: asyncio.TimerHandle | None = None
+
+        def leave() -> None:
+            trace.left = True
+            handler.cancel()
+
+        def look_after() -> None:
+            nonlocal look
+            if waiting_since is not None and loop.time() - waiting_since >= self._patience:
+                # What it has not taken would keep the connection open for as long as it likes.
+                scope.get(ABORT, _nothing)()
+                leave()
+                return
+            since = loop.time() if waiting_since is None else waiting_since
+            look = loop.call_at(since + self._patience, look_after)
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            if not complete:
-                trace.left = True
-                handler.cancel()
+            if not trace.complete:
+                leave()
 
         async def receive_body() -> Mapping[str, Any]:
-            nonlocal watcher
+            nonlocal watcher, waiting_since
             if watcher is not None:
                 await asyncio.Event().wait()
+            waiting_since = loop.time()
             message = await receive()
+            waiting_since = None
             if message["type"] == "http.disconnect":
                 trace.left = True
             elif not message.get("more_body"):
-                watcher = asyncio.get_running_loop().create_task(watch())
+                watcher = loop.create_task(watch())
             return message
 
         async def send_marked(message: dict[str, Any]) -> None:
-            nonlocal complete
+            nonlocal waiting_since
             if message["type"] == "http.response.start":
                 trace.status = message["status"]
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", trace.id.encode()),
                     (b"openai-processing-ms", str(trace.milliseconds).encode()),
+                    *self._books.headers(trace),
                 ]
-            elif not message.get("more_body"):
-                complete = True
+            waiting_since = loop.time()
             await send(message)
+            waiting_since = None
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                trace.complete = True
 
+        if self._patience < math.inf:
+            look_after()
         try:
             await self._app(scope, receive_body, send_marked)
         except asyncio.CancelledError:
@@ -144,8 +201,13 @@ class Edge:
                 raise
             handler.uncancel()
         finally:
+            if look is not None:
+                look.cancel()
             if watcher is not None:
                 watcher.cancel()
-            if trace.answer is not None:
-                await trace.answer.aclose()
-            _write_log(trace, scope)
+            try:
+                if trace.answer is not None:
+                    await trace.answer.aclose()
+            finally:
+                _write_log(trace, scope)
+                self._books.ended(trace)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct, UnsetType, structs
 
 import proxy
-from proxy.http import docs, health, models, shapes
+from proxy.http import docs, health, models, shapes, usage
 from proxy.http.service import Service
 from proxy.protocol import chat, completions
 from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
@@ -49,9 +49,17 @@ class Operation(Struct, frozen=True):
     statuses: tuple[int, ...] = (200,)
     kinds: frozenset[Kind] = frozenset()
     parameters: tuple[str, ...] = ()
+    query: Mapping[str, Mapping[str, Any]] = {}
     open: bool = False
 
 
+_MOMENT: Final = {
+    "anyOf": [
+        {"type": "string", "format": "date"},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": r"^[0-9]{1,11}$", "description": "Seconds since 1970."},
+    ]
+}
 _HEALTH: Final = (
     "Open to all. 503 when no answer can be expected: the login failed, the CLI cannot be started, or the server ends."
 )
@@ -80,6 +88,21 @@ OPERATIONS: Final = (
         "get", "/v1/models/{model}", "retrieveModel", "One model.",
         "Any name that means a model of Claude is found, listed or not; it may contain slashes.", models.Model,
         kinds=frozenset((Kind.UNKNOWN_MODEL,)), parameters=("model",),
+    ),
+    Operation(
+        "get", "/v1/usage", "getUsage", "What has been used, and what the plan has left.",
+        "Sums over the requests of a period: in all, by model, key and day. A date as `until` is in the period. "
+        "Prices are list prices, as the CLI reports them after an answer; for some answers it does not.",
+        usage.UsageReport, kinds=frozenset((Kind.BAD_REQUEST,)), query={"since": _MOMENT, "until": _MOMENT},
+    ),
+    Operation(
+        "get", "/v1/usage/recent", "listRecentUsage", "The latest requests.", "Newest first. No text of any message.",
+        usage.RecentUsage, kinds=frozenset((Kind.BAD_REQUEST,)),
+        query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MOST_RECENT}},
+    ),
+    Operation(
+        "get", "/metrics", "getMetrics", "The server's state and counters.", "In the text format of Prometheus.", None,
+        media_type="text/plain",
     ),
     Operation(
         "get", "/health", "getHealth", "Whether this server can answer, as far as is known.", _HEALTH, health.Health,
@@ -199,11 +222,13 @@ def _operation(one: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "description": one.description}
     if one.open:
         found["security"] = []
-    if one.parameters:
-        found["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-            for name in one.parameters
-        ]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in one.parameters
+    ]
+    parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in one.query.items()]
+    if parameters:
+        found["parameters"] = parameters
     if one.body is not None:
         found["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(one.body), "example": one.example}}}
     responses = {str(status): _success(one, status) for status in one.statuses}

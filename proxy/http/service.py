@@ -7,9 +7,10 @@ import time
 from msgspec import Struct
 
 from proxy.cli.pool import Pool
+from proxy.http.accounts import Accounts
+from proxy.http.metrics import Sight
 from proxy.protocol import models
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import RateLimitInfo
 from proxy.protocol.request import Abilities, Rules
 from proxy.settings import Settings
 
@@ -32,18 +33,30 @@ class Service:
     """One per server."""
 
     def __init__(
-        self, settings: Settings, pool: Pool, cli_version: str, login_method: str, *, demo: bool = False
+        self,
+        settings: Settings,
+        pool: Pool,
+        cli_version: str,
+        login_method: str,
+        *,
+        demo: bool = False,
+        accounts: Accounts | None = None,
     ) -> None:
         self.settings = settings
         self.pool = pool
         self.cli_version = cli_version
         self.login_method = login_method
         self.demo = demo
+        self.accounts = accounts or Accounts()
+        self.accounts.metrics.watch(self._sight)
         self.fingerprint = f"claude-code-{cli_version}{'-demo' if demo else ''}"
         self.login = LoginSeen()
-        self.limits: RateLimitInfo | None = None
         self.rules = Rules(self.model_for, self.abilities_of, settings.sampling == "forward", settings.strict_params)
         self._targets = {name.name: name.target for name in settings.models}
+
+    def _sight(self) -> Sight:
+        ledger = self.accounts.ledger
+        return Sight(self.pool.counts, self.accounts.allowance, 0 if ledger is None else ledger.lost)
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""

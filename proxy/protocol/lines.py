@@ -146,6 +146,7 @@ class RateLimitInfo(Struct, frozen=True):
     status: str = ""
     resetsAt: float | None = None
     rateLimitType: str | None = None
+    utilization: float | None = None
     unifiedWindows: dict[str, Window] = field(default_factory=dict)
 
 

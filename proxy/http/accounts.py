@@ -1,0 +1,111 @@
+"""What is kept of every request beyond its answer: counts, a row of usage, what the plan still allows.
+
+The edge says when a request ends, Falcon when it has found its resource, the CLI's conversations what answers cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import falcon.asgi
+
+from proxy.http.edge import TRACE, Trace
+from proxy.http.metrics import Metrics
+from proxy.ledger import Ledger, Record
+from proxy.protocol.allowance import REJECTED, Allowance, current, take_in, tightest
+from proxy.protocol.lines import RateLimitInfo
+from proxy.protocol.turn import Tokens
+
+# Names of OpenAI's where they fit; these are ours.
+PLAN_HEADER: Final = "x-claude-plan-{window}-{what}"
+
+
+def outcome(trace: Trace) -> str:
+    """How the request ended; see `ledger.Record`."""
+    if trace.outcome:
+        return trace.outcome
+    if trace.left:
+        return "cancelled"
+    return "ok" if trace.complete else "interrupted"
+
+
+def duration(seconds: float) -> str:
+    """A time as OpenAI's headers give it: `1h2m3s`, `6m0s`, `12s`."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def plan_headers(allowance: Allowance, now: float) -> list[tuple[str, str]]:
+    """What is known of the plan, for an answer's head.
+
+    Utilisation and end (seconds since 1970) of each window; in OpenAI's words when the tightest one starts anew, and
+    that nothing remains when it is used up. How many requests remain otherwise nobody knows.
+    """
+    allowance = current(allowance, now)
+    headers = []
+    found = tightest(allowance)
+    if found is not None and found[1].resetsAt is not None:
+        headers.append(("x-ratelimit-reset-requests", duration(found[1].resetsAt - now)))
+    if found is not None and found[1].status == REJECTED:
+        headers.append(("x-ratelimit-remaining-requests", "0"))
+    for name, window in allowance.windows.items():
+        values = {"utilization": window.utilization, "reset": window.resetsAt}
+        headers += [
+            (PLAN_HEADER.format(window=name.replace("_", "-"), what=what), f"{value:.15g}")
+            for what, value in values.items()
+            if value is not None
+        ]
+    return headers
+
+
+class Accounts:
+    """One per server: middleware of Falcon's, the edge's `Books`, the pool's `Observer`. `ledger` None: none is kept.
+
+    `allowance`: the plan's state as last reported.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger = ledger
+        self.metrics = Metrics()
+        self.allowance = Allowance()
+
+    async def process_resource(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        trace: Trace = req.scope[TRACE]
+        trace.endpoint = req.uri_template or ""
+        trace.key_name = req.context.key_name
+        # Whatever is posted here is put to the model.
+        if req.method == "POST" and self.ledger is not None:
+            trace.kept = True
+            self.ledger.begun(trace.id, trace.at, trace.key_name, trace.endpoint)
+
+    def headers(self, trace: Trace) -> list[tuple[bytes, bytes]]:
+        if not trace.asks and not trace.asked:
+            return []
+        return [(name.encode(), value.encode()) for name, value in plan_headers(self.allowance, time.time())]
+
+    def ended(self, trace: Trace) -> None:
+        how = outcome(trace)
+        self.metrics.ended(trace, how)
+        if trace.kept and self.ledger is not None:
+            record = Record(
+                trace.id, trace.at, trace.key_name, trace.endpoint, trace.asked, trace.model, trace.served, how,
+                trace.status, trace.tokens or Tokens(), trace.asks, trace.seconds, trace.first_delta,
+            )  # fmt: skip
+            self.ledger.ended(record)
+
+    def paid(self, requests: Sequence[str], usd: float) -> None:
+        self.metrics.paid(usd)
+        if self.ledger is not None:
+            self.ledger.paid(requests, usd)
+
+    def limits(self, info: RateLimitInfo) -> None:
+        self.allowance = take_in(self.allowance, info, time.time())
+        if self.ledger is not None:
+            self.ledger.allowance(self.allowance)

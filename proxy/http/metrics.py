@@ -1,0 +1,138 @@
+"""`GET /metrics`: the server in Prometheus' words.
+
+Labels have few values: routes as declared, statuses, kinds of failure, models that answered. Never a client's text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import falcon
+import falcon.asgi
+from msgspec import Struct
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+    exposition,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from proxy.cli.pool import Counts
+from proxy.http.edge import Trace
+from proxy.protocol.allowance import Allowance, current
+
+PREFIX: Final = "claude_max_api"
+UNROUTED: Final = "other"
+# From what a living conversation takes to the longest answers.
+SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+
+
+class Sight(Struct, frozen=True):
+    """The server at a moment. `lost`: entries of usage that could not be written."""
+
+    counts: Counts
+    allowance: Allowance
+    lost: int
+
+
+class Metrics(Collector):
+    """What is counted as requests end, and what is looked at when asked."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        self._look: Callable[[], Sight] | None = None
+        self._requests = Counter(
+            f"{PREFIX}_requests", "Requests that have ended.", ("endpoint", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            f"{PREFIX}_request_seconds", "From a request's head to the end of its answer.", ("endpoint",),
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self._first_delta = Histogram(
+            f"{PREFIX}_first_delta_seconds", "From a request's head to the first piece of its answer.", ("served",),
+            buckets=SECONDS, registry=registry,
+        )  # fmt: skip
+        self._tokens = Counter(
+            f"{PREFIX}_tokens", "Tokens used; `input` is what was neither read from the prompt cache nor put there.",
+            ("model", "kind"), registry=registry,
+        )  # fmt: skip
+        self._errors = Counter(f"{PREFIX}_errors", "Requests that failed, by kind.", ("kind",), registry=registry)
+        self._cost = Counter(
+            f"{PREFIX}_list_price_usd", "What answers would have cost at list price, where the CLI has said so.",
+            registry=registry,
+        )  # fmt: skip
+        registry.register(self)
+        ProcessCollector(registry=registry)
+
+    def watch(self, look: Callable[[], Sight]) -> None:
+        """Look at the server this way when asked."""
+        self._look = look
+
+    def ended(self, trace: Trace, outcome: str) -> None:
+        endpoint = trace.endpoint or UNROUTED
+        self._requests.labels(endpoint, str(trace.status or "none")).inc()
+        self._seconds.labels(endpoint).observe(trace.seconds)
+        if trace.first_delta is not None:
+            self._first_delta.labels(trace.served).observe(trace.first_delta)
+        if trace.tokens is not None and trace.model:
+            tokens = trace.tokens
+            for kind, count in (
+                ("input", tokens.input), ("cache_read", tokens.cache_read), ("cache_write", tokens.cache_write),
+                ("output", tokens.output), ("reasoning", tokens.reasoning),
+            ):  # fmt: skip
+                if count:
+                    self._tokens.labels(trace.model, kind).inc(count)
+        if outcome != "ok":
+            self._errors.labels(outcome).inc()
+
+    def paid(self, usd: float) -> None:
+        self._cost.inc(usd)
+
+    def collect(self) -> Iterator[Metric]:
+        if self._look is None:
+            return
+        sight = self._look()
+        counts = sight.counts
+        children = GaugeMetricFamily(f"{PREFIX}_children", "CLI processes by state.", labels=("state",))
+        for state in ("waiting", "starting", "busy", "parked"):
+            children.add_metric((state,), getattr(counts, state))
+        yield children
+        yield GaugeMetricFamily(f"{PREFIX}_queue", "Requests waiting for their turn.", counts.queued)
+        used = GaugeMetricFamily(
+            f"{PREFIX}_plan_utilization", "Used share of a window of the plan.", labels=("window",)
+        )
+        resets = GaugeMetricFamily(
+            f"{PREFIX}_plan_reset_timestamp_seconds", "When a window of the plan ends.", labels=("window",)
+        )
+        for name, window in current(sight.allowance, time.time()).windows.items():
+            if window.utilization is not None:
+                used.add_metric((name,), window.utilization)
+            if window.resetsAt is not None:
+                resets.add_metric((name,), window.resetsAt)
+        yield used
+        yield resets
+        yield GaugeMetricFamily(
+            f"{PREFIX}_usage_entries_lost", "Entries of usage lost because their file could not be written.", sight.lost
+        )
+
+
+class MetricsPage:
+    """The resource."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        encode, content_type = exposition.choose_encoder(req.get_header("accept") or "")
+        resp.data = encode(self._metrics.registry)
+        resp.content_type = content_type
+
+    on_head = on_get
