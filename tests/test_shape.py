@@ -1,0 +1,145 @@
+"""The shape of the code: what must not creep in."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROXY = sorted((ROOT / "proxy").rglob("*.py"))
+PROTOCOL = sorted((ROOT / "proxy" / "protocol").glob("*.py"))
+EVERY = [*PROXY, *sorted((ROOT / "conformance").rglob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
+# Modules that mean input, output, time or chance; `re`, `json` and the like do not.
+IMPURE = {
+    "asyncio", "subprocess", "socket", "os", "sys", "time", "datetime", "random", "secrets", "uuid", "logging", "io",
+    "pathlib", "shutil", "tempfile", "threading", "multiprocessing", "signal", "select", "selectors", "sqlite3",
+    "urllib", "http", "httpx", "falcon", "uvicorn", "contextvars",
+}  # fmt: skip
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", PROTOCOL, ids=named)
+def test_the_protocol_does_no_input_or_output(path: Path) -> None:
+    module = tree(path)
+    assert {name.split(".")[0] for name in imported(module)} & IMPURE == set()
+    calls = {
+        node.func.id for node in ast.walk(module) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert calls & {"open", "print", "input", "exec", "eval", "breakpoint"} == set()
+
+
+@pytest.mark.parametrize("path", PROXY, ids=named)
+def test_no_exception_is_swallowed(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ExceptHandler):
+            names = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"(all)"}
+            if names & {"Exception", "BaseException", "(all)"}:
+                kept = [each for each in node.body if not isinstance(each, ast.Pass | ast.Continue)]
+                assert kept, f"{named(path)}:{node.lineno} swallows {names}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "suppress":
+            for argument in node.args:
+                found = {name.id for name in ast.walk(argument) if isinstance(name, ast.Name)}
+                assert not found & {"Exception", "BaseException"}, f"{named(path)}:{node.lineno}"
+
+
+def _modules() -> Iterator[object]:
+    for path in PROTOCOL:
+        if path.stem != "__init__":
+            yield importlib.import_module(f"proxy.protocol.{path.stem}")
+
+
+def _signatures() -> Iterator[tuple[str, str, object]]:
+    """Every public function, method and field of the protocol, with each of its types."""
+    for module in _modules():
+        name = getattr(module, "__name__", "")
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or getattr(value, "__module__", None) != name:
+                continue
+            holders = {attribute: value}
+            if inspect.isclass(value):
+                holders |= {f"{attribute}.{key}": each for key, each in vars(value).items() if not key.startswith("_")}
+                holders = {key: each for key, each in holders.items() if inspect.isfunction(each) or key == attribute}
+            for where, each in holders.items():
+                if inspect.isfunction(each) or (inspect.isclass(each) and issubclass(each, msgspec.Struct)):
+                    for part, type_ in typing.get_type_hints(each).items():
+                        yield f"{name}.{where}", part, type_
+
+
+def _holds_bare_dict(type_: object) -> bool:
+    """A dict whose values may be anything: nothing that a type checker could follow."""
+    origin, inner = typing.get_origin(type_), typing.get_args(type_)
+    if type_ is dict or (origin is dict and inner and inner[1] in (typing.Any, object)):
+        return True
+    return any(_holds_bare_dict(each) for each in inner if not isinstance(each, str))
+
+
+def test_no_dict_of_anything_leaves_the_protocol() -> None:
+    found = [(where, part) for where, part, type_ in _signatures() if _holds_bare_dict(type_)]
+    assert found == []
+
+
+def test_the_look_for_dicts_sees_something() -> None:
+    assert len(list(_signatures())) > 150
+    assert _holds_bare_dict(dict[str, typing.Any])
+    assert _holds_bare_dict(list[dict[str, object] | None])
+    assert not _holds_bare_dict(dict[str, int])
+
+
+@pytest.mark.parametrize("path", [path for path in PROXY if path.name != "sse.py"], ids=named)
+def test_streams_are_written_in_one_place(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, bytes | str):
+            text = node.value if isinstance(node.value, bytes) else node.value.encode()
+            assert not text.startswith(b"data: "), f"{named(path)}:{node.lineno}"
+            assert b"[DONE]" not in text or isinstance(node.value, str), f"{named(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", [path for path in PROXY if "http" not in path.parts], ids=named)
+def test_only_the_http_edge_knows_falcon(path: Path) -> None:
+    assert not any(name.split(".")[0] == "falcon" for name in imported(tree(path)))
+
+
+@pytest.mark.parametrize("path", [path for path in PROXY if path.name not in ("process.py", "find.py")], ids=named)
+def test_only_the_process_edge_starts_and_signals_children(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute) and node.attr in (
+            "subprocess_exec", "create_subprocess_exec", "create_subprocess_shell", "Popen", "killpg", "fork",
+            "posix_spawn",
+        ):  # fmt: skip
+            raise AssertionError(f"{named(path)}:{node.lineno}: {node.attr}")
+
+
+@pytest.mark.parametrize("path", EVERY, ids=named)
+def test_files_can_be_read_in_one_go(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 650, "split it"
+
+
+def test_imports_go_the_way_of_the_data() -> None:
+    lint = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert lint.returncode == 0, lint.stdout + lint.stderr
