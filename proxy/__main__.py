@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 import proxy
-from proxy import demo, doctor, serve
+from proxy import demo, doctor, serve, usage
 from proxy.cli import find
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
@@ -92,12 +92,17 @@ def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return doctor.run(vars(arguments), environ, arguments.live)
 
 
+def _usage(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return usage.run(vars(arguments), environ, arguments.recent)
+
+
 class Command(Struct, frozen=True):
-    """A sub-command: what it is for, what it does, its own flags with their help."""
+    """A sub-command: what it is for, what it does, its own flags, without and with a value, with their help."""
 
     help: str
     run: Callable[[argparse.Namespace, Mapping[str, str]], int]
     flags: Mapping[str, str] = {}
+    values: Mapping[str, str] = {}
 
 
 COMMANDS: Final = {
@@ -110,6 +115,15 @@ COMMANDS: Final = {
         "Look at everything that an answer needs, a line for each.",
         _doctor,
         {"--live": "Also send one tiny real request."},
+    ),
+    "usage": Command(
+        "Show what has been used, and what the plan has left.",
+        _usage,
+        {"--recent": "Show the latest requests instead."},
+        {
+            "--since": "Requests from then on: 2026-08-01, or a date with a time.",
+            "--until": "Requests up to then; a date is the end of that day.",
+        },
     ),
 }
 
@@ -145,6 +159,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"claude-max-api {proxy.__version__}")
     for flag, text in command.flags.items():
         parser.add_argument(flag, action="store_true", help=text)
+    for flag, text in command.values.items():
+        parser.add_argument(flag, metavar="VALUE", help=text)
     for setting in SETTINGS:
         if setting.argument is not None and setting.argument.startswith("--"):
             parser.add_argument(setting.argument, dest=setting.field, metavar="VALUE", help=_help(setting))

@@ -20,6 +20,7 @@ from proxy.http import docs, health, models, shapes, usage
 from proxy.http.service import Service
 from proxy.protocol import chat, completions
 from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
+from proxy.usage import RecentUsage, UsageReport
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"
@@ -93,11 +94,11 @@ OPERATIONS: Final = (
         "get", "/v1/usage", "getUsage", "What has been used, and what the plan has left.",
         "Sums over the requests of a period: in all, by model, key and day. A date as `until` is in the period. "
         "Prices are list prices, as the CLI reports them after an answer; for some answers it does not.",
-        usage.UsageReport, kinds=frozenset((Kind.BAD_REQUEST,)), query={"since": _MOMENT, "until": _MOMENT},
+        UsageReport, kinds=frozenset((Kind.BAD_REQUEST,)), query={"since": _MOMENT, "until": _MOMENT},
     ),
     Operation(
         "get", "/v1/usage/recent", "listRecentUsage", "The latest requests.", "Newest first. No text of any message.",
-        usage.RecentUsage, kinds=frozenset((Kind.BAD_REQUEST,)),
+        RecentUsage, kinds=frozenset((Kind.BAD_REQUEST,)),
         query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MOST_RECENT}},
     ),
     Operation(

@@ -6,106 +6,25 @@ import asyncio
 import logging
 import re
 import sqlite3
-import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import falcon
 import falcon.asgi
 import msgspec
-from msgspec import Struct
 
 from proxy.http.service import Service
-from proxy.ledger import Reader, UsageGroup, UsageRow, UsageSums
-from proxy.protocol.allowance import WINDOWS, Allowance, current
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
+from proxy.usage import moment, recent, report
 
 log: Final = logging.getLogger("proxy.ledger")
 # Seconds that a reader waits for what has just ended to be in the file.
 FRESH_WAIT: Final = 1.0
 DEFAULT_RECENT: Final = 50
 MOST_RECENT: Final = 1000
-LAST_MOMENT: Final = 1e12
 
 T = TypeVar("T")
-
-
-class PlanWindow(Struct, frozen=True):
-    """`utilization`: the used share, 1 is all; null: not known. `resets_at`: seconds since 1970."""
-
-    utilization: float | None = None
-    resets_at: float | None = None
-    status: str | None = None
-
-
-class PlanState(Struct, frozen=True):
-    """What the CLI last said of the plan's windows. `seen_at`: when, in seconds since 1970; null: not yet."""
-
-    status: str | None
-    seen_at: float | None
-    windows: dict[str, PlanWindow]
-
-
-class UsageReport(Struct, frozen=True, kw_only=True):
-    """Sums over the requests that began from `since` on and before `until` (seconds since 1970; null: no bound)."""
-
-    object: Literal["usage"] = "usage"
-    since: float | None
-    until: float | None
-    totals: UsageSums
-    by_model: tuple[UsageGroup, ...]
-    by_key: tuple[UsageGroup, ...]
-    by_day: tuple[UsageGroup, ...]
-    plan: PlanState
-
-
-class RecentUsage(Struct, frozen=True, kw_only=True):
-    """The latest requests, newest first."""
-
-    object: Literal["list"] = "list"
-    data: tuple[UsageRow, ...]
-    plan: PlanState
-
-
-def plan_state(allowance: Allowance, now: float) -> PlanState:
-    allowance = current(allowance, now)
-    known = {
-        name: PlanWindow(window.utilization, window.resetsAt, window.status)
-        for name, window in allowance.windows.items()
-    }
-    return PlanState(allowance.status or None, allowance.seen, {name: PlanWindow() for name in WINDOWS} | known)
-
-
-def report(path: Path, since: float | None, until: float | None) -> UsageReport:
-    """From the file. Raises sqlite3.Error."""
-    with Reader(path) as reader:
-        found = reader.summary(since, until)
-        state = plan_state(reader.allowance(), time.time())
-    return UsageReport(since=since, until=until, plan=state, **msgspec.structs.asdict(found))
-
-
-def recent(path: Path, limit: int) -> RecentUsage:
-    """From the file. Raises sqlite3.Error."""
-    with Reader(path) as reader:
-        return RecentUsage(data=reader.recent(limit), plan=plan_state(reader.allowance(), time.time()))
-
-
-def moment(text: str, *, end: bool = False) -> float:
-    """Seconds since 1970, a date (its beginning, or its `end`), or a date with a time; of this computer's zone when it
-    names none. Raises ValueError with words that follow the parameter's name."""
-    if re.fullmatch(r"[0-9]{1,11}", text):
-        return float(text)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        words = "must be a date (2026-08-01), a date with a time (2026-08-01T12:00:00Z) or seconds since 1970"
-        raise ValueError(words) from None
-    try:
-        return (found + timedelta(days=end and len(text) <= len("2026-08-01"))).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return 0.0 if found.year < 2000 else LAST_MOMENT
 
 
 def _limit(text: str) -> int:

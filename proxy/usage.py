@@ -1,0 +1,233 @@
+"""What has been used, as `GET /v1/usage` tells it and `claude-max-api usage` prints it: both from the ledger's file."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from proxy.ledger import Reader, UsageGroup, UsageRow, UsageSums
+from proxy.protocol.allowance import REJECTED, WINDOWS, Allowance, current
+from proxy.settings import SettingError, read, usage_file
+
+LAST_MOMENT: Final = 1e12
+# What is shown in a terminal.
+BAR: Final = 20
+MOST_DAYS: Final = 14
+LAST_SHOWN: Final = 250_000_000_000
+MOST_ROWS: Final = 20
+NAME: Final = 24
+
+
+class PlanWindow(Struct, frozen=True):
+    """`utilization`: the used share, 1 is all; null: not known. `resets_at`: seconds since 1970."""
+
+    utilization: float | None = None
+    resets_at: float | None = None
+    status: str | None = None
+
+
+class PlanState(Struct, frozen=True):
+    """What the CLI last said of the plan's windows. `seen_at`: when, in seconds since 1970; null: not yet."""
+
+    status: str | None
+    seen_at: float | None
+    windows: dict[str, PlanWindow]
+
+
+class UsageReport(Struct, frozen=True, kw_only=True):
+    """Sums over the requests that began from `since` on and before `until` (seconds since 1970; null: no bound)."""
+
+    object: Literal["usage"] = "usage"
+    since: float | None
+    until: float | None
+    totals: UsageSums
+    by_model: tuple[UsageGroup, ...]
+    by_key: tuple[UsageGroup, ...]
+    by_day: tuple[UsageGroup, ...]
+    plan: PlanState
+
+
+class RecentUsage(Struct, frozen=True, kw_only=True):
+    """The latest requests, newest first."""
+
+    object: Literal["list"] = "list"
+    data: tuple[UsageRow, ...]
+    plan: PlanState
+
+
+def plan_state(allowance: Allowance, now: float) -> PlanState:
+    allowance = current(allowance, now)
+    known = {
+        name: PlanWindow(window.utilization, window.resetsAt, window.status)
+        for name, window in allowance.windows.items()
+    }
+    return PlanState(allowance.status or None, allowance.seen, {name: PlanWindow() for name in WINDOWS} | known)
+
+
+def report(path: Path, since: float | None, until: float | None) -> UsageReport:
+    """From the file. Raises sqlite3.Error."""
+    with Reader(path) as reader:
+        found = reader.summary(since, until)
+        state = plan_state(reader.allowance(), time.time())
+    return UsageReport(since=since, until=until, plan=state, **msgspec.structs.asdict(found))
+
+
+def recent(path: Path, limit: int) -> RecentUsage:
+    """From the file. Raises sqlite3.Error."""
+    with Reader(path) as reader:
+        return RecentUsage(data=reader.recent(limit), plan=plan_state(reader.allowance(), time.time()))
+
+
+def moment(text: str, *, end: bool = False) -> float:
+    """Seconds since 1970, a date (its beginning, or its `end`), or a date with a time; of this computer's zone when it
+    names none. Raises ValueError with words that follow the parameter's name."""
+    if re.fullmatch(r"[0-9]{1,11}", text):
+        return float(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        words = "must be a date (2026-08-01), a date with a time (2026-08-01T12:00:00Z) or seconds since 1970"
+        raise ValueError(words) from None
+    try:
+        return (found + timedelta(days=end and len(text) <= len("2026-08-01"))).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0 if found.year < 2000 else LAST_MOMENT
+
+
+# The terminal.
+
+
+class _Ink(Struct, frozen=True):
+    """What bars are made of."""
+
+    full: str
+    empty: str
+
+    def bar(self, share: float) -> str:
+        filled = round(BAR * min(max(share, 0.0), 1.0))
+        return self.full * filled + self.empty * (BAR - filled)
+
+
+def _ink(encoding: str | None) -> _Ink:
+    try:
+        "█░".encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return _Ink("#", ".")
+    return _Ink("█", "░")
+
+
+def _name(text: str | None, other: str) -> str:
+    """A name for a terminal: a client may have chosen it."""
+    shown = "".join(char if char.isprintable() else "?" for char in text or other)
+    return shown if len(shown) <= NAME else f"{shown[: NAME - 1]}~"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if number >= size:
+            return f"{number / (1000 if unit == 'k' else size):.1f} {unit}"
+    return str(number)
+
+
+def _when(moment: float, now: float) -> str:
+    if moment - now < 86_400:
+        minutes = max(0, round((moment - now) / 60))
+        return f"in {minutes // 60} h {minutes % 60:02} min"
+    return datetime.fromtimestamp(min(moment, now + 366 * 86_400)).strftime("on %Y-%m-%d at %H:%M")
+
+
+def _plan(plan: PlanState, ink: _Ink, now: float) -> Iterator[str]:
+    yield "Plan" if plan.seen_at is not None else "Plan: the CLI has not reported it yet"
+    for name, window in plan.windows.items() if plan.seen_at is not None else ():
+        known = window.utilization
+        share = "used up" if window.status == REJECTED else "unknown" if known is None else f"{known:.0%}"
+        ends = "" if window.resets_at is None else f"  new {_when(window.resets_at, now)}"
+        full = 1.0 if window.status == REJECTED else known or 0.0
+        yield f"  {_name(name.replace('_', ' '), ''):<{NAME}}  {ink.bar(full)}  {share:>8}{ends}"
+
+
+def _line(name: str, bar: str, sums: UsageSums) -> str:
+    cached = f"{sums.cached_tokens / sums.prompt_tokens:.0%}" if sums.prompt_tokens else ""
+    tokens = f"{_count(sums.prompt_tokens):>9} {cached:>7} {_count(sums.completion_tokens):>9}"
+    return f"  {name:<{NAME}}  {bar:<{BAR}} {_count(sums.requests):>9} {tokens} {sums.list_price_usd:>11.2f}"
+
+
+def _groups(title: str, groups: Sequence[UsageGroup], other: str, ink: _Ink) -> Iterator[str]:
+    most = max((group.prompt_tokens + group.completion_tokens for group in groups), default=0)
+    yield f"{title:<{NAME + 2}}  {'':<{BAR}}  requests    prompt  cached    answer  list price $"
+    for group in groups:
+        share = (group.prompt_tokens + group.completion_tokens) / most if most else 0.0
+        yield _line(_name(group.name, other), ink.bar(share), group)
+
+
+def words(found: UsageReport, ink: _Ink, now: float) -> Iterator[str]:
+    """The report, line by line."""
+    totals = found.totals
+    yield from _plan(found.plan, ink, now)
+    yield ""
+    yield from _groups("By model", found.by_model[:MOST_ROWS], "(no answer)", ink)
+    if len(found.by_key) > 1 or any(group.name for group in found.by_key):
+        yield ""
+        yield from _groups("By key", found.by_key[:MOST_ROWS], "(no key)", ink)
+    yield ""
+    days = found.by_day[-MOST_DAYS:]
+    yield from _groups("By day" if len(days) == len(found.by_day) else "Last days", days, "", ink)
+    yield ""
+    yield _line("Total", "", totals)
+    ends = {"failed": totals.failed, "cancelled": totals.cancelled, "interrupted": totals.interrupted}
+    ends["still running"] = totals.running
+    said = ", ".join(f"{count} {end}" for end, count in ends.items() if count)
+    if said:
+        yield f"  Of these {said}."
+    if totals.without_price:
+        yield f"  For {totals.without_price} the CLI has not said what they would have cost: they are not in the price."
+    if totals.savings_usd >= 0.005:
+        yield f"  At list price the subscription has saved {totals.savings_usd:.2f} $, its own price aside."
+
+
+def rows(found: RecentUsage) -> Iterator[str]:
+    """The requests, line by line."""
+    yield f"{'Began':<19}  {'Model':<{NAME}}  {'Outcome':<18} {'Prompt':>9} {'Answer':>9} {'Seconds':>8} {'$':>9}  Key"
+    for row in found.data:
+        began = datetime.fromtimestamp(min(row.began, LAST_SHOWN)).strftime("%Y-%m-%d %H:%M:%S")
+        took = "" if row.duration is None else f"{row.duration:.1f}"
+        price = "" if row.list_price_usd is None else f"{row.list_price_usd:.4f}"
+        tokens = f"{_count(row.prompt_tokens):>9} {_count(row.completion_tokens):>9}"
+        model, key = _name(row.model or row.model_asked, ""), _name(row.key, "")
+        yield f"{began}  {model:<{NAME}}  {row.outcome:<18} {tokens} {took:>8} {price:>9}  {key}".rstrip()
+
+
+def _bound(arguments: Mapping[str, str | None], name: str) -> float | None:
+    try:
+        text = arguments.get(name)
+        return None if text is None else moment(text, end=name == "until")
+    except ValueError as error:
+        raise ValueError(f"--{name} {error}") from None
+
+
+def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], latest: bool) -> int:
+    """Print it; the exit code. 1: the file cannot be read; 2: an argument that cannot be used."""
+    try:
+        settings = read(arguments, environ)
+        since, until = (_bound(arguments, name) for name in ("since", "until"))
+    except (SettingError, ValueError) as error:
+        print(f"claude-max-api usage: {error}", file=sys.stderr)
+        return 2
+    path = usage_file(settings, environ, sys.platform)
+    ink = _ink(sys.stdout.encoding)
+    try:
+        lines = rows(recent(path, MOST_ROWS)) if latest else words(report(path, since, until), ink, time.time())
+    except sqlite3.Error as error:
+        print(f"claude-max-api usage: {path} cannot be read: {error}", file=sys.stderr)
+        return 1
+    print("\n".join((f"{path}\n", *lines)) if path.exists() else f"Nothing has been used yet: there is no {path}.")
+    return 0
