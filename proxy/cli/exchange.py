@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Place, Pool, Served
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.schema import misfit
+from proxy.protocol.schema import FREE, misfit, odd_arguments
 from proxy.protocol.stop import StopCutter
 from proxy.protocol.turn import (
     Delta,
@@ -42,8 +43,10 @@ MISFIT: Final = "The model's answer does not fit the schema. {}"
 class Exchange:
     """See the module. `deltas` gives the answer; the attributes say, from its first delta on, how it came about.
 
-    `uncalled`: the answer was to call a tool and does not. `asks`: how often a conversation was asked; each time costs.
-    `tokens`: what has been used, known when it is over, however it ended. `request`: who is told the cost (`Observer`).
+    `uncalled`: the answer was to call a tool and does not. `odd_calls`: how many of its calls have arguments that are
+    no JSON object or do not fit the tool's schema; they are handed on, the client decides. `asks`: how often a
+    conversation was asked; each time costs. `tokens`: what has been used, known when it is over, however it ended.
+    `request`: who is told the cost (`Observer`).
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Exchange:
         self._begun = False
         self.served: Served = "new"
         self.uncalled = False
+        self.odd_calls = 0
         self.asks = 0
         self.tokens = Tokens()
 
@@ -79,11 +83,15 @@ class Exchange:
         """
         place = await self._pool.open(self._plan, self._owner)
         keep = False
+        clock = asyncio.get_running_loop().time
+        told_at = clock()
         try:
             await self._ask(place)
             while True:
                 deltas = await place.conversation.deltas(patience)
                 if self._lost(place, deltas):
+                    self._spent += place.conversation.tokens
+                    self._held = []
                     self._pool.release(place)
                     place = await self._pool.open(self._plan, self._owner, fresh=True)
                     await self._ask(place)
@@ -96,7 +104,11 @@ class Exchange:
                     continue
                 ready = self._ready(place.conversation, deltas)
                 if ready is None:
-                    continue
+                    # What is held back is a silence, too.
+                    if clock() - told_at < patience:
+                        continue
+                    ready = []
+                told_at = clock()
                 last = ready[-1] if ready else None
                 # What was asked again, or cut, is not in the client's conversation as it is in the CLI's.
                 keep = isinstance(last, Finished) and self._repairs == REPAIRS and not self._stopped
@@ -183,6 +195,10 @@ class Exchange:
         """The end of the answer, with all that was held back."""
         deltas, self._held = self._held + deltas, []
         finished = Finished(last.reason, self._spent + last.tokens)
+        schemas = {tool.name: tool.schema for tool in self._plan.tools}
+        self.odd_calls = sum(
+            odd_arguments(schemas.get(name, FREE.source), text) for name, text in conversation.echo.calls
+        )
         if last.reason is Reason.STOP:
             self.uncalled = self._plan.must_call and not conversation.echo.call_ids
             wrong = self._misfit(conversation, deltas)
@@ -200,15 +216,14 @@ class Exchange:
         for delta in deltas:
             if isinstance(delta, Text):
                 text = cutter.feed(delta.text)
-                if text:
-                    out.append(Text(text))
-                if cutter.stopped:
-                    out.append(Finished(Reason.STOP, self._spent + conversation.tokens))
-                    return out
-                continue
-            if isinstance(delta, ToolCall | Finished):
-                rest = cutter.close()
-                if rest:
-                    out.append(Text(rest))
-            out.append(delta)
+            elif isinstance(delta, ToolCall | Finished):
+                text = cutter.close()
+            else:
+                text = ""
+            if text:
+                out.append(Text(text))
+            if cutter.stopped:
+                return [*out, Finished(Reason.STOP, self._spent + conversation.tokens)]
+            if not isinstance(delta, Text):
+                out.append(delta)
         return out

@@ -84,6 +84,11 @@ class Echo:
     def call_ids(self) -> frozenset[str]:
         return frozenset(call.id for call in self._calls)
 
+    @property
+    def calls(self) -> tuple[tuple[str, str], ...]:
+        """Name and arguments of each call, as they were written."""
+        return tuple((call.name, "".join(pieces)) for call, pieces in zip(self._calls, self._arguments, strict=True))
+
     def message(self) -> Message | None:
         """None for an answer without content: there is nothing to echo, nor to go on from."""
         text = self.text

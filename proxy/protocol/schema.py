@@ -114,15 +114,30 @@ def response_format(raw: Raw) -> Schema | None:
 
 def misfit(schema: Schema, text: str) -> str | None:
     """Why `text` is no answer to `schema`, in a sentence; None when it is one."""
+    return _misfit(bytes(schema.source), text)
+
+
+def odd_arguments(schema: Raw, text: str) -> bool:
+    """Whether `text` is not what a tool with this schema takes. A schema that cannot be used lets all JSON pass."""
+    try:
+        return _misfit(bytes(schema), text) is not None
+    except (ValueError, RecursionError):
+        return False
+
+
+def _misfit(source: bytes, text: str) -> str | None:
     try:
         value = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:
         return f"It is not valid JSON: {error}."
-    wrong = next(iter(_validator(bytes(schema.source)).iter_errors(value)), None)
-    if wrong is None:
-        return None
-    path = "".join(f"[{step!r}]" for step in wrong.instance_path)
-    return f"At the root{path}: {wrong.message[:300]}."
+    validator = _validator(source)
+    try:
+        # Not `iter_errors`: it collects all of them first, and a schema can be made that has millions.
+        validator.validate(value)
+    except jsonschema_rs.ValidationError as wrong:
+        path = "".join(f"[{step!r}]" for step in wrong.instance_path)
+        return f"At the root{path}: {wrong.message[:300]}."
+    return None
 
 
 class Unwrapper:

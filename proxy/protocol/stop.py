@@ -8,8 +8,8 @@ from collections.abc import Sequence
 class StopCutter:
     """Text in, text out, up to the first stop sequence; `stopped` once one has come.
 
-    Text that may be the beginning of a stop sequence is held back until that is known. Of several that match at once
-    the one that begins first counts.
+    Text that may be the beginning of a stop sequence is held back until that is known. Of several the one that begins
+    first counts; so one that is complete waits for one that began before it.
     """
 
     __slots__ = ("_held", "_stops", "stopped")
@@ -23,19 +23,23 @@ class StopCutter:
         if self.stopped:
             return ""
         text = self._held + text
-        found = [at for at in map(text.find, self._stops) if at >= 0]
-        if found:
+        begun = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
+        found = self._first(text)
+        if found is not None and found <= begun:
             self.stopped = True
-            self._held = ""
-            return text[: min(found)]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+            begun = found
+        self._held = "" if self.stopped else text[begun:]
+        return text[:begun]
 
     def close(self) -> str:
-        """What was held back, when the text has ended without a stop sequence."""
+        """What of the text held back goes out, now that no more follows. May find a stop sequence, too."""
         held, self._held = self._held, ""
-        return held
+        found = self._first(held)
+        self.stopped = self.stopped or found is not None
+        return held[:found]
+
+    def _first(self, text: str) -> int | None:
+        return min((at for at in map(text.find, self._stops) if at >= 0), default=None)
 
 
 def _overlap(text: str, stop: str) -> int:

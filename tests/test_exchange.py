@@ -1,0 +1,552 @@
+"""proxy/cli/exchange.py: one request's answer, over conversations that say what the test has written down for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from proxy.cli.conversation import Conversation
+from proxy.cli.exchange import CALL_AGAIN, Exchange
+from proxy.cli.pool import Place, Pool, Served
+from proxy.cli.process import Launch
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.fingerprint import Echo
+from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
+from proxy.protocol.turn import (
+    Arguments,
+    Delta,
+    Failed,
+    Finished,
+    Reason,
+    Refusal,
+    Retracted,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+    ToolEnd,
+)
+from tests import fake_cli
+from tests.conftest import base_settings, children_of, launch_of, until
+
+USED = Tokens(10, 7, 5, 12, 3)
+NO_TOKENS = Tokens()
+BEGUN = Started("claude-opus-5-5")
+DIED = Failed(Failure(Kind.CLI_DIED, "gone"))
+OVERLOADED = Failed(Failure(Kind.OVERLOADED, "busy"))
+# A silence, as long as the patience of whoever asks.
+SILENCE: list[Delta] = []
+Script = Sequence[list[Delta]]
+
+
+def end(reason: Reason = Reason.STOP) -> Finished:
+    return Finished(reason, USED)
+
+
+def says(*texts: str) -> list[Delta]:
+    return [BEGUN, *map(Text, texts), end()]
+
+
+def calls(arguments: str = '{"city":"Rome"}', name: str = "weather") -> list[Delta]:
+    return [BEGUN, ToolCall(0, "toolu_1", name), Arguments(0, arguments), ToolEnd(0), end(Reason.TOOL_CALLS)]
+
+
+class Scripted(Conversation):
+    """Says one script for each time it is asked. `settles`: whether it can be asked again."""
+
+    def __init__(self, *scripts: Script, settles: bool = True) -> None:
+        self.echo = Echo()
+        self.asked: list[Any] = []
+        self.owed: list[str] = []
+        self._scripts = list(scripts)
+        self._batches: list[list[Delta]] = []
+        self._settles = settles
+        self._used = NO_TOKENS
+
+    @property
+    def tokens(self) -> Tokens:
+        return self._used
+
+    def owe(self, request: str) -> None:
+        self.owed.append(request)
+
+    async def ask_new(self, plan: Plan) -> None:
+        self._ask(plan)
+
+    def ask_next(self, message: Message) -> None:
+        self._ask(message)
+
+    def _ask(self, what: Any) -> None:
+        self.asked.append(what)
+        self.echo = Echo()
+        self._used = NO_TOKENS
+        self._batches = [list(batch) for batch in self._scripts.pop(0)]
+
+    async def settle(self) -> bool:
+        return self._settles
+
+    async def deltas(self, patience: float) -> list[Delta]:
+        if not self._batches:
+            await asyncio.Event().wait()
+        batch = self._batches.pop(0)
+        await asyncio.sleep(0 if batch else patience)
+        if batch and batch != [DIED]:
+            self._used = USED
+        self.echo.take(batch)
+        return batch
+
+
+class ScriptedPool(Pool):
+    """Opens the conversations that it is given, in their order, and notes what comes back."""
+
+    def __init__(self, *conversations: Scripted, served: Sequence[Served] = ("new",)) -> None:
+        super().__init__(base_settings(), Launch(("none",), {}, "/"))
+        self.conversations = list(conversations)
+        self.back: list[tuple[Conversation, bool]] = []
+        self.opened: list[Conversation] = []
+        self.fresh: list[bool] = []
+        self._served = list(served)
+
+    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+        self.fresh.append(fresh)
+        if not self.conversations:
+            raise Rejection(Failure(Kind.QUEUE_FULL, "No room."))
+        self.opened.append(self.conversations.pop(0))
+        return Place(self.opened[-1], self._served.pop(0), b"")
+
+    def release(self, place: Place, *, keep: bool = False) -> None:
+        if all(found is not place.conversation for found, _ in self.back):
+            self.back.append((place.conversation, keep))
+
+    @property
+    def kept(self) -> list[bool]:
+        """For each conversation, in the order in which they came back; all that were opened have."""
+        assert {id(one) for one, _ in self.back} == {id(one) for one in self.opened}
+        return [keep for _, keep in self.back]
+
+
+WEATHER = Tool(
+    "weather",
+    "Tells the weather.",
+    Raw(b'{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}'),
+)
+NUMBERS = Schema(Raw(b"{}"), Raw(b'{"type":"array","items":{"type":"integer"}}'), wrapped=True)
+
+
+def plan(*texts: str, **more: Any) -> Plan:
+    return Plan("opus", None, tuple(Message("user", (TextBlock(text),)) for text in texts or ("hi",)), **more)
+
+
+MUST = plan(tools=(WEATHER,), must_call=True)
+JSON = plan(schema=NUMBERS)
+
+
+async def answer(exchange: Exchange, patience: float = 5.0) -> list[list[Delta]]:
+    """All that comes, as it comes."""
+    return [deltas async for deltas in exchange.deltas(patience)]
+
+
+async def exchanged(pool: ScriptedPool, asked: Plan | None = None, **more: Any) -> tuple[Exchange, list[Delta]]:
+    """The exchange, over, and its deltas."""
+    exchange = Exchange(pool, asked or plan(), "", **more)
+    return exchange, [delta for deltas in await asyncio.wait_for(answer(exchange), 5) for delta in deltas]
+
+
+def text(deltas: Sequence[Delta]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, Text))
+
+
+def finish(deltas: Sequence[Delta]) -> Finished:
+    """The one end, which is the last delta."""
+    assert [delta for delta in deltas if isinstance(delta, Finished | Failed)] == [deltas[-1]]
+    assert isinstance(deltas[-1], Finished), deltas[-1]
+    return deltas[-1]
+
+
+def failure(deltas: Sequence[Delta]) -> Failure:
+    assert [delta for delta in deltas if isinstance(delta, Finished | Failed)] == [deltas[-1]]
+    assert isinstance(deltas[-1], Failed), deltas[-1]
+    return deltas[-1].failure
+
+
+# Plain answers
+
+
+async def test_an_answer_goes_out_as_it_comes_and_is_kept() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("a")], [Text("b")], [Text("c"), end()]]))
+    exchange = Exchange(pool, plan(), "", request="req_1")
+    assert await answer(exchange) == [[BEGUN, Text("a")], [Text("b")], [Text("c"), end()]]
+    assert pool.kept == [True]
+    assert (exchange.served, exchange.asks, exchange.tokens, exchange.uncalled) == ("new", 1, USED, False)
+    (conversation,) = pool.opened
+    assert isinstance(conversation, Scripted)
+    assert conversation.owed == ["req_1"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_failure_ends_the_answer_and_its_conversation(begun: bool) -> None:
+    said: list[list[Delta]] = [[BEGUN, Text("a")]] if begun else []
+    pool = ScriptedPool(Scripted([*said, [OVERLOADED]]))
+    _, deltas = await exchanged(pool)
+    assert failure(deltas) == OVERLOADED.failure
+    assert text(deltas) == ("a" if begun else "")
+    assert pool.kept == [False]
+
+
+async def test_a_failure_in_the_first_batch_goes_out_alone() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("a"), OVERLOADED]]))
+    assert (await exchanged(pool))[1] == [OVERLOADED]
+
+
+async def test_no_room_is_a_rejection() -> None:
+    with pytest.raises(Rejection):
+        await answer(Exchange(ScriptedPool(), plan(), ""))
+
+
+async def test_silences_are_told() -> None:
+    pool = ScriptedPool(Scripted([SILENCE, [BEGUN], SILENCE, SILENCE, says("a")[1:]]))
+    assert [len(deltas) for deltas in await answer(Exchange(pool, plan(), ""), 0.001)] == [0, 1, 0, 0, 2]
+
+
+async def test_silences_are_told_while_an_answer_is_held_back() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN], SILENCE, [Thinking("hm")], SILENCE, calls()[1:]]))
+    found = await answer(Exchange(pool, MUST, ""), 0.001)
+    assert [bool(deltas) for deltas in found] == [False, False, True]
+    assert found[-1] == [BEGUN, Thinking("hm"), *calls()[1:]]
+
+
+async def test_an_answer_that_is_held_back_while_it_comes_is_silent_too() -> None:
+    """Nothing reaches the client, however busy the model is."""
+    thoughts: list[list[Delta]] = [[Thinking("hm")] for _ in range(20)]
+    pool = ScriptedPool(Scripted([[BEGUN], *thoughts, calls()[1:]]))
+    found = await answer(Exchange(pool, MUST, ""), 0.0)
+    assert found[:-1] == [[]] * 21
+    assert found[-1][-1] == end(Reason.TOOL_CALLS)
+
+
+# Conversations that were kept alive
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_kept_conversation_that_has_died_is_begun_again(silent: bool) -> None:
+    before: list[list[Delta]] = [SILENCE] if silent else []
+    lost, new = Scripted([*before, [DIED]]), Scripted([says("a")])
+    pool = ScriptedPool(lost, new, served=("continued", "replayed"))
+    asked = plan("one", "two")
+    exchange = Exchange(pool, asked, "", request="req_1")
+    found = [deltas for deltas in await answer(exchange, 0.001) if deltas]
+    assert found == [says("a")]
+    assert pool.fresh == [False, True]
+    assert lost.asked == [asked.messages[-1]]
+    assert new.asked == [asked]
+    assert (exchange.served, exchange.asks) == ("replayed", 2)
+    assert pool.kept == [False, True]
+
+
+async def test_nothing_of_a_lost_answer_that_was_held_back_is_left() -> None:
+    lost = Scripted([[BEGUN, Text("[1")], [DIED]])
+    pool = ScriptedPool(lost, Scripted([says("[2]")]), served=("continued", "replayed"))
+    exchange, deltas = await exchanged(pool, JSON, streamed=False)
+    assert deltas[:-1] == [BEGUN, Text("[2]")]
+    assert finish(deltas).tokens == exchange.tokens == USED + USED
+
+
+async def test_a_conversation_that_dies_in_mid_answer_has_failed() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("a")], [DIED]]), served=("continued",))
+    assert failure((await exchanged(pool))[1]).kind is Kind.CLI_DIED
+
+
+async def test_a_new_conversation_that_dies_is_not_tried_again() -> None:
+    pool = ScriptedPool(Scripted([[DIED]]), Scripted([says("a")]), served=("new", "new"))
+    assert failure((await exchanged(pool))[1]).kind is Kind.CLI_DIED
+
+
+async def test_no_room_for_beginning_again_is_a_rejection() -> None:
+    pool = ScriptedPool(Scripted([[DIED]]), served=("continued",))
+    with pytest.raises(Rejection):
+        await answer(Exchange(pool, plan(), ""))
+    assert pool.kept == [False]
+
+
+# Answers that must call a tool
+
+
+async def test_a_call_goes_out_from_its_beginning() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("Let me see.")], calls()[1:2], calls()[2:]]))
+    found = await answer(Exchange(pool, MUST, ""))
+    assert found == [[BEGUN, Text("Let me see."), calls()[1]], calls()[2:]]
+    assert pool.kept == [True]
+
+
+async def test_an_answer_without_its_call_is_asked_for_again() -> None:
+    conversation = Scripted([[BEGUN], [Text("No."), end()]], [calls()])
+    pool = ScriptedPool(conversation)
+    exchange, deltas = await exchanged(pool, MUST, request="req_1")
+    assert deltas[:-1] == calls()[:-1]
+    assert finish(deltas).reason is Reason.TOOL_CALLS
+    assert conversation.asked[1] == Message("user", (TextBlock(CALL_AGAIN),))
+    assert conversation.owed == ["req_1", "req_1"]
+    assert (exchange.asks, exchange.uncalled) == (2, False)
+    # The client knows nothing of the first try: the conversation is not its own any more.
+    assert pool.kept == [False]
+
+
+async def test_what_two_tries_used_is_summed() -> None:
+    pool = ScriptedPool(Scripted([says("No.")], [calls()]))
+    exchange, deltas = await exchanged(pool, MUST)
+    assert exchange.tokens == finish(deltas).tokens == USED + USED
+
+
+async def test_an_answer_that_never_calls_goes_out_as_it_is() -> None:
+    pool = ScriptedPool(Scripted([says("No.")], [says("Never.")]))
+    exchange, deltas = await exchanged(pool, MUST)
+    assert (text(deltas), finish(deltas).reason) == ("Never.", Reason.STOP)
+    assert (exchange.uncalled, exchange.asks) == (True, 2)
+
+
+async def test_a_conversation_that_cannot_go_on_is_not_asked_again() -> None:
+    pool = ScriptedPool(Scripted([says("No.")], settles=False))
+    exchange, deltas = await exchanged(pool, MUST)
+    assert text(deltas) == "No."
+    assert (exchange.uncalled, exchange.asks) == (True, 1)
+
+
+@pytest.mark.parametrize("reason", [Reason.LENGTH, Reason.CONTENT_FILTER])
+async def test_an_answer_that_could_not_end_is_not_asked_for_again(reason: Reason) -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("I wou"), end(reason)]]))
+    exchange, deltas = await exchanged(pool, MUST)
+    assert (finish(deltas).reason, exchange.uncalled, exchange.asks) == (reason, False, 1)
+
+
+# Answers that must fit a schema
+
+
+async def test_json_that_fits_goes_out_while_it_is_written() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("[1,")], [Text("2]"), end()]]))
+    assert await answer(Exchange(pool, JSON, "")) == [[BEGUN, Text("[1,")], [Text("2]"), end()]]
+    assert pool.kept == [True]
+
+
+async def test_json_for_a_whole_answer_goes_out_when_it_is_known_to_fit() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("[1,")], [Text("2]"), end()]]))
+    assert await answer(Exchange(pool, JSON, "", streamed=False)) == [[BEGUN, Text("[1,"), Text("2]"), end()]]
+
+
+@pytest.mark.parametrize("wrong", ["[1", '["a"]', "", "Sure: [1]"])
+async def test_json_that_does_not_fit_is_asked_for_again(wrong: str) -> None:
+    conversation = Scripted([[BEGUN], [Text(wrong), end()]], [says("[1]")])
+    pool = ScriptedPool(conversation)
+    exchange, deltas = await exchanged(pool, JSON, streamed=False)
+    assert deltas == [BEGUN, Text("[1]"), Finished(Reason.STOP, USED + USED)]
+    (words,) = conversation.asked[1].content
+    assert "does not fit" in words.text
+    assert pool.kept == [False]
+    assert exchange.asks == 2
+
+
+async def test_json_that_does_not_fit_twice_is_a_refusal() -> None:
+    pool = ScriptedPool(Scripted([says('["a"]')], [says('["b"]')]))
+    _, deltas = await exchanged(pool, JSON, streamed=False)
+    started, refusal, last = deltas
+    assert started == BEGUN
+    assert isinstance(refusal, Refusal)
+    assert "At the root[0]" in refusal.text
+    assert last == Finished(Reason.STOP, USED + USED)
+
+
+async def test_json_that_does_not_fit_and_has_gone_out_is_a_failure() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text('["a"')], [Text("]"), end()]]))
+    exchange, deltas = await exchanged(pool, JSON)
+    assert failure(deltas).kind is Kind.SCHEMA_UNMET
+    assert (exchange.asks, pool.kept) == (1, [False])
+
+
+async def test_a_refusal_of_the_models_own_stays_its_own() -> None:
+    refused: list[Delta] = [BEGUN, Refusal("I would rather not."), end()]
+    pool = ScriptedPool(Scripted([refused]))
+    exchange, deltas = await exchanged(pool, JSON)
+    assert (deltas, exchange.asks) == (refused, 1)
+
+
+async def test_json_that_was_cut_by_the_limit_goes_out_as_it_is() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("[1"), end(Reason.LENGTH)]]))
+    _, deltas = await exchanged(pool, JSON, streamed=False)
+    assert (text(deltas), finish(deltas).reason) == ("[1", Reason.LENGTH)
+
+
+async def test_calls_need_not_fit_the_schema() -> None:
+    pool = ScriptedPool(Scripted([calls()]))
+    _, deltas = await exchanged(pool, plan(schema=NUMBERS, tools=(WEATHER,)), streamed=False)
+    assert finish(deltas).reason is Reason.TOOL_CALLS
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [[BEGUN, Text('["a"]')], [Retracted(), Text("[1]"), end()]],
+        [[BEGUN, Text('["a"]'), Retracted()], [Text("[1]")], [end()]],
+        [[BEGUN, Text('["a"]'), Retracted(), Text("[0"), Retracted(), Text("[1]"), end()]],
+        [[BEGUN], [Text('["a"]')], [Retracted()], [Text("[1]"), end()]],
+    ],
+)
+async def test_what_the_cli_takes_back_is_not_in_a_whole_answer(script: Script) -> None:
+    pool = ScriptedPool(Scripted(script))
+    _, deltas = await exchanged(pool, JSON, streamed=False)
+    assert deltas == [BEGUN, Text("[1]"), end()]
+    assert pool.kept == [True]
+
+
+async def test_what_the_cli_takes_back_within_the_first_batch_was_never_streamed() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text('["a"]'), Retracted()], [Text("[1]"), end()]]))
+    assert await answer(Exchange(pool, JSON, "")) == [[BEGUN], [Text("[1]"), end()]]
+
+
+async def test_what_the_cli_takes_back_after_it_has_gone_out_is_a_failure() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text('["a"]')], [Retracted(), Text("[1]"), end()]]))
+    _, deltas = await exchanged(pool, JSON)
+    assert failure(deltas).kind is Kind.SCHEMA_UNMET
+    assert pool.kept == [False]
+
+
+# Stop sequences
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [[BEGUN, Text("one END two")]],
+        [[BEGUN, Text("one E")], [Text("ND two"), end()]],
+        [[BEGUN, Text("one "), Text("END")], [Text("never read"), end()]],
+        [says("one END")],
+    ],
+)
+async def test_a_stop_sequence_ends_the_answer_and_its_conversation(script: Script) -> None:
+    pool = ScriptedPool(Scripted(script))
+    _, deltas = await exchanged(pool, stop=["END"])
+    assert (text(deltas), finish(deltas)) == ("one ", end())
+    assert pool.kept == [False]
+
+
+@pytest.mark.parametrize("reason", [Reason.STOP, Reason.LENGTH])
+async def test_without_a_stop_sequence_all_of_it_goes_out(reason: Reason) -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("one EN")], [end(reason)]]))
+    _, deltas = await exchanged(pool, stop=["END"])
+    assert (text(deltas), finish(deltas).reason) == ("one EN", reason)
+    assert pool.kept == [True]
+
+
+async def test_a_stop_sequence_that_waited_for_a_longer_one_is_found_at_the_end() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("abc")], [end(Reason.LENGTH)]]))
+    _, deltas = await exchanged(pool, stop=["bc", "abcd"])
+    assert (text(deltas), finish(deltas).reason) == ("a", Reason.STOP)
+    assert pool.kept == [False]
+
+
+async def test_arguments_and_thoughts_are_not_cut() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Thinking("END"), Text("EN"), *calls('{"city":"END"}')[1:]]]))
+    _, deltas = await exchanged(pool, plan(tools=(WEATHER,)), stop=["END"])
+    assert deltas == [BEGUN, Thinking("END"), Text("EN"), *calls('{"city":"END"}')[1:]]
+
+
+async def test_json_is_not_cut() -> None:
+    pool = ScriptedPool(Scripted([says("[1,2]")]))
+    assert text((await exchanged(pool, JSON, stop=[","]))[1]) == "[1,2]"
+
+
+# Arguments that are not what they should be
+
+
+@pytest.mark.parametrize(
+    ("arguments", "odd"),
+    [('{"city":"Rome"}', 0), ("{}", 1), ('{"city":5}', 1), ('{"city":', 1), ("[]", 1), ("", 1)],
+)
+async def test_odd_arguments_are_counted_and_handed_on(arguments: str, odd: int) -> None:
+    pool = ScriptedPool(Scripted([calls(arguments)]))
+    exchange, deltas = await exchanged(pool, plan(tools=(WEATHER,)))
+    assert exchange.odd_calls == odd
+    assert deltas == calls(arguments)
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "odd"),
+    [
+        (b'{"type":"object","properties":{"a":{"$ref":"http://127.0.0.1:1/x"}}}', '{"a":1}', 0),
+        (b'{"type":"object","properties":{"a":{"pattern":"("}}}', '{"a":1}', 0),
+        (b'{"type":"object","properties":{"a":{"pattern":"("}}}', '{"a":', 1),
+    ],
+)
+async def test_a_schema_that_cannot_be_checked_says_nothing(schema: bytes, arguments: str, odd: int) -> None:
+    pool = ScriptedPool(Scripted([calls(arguments)]))
+    exchange, _ = await exchanged(pool, plan(tools=(Tool("weather", "", Raw(schema)),)))
+    assert exchange.odd_calls == odd
+
+
+async def test_each_odd_call_counts() -> None:
+    said: list[Delta] = [BEGUN]
+    for index, arguments in enumerate(['{"city":1}', '{"city":"Rome"}', "{"]):
+        said += [ToolCall(index, f"toolu_{index}", "weather"), Arguments(index, arguments), ToolEnd(index)]
+    said += [ToolCall(3, "toolu_3", "unheard_of"), Arguments(3, "{}"), ToolEnd(3), end(Reason.TOOL_CALLS)]
+    exchange, _ = await exchanged(ScriptedPool(Scripted([said])), plan(tools=(WEATHER,)))
+    assert exchange.odd_calls == 2
+
+
+# However it is left, the conversation goes back
+
+
+SCRIPT: Script = [SILENCE, [BEGUN], [Text("a")], [Text("b")], [end()]]
+
+
+@pytest.mark.parametrize("after", range(5))
+async def test_an_answer_that_nobody_reads_on_gives_its_conversation_back(after: int) -> None:
+    pool = ScriptedPool(Scripted(SCRIPT))
+    exchange = Exchange(pool, plan(), "")
+    deltas = exchange.deltas(0.001)
+    for _ in range(after):
+        await anext(deltas)
+    await deltas.aclose()
+    assert pool.kept == [False] * bool(after)
+
+
+@pytest.mark.parametrize("asked", [plan(), MUST, JSON])
+async def test_a_request_that_is_cancelled_gives_its_conversation_back(asked: Plan) -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("a")]]))
+    exchange = Exchange(pool, asked, "", streamed=False)
+    task = asyncio.create_task(answer(exchange))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool.kept == [False]
+    assert exchange.tokens == USED
+
+
+async def test_a_fault_of_ours_gives_the_conversation_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(Scripted([says("a")]))
+    monkeypatch.setattr(Exchange, "_ready", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await answer(Exchange(pool, plan(), ""))
+    assert pool.kept == [False]
+
+
+# With processes
+
+
+@pytest.mark.parametrize("steps", [[["say", "a"], ["end"]], [["say", "a"], ["hang"]], [["exit", 3]], [["hang"]]])
+@pytest.mark.parametrize("read_on", [False, True])
+async def test_no_child_and_no_slot_is_left(tmp_path: Any, steps: list[Any], read_on: bool) -> None:
+    settings = base_settings(parked=0, idle_timeout=0.3)
+    pool = Pool(settings, launch_of(fake_cli.write(tmp_path), settings))
+    deltas = Exchange(pool, plan(json.dumps(steps)), "").deltas(0.05)
+    async for _ in deltas:
+        if not read_on:
+            break
+    await deltas.aclose()
+    assert pool.counts.busy == 0
+    await until(lambda: not children_of(tmp_path), 5, "the child is gone")
+    await pool.close()
