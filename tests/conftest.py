@@ -21,6 +21,7 @@ from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Launch
 from proxy.http.app import create_app
+from proxy.http.connection import Connection
 from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.settings import Settings
@@ -140,15 +141,15 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """As `local`, with a real socket and uvicorn."""
     running: list[tuple[Running, uvicorn.Server, asyncio.Task[None]]] = []
 
-    async def start(cli: dict[str, Any] | None = None, **changes: Any) -> Running:
+    async def start(cli: dict[str, Any] | None = None, *, keep_alive: int = 75, **changes: Any) -> Running:
         directory = tmp_path / f"cli-{len(running)}"
         service, app = await _running(directory, cli, changes)
         sock = socket.socket()
         sock.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            cast(Any, app), http="httptools", loop="asyncio", lifespan="off", ws="none", log_config=None,
-            access_log=False, server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
-            timeout_graceful_shutdown=1,
+            cast(Any, app), http=Connection, loop="asyncio", lifespan="off", ws="none", log_config=None,
+            access_log=False, server_header=False, date_header=False, proxy_headers=False,
+            timeout_keep_alive=keep_alive, timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = _QuietServer(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))

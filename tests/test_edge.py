@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -409,3 +410,69 @@ async def test_what_is_not_http_passes_through() -> None:
 
     await Edge(inner)({"type": "lifespan"}, nothing, nothing)
     assert seen == [{"type": "lifespan"}]
+
+
+# Connections that are no good
+
+
+async def told(server: Running, data: bytes) -> tuple[int, dict[str, Any]]:
+    """The status and the error that these bytes get; the server hangs up after it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(data)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    error: dict[str, Any] = json.loads(body)["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    return int(head.split()[1]), error
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 100,
+        b"GET /v1/models HTTP/1.1\r\nhost localhost\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+    ],
+)  # fmt: skip
+async def test_bytes_that_are_no_request(serve: Serve, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    server = await serve()
+    assert (await told(server, data))[0] == 400
+    caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "flood", [(b"x-flood: " + b"x" * 1000 + b"\r\n") * 66, b"x-" + b"y" * 66_000 + b": 1\r\n"], ids=["many", "long"]
+)
+async def test_a_flood_of_headers(serve: Serve, flood: bytes) -> None:
+    server = await serve()
+    status, _ = await told(server, b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n" + flood)
+    assert status == 431
+
+
+async def test_a_head_that_never_ends_is_given_up(serve: Serve) -> None:
+    server = await serve(keep_alive=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /v1/models HTTP/1.1\r\nhost: local")
+    try:
+        async with asyncio.timeout(5):
+            while not reader.at_eof():
+                writer.write(b"x")
+                with contextlib.suppress(TimeoutError):
+                    assert await asyncio.wait_for(reader.read(1), 0.2) == b""
+    except ConnectionError:
+        assert writer.is_closing()
+    finally:
+        writer.close()
+
+
+async def test_two_requests_in_one_write_are_answered_in_order(serve: Serve) -> None:
+    server = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    get = b"GET /v1/models/%s HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    writer.write(get % b"opus" + get % b"nothing" + get % b"haiku")
+    text = b""
+    while text.count(b"HTTP/1.1 ") < 3 or b'"haiku"' not in text:
+        text += await asyncio.wait_for(reader.read(65536), 5)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", text) == [b"200", b"404", b"200"]
+    writer.close()

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 from msgspec import Struct
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension
+from syrupy.location import PyTestLocation
 
+from conformance.replay import NEWEST
 from proxy.http import sse
+from proxy.protocol.chat import Chunk, Chunks, Identity, usage_chunk
 from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.turn import Failed, Finished
+from tests.test_laws import deltas_of, questions
 
 
 class Value(Struct):
@@ -74,3 +82,42 @@ async def test_text_cannot_leave_its_event(text: str) -> None:
     assert b"\n" not in event[:-2]
     assert b"\r" not in event
     assert json.loads(event[6:]) == {"text": text}
+
+
+# Canonical streams, as bytes: a change of the wire is seen
+
+
+class Stream(SingleFileSnapshotExtension):
+    """One raw `.sse` file a stream, in tests/snapshots/test_sse."""
+
+    file_extension = "sse"
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        return str(Path(test_location.filepath).parent / "snapshots" / test_location.basename)
+
+
+@pytest.mark.parametrize(
+    "recording",
+    ["chat/plain", "chat/plain with usage", "chat/empty_answer", "tools/one_call", "tools/parallel_calls",
+     "tools/text_then_call", "tools/no_arguments", "schema/kept", "reasoning/thinking", "limits/max_tokens_reached",
+     "limits/refusal", "errors/cut_after_text"],
+    ids=lambda recording: recording.replace("/", "-").replace(" ", "-"),
+)  # fmt: skip
+async def test_canonical_streams(snapshot: SnapshotAssertion, recording: str) -> None:
+    recording, _, with_usage = recording.partition(" with ")
+    (asked,) = [asked for asked in questions() if asked.name == f"{NEWEST}/{recording}#0"]
+    identity = Identity("chatcmpl-1", 1_750_000_000, "claude-code", bool(with_usage))
+    maker = Chunks(identity)
+
+    async def chunks() -> AsyncIterator[Sequence[Chunk]]:
+        for delta in deltas_of(asked, asked.data):
+            yield maker.feed([delta])
+            if isinstance(delta, Failed):
+                raise Rejection(delta.failure)
+            if isinstance(delta, Finished) and with_usage:
+                yield [usage_chunk(identity, maker.model, delta.tokens)]
+
+    pieces = [piece async for piece in sse.stream([], chunks())]
+    data = b"".join(piece for piece in pieces if piece != sse.KEEP_ALIVE)
+    assert data == snapshot(extension_class=Stream)
