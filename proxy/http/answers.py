@@ -120,12 +120,14 @@ async def _parts(
         trace.served = "demo" if service.demo else exchanges[0].served
         trace.tokens = sum((exchange.tokens for exchange in exchanges), Tokens())
         trace.asks = sum(exchange.asks for exchange in exchanges)
+        trace.odd_calls = sum(exchange.odd_calls for exchange in exchanges)
 
 
 async def _choice(
     feeder: Feeder[C], exchange: Exchange, trace: Trace
 ) -> AsyncGenerator[tuple[Sequence[C], Tokens], None]:
-    """One choice's chunks, some at a time, with the tokens that they end."""
+    """One choice's chunks, some at a time, with the tokens that they end. Deltas of which none go out are silence."""
+    told_at = trace.seconds
     async with aclosing(exchange.deltas(KEEP_ALIVE_EVERY)) as answer:
         async for deltas in answer:
             out = feeder.feed(deltas)
@@ -137,7 +139,8 @@ async def _choice(
                 raise Rejection(last.failure)
             if out and trace.first_delta is None:
                 trace.first_delta = trace.seconds
-            if out or not deltas:
+            if out or not deltas or trace.seconds - told_at >= KEEP_ALIVE_EVERY:
+                told_at = trace.seconds
                 yield out, last.tokens if isinstance(last, Finished) else Tokens()
 
 

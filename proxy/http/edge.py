@@ -35,7 +35,7 @@ class Trace:
 
     __slots__ = (
         "answer", "asked", "asks", "at", "began", "complete", "endpoint", "first_delta", "id", "kept", "key_name",
-        "left", "model", "outcome", "served", "status", "tokens",
+        "left", "model", "odd_calls", "outcome", "served", "status", "tokens",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -53,6 +53,8 @@ class Trace:
         self.tokens: Tokens | None = None
         # How often the CLI was asked.
         self.asks = 0
+        # Calls whose arguments are not what the tool takes.
+        self.odd_calls = 0
         self.status = 0
         self.outcome = ""
         self.served = ""
@@ -90,6 +92,8 @@ def _write_log(trace: Trace, scope: Scope) -> None:
     if trace.asks and trace.tokens is not None:
         tokens = trace.tokens
         words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
+    if trace.odd_calls:
+        words.append(f"odd_arguments={trace.odd_calls}")
     if trace.left:
         words.append("client left")
     if trace.outcome:
