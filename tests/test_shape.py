@@ -26,6 +26,9 @@ IMPURE = {
 }  # fmt: skip
 
 
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -136,6 +139,54 @@ def test_only_the_process_edge_starts_and_signals_children(path: Path) -> None:
 @pytest.mark.parametrize("path", EVERY, ids=named)
 def test_files_can_be_read_in_one_go(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 650, "split it"
+
+
+def _says_something(node: ast.AST) -> bool:
+    """It asserts, expects an exception, or calls something that is named for it."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Assert | ast.Raise):
+            return True
+        if isinstance(each, ast.Call):
+            name = each.func.attr if isinstance(each.func, ast.Attribute) else getattr(each.func, "id", "")
+            if name in CHECKS:
+                return True
+    return False
+
+
+# Calls that fail by themselves: pytest's, and helpers of the tests that assert or wait.
+CHECKS = {
+    "raises",
+    "until",
+    "idle",
+    "judged",
+    "one_line",
+    "refused",
+    "validate_python",
+    "at_rest",
+    "ended",
+    "decoded",
+    "HTTPStatus",
+    "validate_schema",
+    "call_and_validate",
+    "check_call",
+}
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY if path.name.startswith("test_")], ids=named)
+def test_every_test_can_fail(path: Path) -> None:
+    helpers = {node.name for node in ast.walk(tree(path)) if isinstance(node, FUNCTION) and _says_something(node)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, FUNCTION) and node.name.startswith("test_"):
+            called = {getattr(each.func, "id", "") for each in ast.walk(node) if isinstance(each, ast.Call)}
+            assert _says_something(node) or called & helpers, f"{named(path)}:{node.lineno} asserts nothing"
+            for each in ast.walk(node):
+                if isinstance(each, ast.Return) and each.value is not None:
+                    inner = any(
+                        each in ast.walk(other)
+                        for other in ast.walk(node)
+                        if other is not node and isinstance(other, FUNCTION)
+                    )
+                    assert inner, f"{named(path)}:{each.lineno} returns instead of asserting"
 
 
 def test_imports_go_the_way_of_the_data() -> None:
