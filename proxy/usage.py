@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import sys
@@ -229,5 +230,10 @@ def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], latest:
     except sqlite3.Error as error:
         print(f"claude-max-api usage: {path} cannot be read: {error}", file=sys.stderr)
         return 1
-    print("\n".join((f"{path}\n", *lines)) if path.exists() else f"Nothing has been used yet: there is no {path}.")
+    try:
+        text = "\n".join((f"{path}\n", *lines))
+        print(text if path.exists() else f"Nothing has been used yet: there is no {path}.", flush=True)
+    except BrokenPipeError:
+        # Its reader has seen enough; the interpreter must not try to say more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -1,0 +1,122 @@
+"""The server as a process of its own, on a fake CLI, for tests that kill it, fill its disk or look at its files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests import fake_cli
+from tests.test_find import fake_cli as find_cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def fake(directory: Path, **faults: Any) -> Path:
+    """An executable that says its version and login, and otherwise is the fake CLI with these faults."""
+    answering = fake_cli.write(directory / "answering", **faults)
+    return find_cli(directory / "claude", otherwise=f'exec {answering} "$@"')
+
+
+class Served:
+    """`with Served(cli, state) as server`: ready at `server.url`. `settings`: variables of its environment.
+
+    `wrapper`: a command to put before the server's, such as one that limits it.
+    """
+
+    def __init__(
+        self, cli: Path, state: Path, settings: Mapping[str, str] | None = None, *, wrapper: tuple[str, ...] = ()
+    ) -> None:
+        self.state = state
+        self.usage = state / "usage.sqlite3"
+        self._log = state.parent / f"{state.name}.log"
+        self._command = (*wrapper, sys.executable, "-m", "proxy", "0")
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(state.parent),
+            "PYTHONPATH": str(ROOT),
+            "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-anything",
+            "CLAUDE_PROXY_CLI": str(cli),
+            "CLAUDE_PROXY_STATE_DIR": str(state),
+            "CLAUDE_PROXY_WAITING": "1",
+            "CLAUDE_PROXY_GRACE": "1",
+            **(settings or {}),
+        }
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, cwd=self.state.parent, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if "Address" in line:
+                self.url = line.split()[-1]
+            if line.startswith("Ctrl-C"):
+                return self
+        self.__exit__(None, None, None)
+        raise RuntimeError(f"the server does not start:\n{self.log()[-2000:]}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals, seconds: float = 15.0) -> int:
+        """Send the signal and wait; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=15, trust_env=False, **more)
+
+    def chat(self, body: Mapping[str, Any], **more: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30, trust_env=False, **more)
+
+    def recent(self, limit: int = 100) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get(f"/v1/usage/recent?limit={limit}").json()["data"]
+        return found
+
+    def memory(self) -> float:
+        """Resident, in MB."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def wait_for(condition: Any, seconds: float, what: str) -> None:
+    """Wait until it holds; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)

@@ -1,0 +1,181 @@
+"""The fair queue: who is next, who is turned away, and that no place is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+
+from proxy.cli.queue import Places
+from proxy.protocol.failures import Failure, Kind, Rejection
+
+SHUT = Rejection(Failure(Kind.SHUTTING_DOWN, "bye"))
+
+
+async def rest() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Line:
+    """Requests of several owners, in the order in which they got their places."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.order: list[str] = []
+
+    def send(self, *owners: str) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(self._take(owner)) for owner in owners]
+
+    async def _take(self, owner: str) -> None:
+        await self.places.take(owner)
+        self.order.append(owner)
+
+
+async def test_one_owner_is_served_in_order() -> None:
+    places = Places(1, 10, 5)
+    await places.take("a")
+    order: list[int] = []
+
+    async def take(number: int) -> None:
+        await places.take("a")
+        order.append(number)
+
+    tasks = [asyncio.create_task(take(number)) for number in range(4)]
+    for _ in tasks:
+        await rest()
+        places.give_back("a")
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2, 3]
+
+
+async def test_a_newcomer_with_nothing_under_way_is_next() -> None:
+    line = Line(Places(2, 100, 5))
+    tasks = line.send(*"aaaaaaaa")
+    await rest()
+    tasks += line.send("b")
+    await rest()
+    line.places.give_back("a")
+    await asyncio.sleep(0)
+    await rest()
+    assert line.order == ["a", "a", "b"]
+    for task in tasks:
+        task.cancel()
+
+
+async def test_turns_go_round_among_equals() -> None:
+    line = Line(Places(1, 100, 5))
+    await line.places.take("x")
+    tasks = line.send(*"aaabbbccc")
+    await rest()
+    line.places.give_back("x")
+    for _ in tasks:
+        await rest()
+        line.places.give_back(line.order[-1])
+    await asyncio.gather(*tasks)
+    assert line.order == list("abcabcabc")
+
+
+async def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
+    places = Places(1, 4, 5)
+    await places.take("a")
+    greedy = [asyncio.create_task(places.take("a")) for _ in range(4)]
+    await rest()
+    modest = asyncio.create_task(places.take("b"))
+    await rest()
+    assert len(places) == 4
+    with pytest.raises(Rejection) as refused:
+        await greedy[-1]
+    assert refused.value.failure.kind is Kind.QUEUE_FULL
+    another = asyncio.create_task(places.take("b"))
+    await rest()
+    assert [task.done() for task in greedy] == [False, False, True, True]
+    with pytest.raises(Rejection):
+        await places.take("b")
+    with pytest.raises(Rejection):
+        await greedy[2]
+    for task in (*greedy[:2], modest, another):
+        task.cancel()
+
+
+async def test_without_a_queue_whoever_finds_no_place_is_turned_away() -> None:
+    places = Places(1, 0, 5)
+    await places.take("a")
+    for owner in "ab":
+        with pytest.raises(Rejection) as refused:
+            await places.take(owner)
+        assert refused.value.failure.retry_after == 1.0
+    places.give_back("a")
+    await places.take("b")
+
+
+async def test_the_wait_is_bounded_and_costs_no_place() -> None:
+    places = Places(1, 5, 0.05)
+    await places.take("a")
+    with pytest.raises(Rejection) as refused:
+        await places.take("a")
+    assert refused.value.failure.kind is Kind.QUEUE_WAIT
+    assert len(places) == 0
+    places.give_back("a")
+    await places.take("b")
+
+
+async def test_who_is_cancelled_as_the_place_comes_gives_it_on() -> None:
+    places = Places(1, 5, 5)
+    await places.take("a")
+    first, second = (asyncio.create_task(places.take("a")) for _ in range(2))
+    await rest()
+    places.give_back("a")
+    first.cancel()
+    await asyncio.wait_for(second, 1)
+    assert len(places) == 0
+
+
+async def test_closing_turns_away_all_who_wait_and_all_who_come() -> None:
+    places = Places(1, 5, 5)
+    await places.take("a")
+    waiting = asyncio.create_task(places.take("b"))
+    await rest()
+    places.close(SHUT)
+    for refused in (waiting, asyncio.create_task(places.take("a"))):
+        with pytest.raises(Rejection) as found:
+            await refused
+        assert found.value is SHUT
+    places.give_back("a")
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_no_place_is_lost_or_given_twice(seed: int) -> None:
+    """Hundreds that come, are served, give up and are cancelled, at random."""
+    chance = random.Random(seed)
+    places = Places(4, 30, 0.02)
+    busy: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
+
+    async def one(owner: str) -> None:
+        await asyncio.sleep(chance.random() * 0.1)
+        try:
+            await places.take(owner)
+        except Rejection as rejection:
+            ends[rejection.failure.kind.value] += 1
+            return
+        busy[owner] += 1
+        assert busy.total() <= 4
+        try:
+            await asyncio.sleep(chance.random() * 0.003)
+        finally:
+            busy[owner] -= 1
+            places.give_back(owner)
+            ends["served"] += 1
+
+    tasks = [asyncio.create_task(one(chance.choice("abcd"))) for _ in range(400)]
+    await asyncio.sleep(0.05)
+    for task in chance.sample(tasks, 60):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert ends["served"] > 100
+    assert len(places) == 0
+    for _ in range(4):
+        await asyncio.wait_for(places.take("e"), 0.1)
