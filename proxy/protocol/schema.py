@@ -28,7 +28,7 @@ FREE: Final = Schema(Raw(b'{"type":"object","additionalProperties":true}'), Raw(
 _PLAIN: Final = frozenset((
     "type", "enum", "const", "required", "minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "title",
-    "description", "default", "examples", "$ref",
+    "description", "default", "examples",
 ))  # fmt: skip
 _SCHEMA: Final = frozenset(("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"))
 _SCHEMAS: Final = frozenset(("anyOf", "oneOf", "allOf"))
@@ -49,21 +49,31 @@ _format_decoder: Final = msgspec.json.Decoder(_Format)
 _any_decoder: Final = msgspec.json.Decoder(Any)
 
 
-def _clean(schema: Any) -> Any:
-    """The schema with only such keywords as the CLI's validator is sure to take."""
+def _clean(schema: Any, root: str) -> Any:
+    """The schema with only such keywords as the CLI's validator is sure to take. `root`: where its root will stand."""
     if not isinstance(schema, dict):
         return schema
     clean: dict[str, Any] = {}
     for keyword, value in schema.items():
-        if keyword in _PLAIN:
+        if keyword == "$ref" and isinstance(value, str):
+            clean[keyword] = _moved(value, root)
+        elif keyword in _PLAIN:
             clean[keyword] = value
         elif keyword in _SCHEMA and isinstance(value, dict | bool):
-            clean[keyword] = _clean(value)
+            clean[keyword] = _clean(value, root)
         elif keyword in _SCHEMAS and isinstance(value, list):
-            clean[keyword] = [_clean(one) for one in value]
+            clean[keyword] = [_clean(one, root) for one in value]
         elif keyword in _NAMED and isinstance(value, dict):
-            clean[keyword] = {name: _clean(one) for name, one in value.items()}
+            clean[keyword] = {name: _clean(one, root) for name, one in value.items()}
     return clean
+
+
+def _moved(reference: str, root: str) -> str:
+    """A reference into a schema whose root will stand at `root`; definitions will stand where they stood."""
+    pointer = reference.removeprefix("#")
+    if pointer == reference or pointer[:1] not in ("", "/") or pointer.split("/")[1:2] in (["$defs"], ["definitions"]):
+        return reference
+    return f"#{root}{pointer}"
 
 
 def _is_object(schema: Any) -> bool:
@@ -71,14 +81,12 @@ def _is_object(schema: Any) -> bool:
 
 
 def _wrapped(schema: Any) -> Any:
-    """An object around the schema. Definitions move to the new root, so that references to them still hold."""
-    if not isinstance(schema, dict):
-        return {"type": "object", "properties": {WRAPPER: schema}, "required": [WRAPPER]}
-    inner = dict(schema)
+    """An object around the schema, which is the member's. Definitions move to the new root: references lead there."""
+    inner = schema
     outer: dict[str, Any] = {"type": "object"}
-    for keyword in ("$defs", "definitions"):
-        if keyword in inner:
-            outer[keyword] = inner.pop(keyword)
+    if isinstance(schema, dict):
+        inner = dict(schema)
+        outer |= {keyword: inner.pop(keyword) for keyword in ("$defs", "definitions") if keyword in inner}
     return outer | {"properties": {WRAPPER: inner}, "required": [WRAPPER], "additionalProperties": False}
 
 
@@ -102,13 +110,15 @@ def response_format(raw: Raw) -> Schema | None:
         return FREE
     where += ".schema"
     schema = decoded(_any_decoder, format.json_schema.schema, where)
+    if not isinstance(schema, dict | bool):
+        raise bad_request("A JSON Schema is an object.", where)
     source = msgspec.json.encode(schema)
     try:
         _validator(source)
     except (ValueError, RecursionError) as error:
         raise bad_request(f"This is not a JSON Schema that can be used: {str(error)[:300]}", where) from None
-    clean = _clean(schema)
     wrap = not _is_object(schema)
+    clean = _clean(schema, f"/properties/{WRAPPER}" if wrap else "")
     return Schema(Raw(msgspec.json.encode(_wrapped(clean) if wrap else clean)), Raw(source), wrapped=wrap)
 
 

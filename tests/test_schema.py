@@ -1,0 +1,375 @@
+"""proxy/protocol/schema.py: what the CLI gets of a schema, what an answer is checked against, unwrapping."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from itertools import pairwise
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from proxy.protocol.failures import Kind, Rejection
+from proxy.protocol.plan import Schema
+from proxy.protocol.schema import FREE, Unwrapper, misfit, odd_arguments, response_format
+
+
+def made(schema: Any, **more: Any) -> Schema:
+    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema} | more}
+    found = response_format(Raw(json.dumps(asked).encode()))
+    assert found is not None
+    return found
+
+
+def offered(schema: Any) -> Any:
+    """What the CLI gets."""
+    return json.loads(bytes(made(schema).offered))
+
+
+def refused(asked: Any) -> tuple[str | None, str]:
+    with pytest.raises(Rejection) as caught:
+        response_format(Raw(asked if isinstance(asked, bytes) else json.dumps(asked).encode()))
+    assert caught.value.failure.kind is Kind.BAD_REQUEST
+    return caught.value.failure.param, caught.value.failure.message
+
+
+def refused_schema(schema: Any) -> str:
+    param, words = refused({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert param == "response_format.json_schema.schema"
+    return words
+
+
+STRING = {"type": "string"}
+POINT: dict[str, Any] = {
+    "type": "object", "properties": {"x": {"type": "number"}, "y": {"type": "number"}}, "required": ["x", "y"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+# What is asked for
+
+
+def test_text_is_no_schema() -> None:
+    assert response_format(Raw(b'{"type":"text"}')) is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "x"}},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": None}},
+        {"type": "json_schema", "json_schema": {}},
+    ],
+)
+def test_any_object(asked: Any) -> None:
+    assert response_format(Raw(json.dumps(asked).encode())) is FREE
+
+
+def test_what_stands_beside_the_schema_is_skipped() -> None:
+    assert made(POINT, strict=True, description="A point.") == made(POINT)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (5, "response_format"),
+        ("json_object", "response_format"),
+        ([], "response_format"),
+        ({}, "response_format.type"),
+        ({"type": "grammar", "grammar": "x"}, "response_format.type"),
+        ({"type": "json_schema"}, "response_format.json_schema"),
+        ({"type": "json_schema", "json_schema": None}, "response_format.json_schema"),
+        ({"type": "json_schema", "json_schema": "x"}, "response_format.json_schema"),
+        ({"type": "json_schema", "json_schema": {"name": 5}}, "response_format.json_schema.name"),
+    ],
+)
+def test_a_format_that_is_none(asked: Any, param: str) -> None:
+    assert refused(asked)[0] == param
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        5, "x", [], '{"type":"object"}', {"type": "wrong"}, {"type": 5}, {"properties": []}, {"required": "x"},
+        {"pattern": "("}, {"pattern": "(a{1000}){1000}{1000}"}, {"$ref": "#/nope"}, {"$schema": "http://foo/bar"},
+        {"minLength": -1}, {"multipleOf": 0}, {"anyOf": []},
+    ],
+)  # fmt: skip
+def test_a_schema_that_is_none(schema: Any) -> None:
+    words = refused_schema(schema)
+    assert len(words) < 400
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/schema", "https://example.com/x", "file:///etc/passwd", "x.json"])
+def test_nothing_is_fetched(url: str) -> None:
+    refused_schema({"type": "object", "properties": {"a": {"$ref": url}}})
+    refused_schema({"$id": "http://127.0.0.1:1/", "$ref": "x"})
+
+
+# What the CLI gets
+
+
+def test_an_object_stays_as_it_is() -> None:
+    assert offered(POINT) == POINT
+    assert not made(POINT).wrapped
+
+
+@pytest.mark.parametrize(
+    ("schema", "clean"),
+    [
+        ({"format": "uri"}, {}),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "$id": "urn:x", "$comment": "x"}, {}),
+        ({"properties": {"a": {"type": "string", "format": "email"}}}, {"properties": {"a": STRING}}),
+        ({"properties": {"a": {"items": {"x-order": 1, "type": "string"}}}}, {"properties": {"a": {"items": STRING}}}),
+        ({"anyOf": [{"format": "uri"}, True]}, {"anyOf": [{}, True]}),
+        ({"$defs": {"format": {"format": "uri", "type": "string"}}}, {"$defs": {"format": STRING}}),
+        ({"additionalProperties": {"nullable": True, "type": "string"}}, {"additionalProperties": STRING}),
+        ({"additionalProperties": False}, {"additionalProperties": False}),
+        ({"items": [{"type": "string"}], "dependencies": {}}, {}),
+        ({"if": {"format": "x"}, "then": {"deprecated": True}, "else": True}, {"if": {}, "then": {}, "else": True}),
+        # Data is not a schema: what looks like a keyword in it stays.
+        ({"enum": [{"format": "uri"}], "default": {"$id": 5}}, {"enum": [{"format": "uri"}], "default": {"$id": 5}}),
+    ],
+)
+def test_unknown_keywords_are_dropped_wherever_they_stand(schema: Any, clean: Any) -> None:
+    schema.setdefault("$schema", "http://json-schema.org/draft-07/schema#")
+    assert offered({"type": "object"} | schema) == {"type": "object"} | clean
+
+
+def test_properties_that_are_named_like_keywords_are_kept() -> None:
+    names = ["format", "$schema", "$id", "type", "properties", "$ref", "items", "enum", "x", "not", "__proto__"]
+    schema = {"type": "object", "properties": dict.fromkeys(names, STRING), "required": names}
+    assert offered(schema) == schema
+    assert made(schema).source == Raw(json.dumps(schema, separators=(",", ":")).encode())
+
+
+def test_an_answer_is_checked_against_what_was_dropped() -> None:
+    schema = made({"type": "object", "properties": {"a": {"type": "string", "format": "email"}}})
+    assert misfit(schema, '{"a":"someone@example.com"}') is None
+    assert "email" in (misfit(schema, '{"a":"nobody"}') or "")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": STRING}, STRING, {"anyOf": [POINT, STRING]}, {"enum": [1, "a"]}, {"const": None},
+        {"oneOf": [POINT, {"type": "null"}]}, {"type": ["object", "null"]}, {}, {"properties": {"a": STRING}},
+    ],
+)  # fmt: skip
+def test_a_root_that_is_no_object_is_wrapped(schema: Any) -> None:
+    assert made(schema).wrapped
+    assert offered(schema) == {
+        "type": "object", "properties": {"value": schema}, "required": ["value"], "additionalProperties": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", [True, False])
+def test_a_root_that_is_true_or_false_is_wrapped(schema: bool) -> None:
+    assert offered(schema)["properties"] == {"value": schema}
+    assert offered(schema)["additionalProperties"] is False
+
+
+RECURSIVE: list[tuple[Any, str]] = [
+    ({"type": "object", "properties": {"next": {"$ref": "#"}}}, '{"next":{"next":{}}}'),
+    ({"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": STRING}}, '{"a":"x"}'),
+    ({"$ref": "#/$defs/A", "$defs": {"A": POINT}}, '{"x":1,"y":2}'),
+    ({"$ref": "#/definitions/A", "definitions": {"A": {"type": "array", "items": STRING}}}, '["a"]'),
+    ({"type": "array", "items": {"$ref": "#"}}, "[[],[[]]]"),
+    ({"anyOf": [STRING, {"type": "array", "items": {"$ref": "#"}}]}, '["a",["b"]]'),
+    ({"anyOf": [STRING, {"type": "array", "items": {"$ref": "#/anyOf/0"}}]}, '["a"]'),
+    ({"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/A"}}], "$defs": {"A": {"not": {"$ref": "#"}}}}, "[1,2]"),
+    (
+        {"properties": {"a": {"$ref": "#/properties/b/$defs/C"}, "b": {"$defs": {"C": STRING}}}, "type": ["object"]},
+        '{"a":"x"}',
+    ),
+    ({"type": "array", "items": {"$ref": "#/$defs/a~1b%25"}, "$defs": {"a/b%": STRING}}, '["a"]'),
+    # A property and a member of an enumeration with that name are no references.
+    (
+        {"anyOf": [{"properties": {"$ref": STRING}}, {"enum": [{"$ref": "#"}]}, {"const": {"$ref": "#"}}]},
+        '{"$ref":"#"}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "fits"), RECURSIVE)
+def test_references_lead_to_the_same_place_when_wrapped(schema: Any, fits: str) -> None:
+    found = made(schema)
+    assert misfit(found, fits) is None
+    validator = jsonschema_rs.validator_for(json.loads(bytes(found.offered)), offline=True)
+    value = json.loads(fits)
+    validator.validate({"value": value} if found.wrapped else value)
+    for other in (5, {"value": value}, [{"value": value}], [5]):
+        expected = jsonschema_rs.validator_for(schema).is_valid(other)
+        assert validator.is_valid({"value": other} if found.wrapped else other) is expected
+
+
+# Whether an answer fits
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"x":1,"y":2}', None),
+        (' {"y":2,\n"x":1} ', None),
+        ("", "It is not valid JSON"),
+        ("{", "It is not valid JSON"),
+        ('{"x":1,"y":2} and that is it', "It is not valid JSON"),
+        ('```json\n{"x":1,"y":2}\n```', "It is not valid JSON"),
+        ("[" * 100_000, "It is not valid JSON"),
+        ("5", 'At the root: 5 is not of type "object".'),
+        ('{"x":1}', 'At the root: "y" is a required property.'),
+        ('{"x":1,"y":"2"}', 'At the root[\'y\']: "2" is not of type "number".'),
+    ],
+)
+def test_why_an_answer_does_not_fit(text: str, words: str | None) -> None:
+    found = misfit(made(POINT), text)
+    assert found == words or (words is not None and found is not None and found.startswith(words))
+
+
+def test_the_words_are_bounded() -> None:
+    assert len(misfit(made({"enum": ["x" * 10_000]}), json.dumps("y" * 10_000)) or "") < 400
+
+
+def test_a_place_deep_inside_is_named() -> None:
+    schema = made({"type": "array", "items": {"type": "object", "properties": {"a": STRING}}})
+    assert (misfit(schema, '[{},{"a":5}]') or "").startswith("At the root[1]['a']: ")
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "odd"),
+    [
+        (POINT, '{"x":1,"y":2}', False), (POINT, "{}", True), (POINT, "", True), ({"type": "object"}, "[]", True),
+        ({"$ref": "http://127.0.0.1:1/x"}, "{}", False), ({"type": "wrong"}, "{}", False),
+        ({"type": "wrong"}, "{", True),
+    ],
+)  # fmt: skip
+def test_odd_arguments(schema: Any, text: str, odd: bool) -> None:
+    assert odd_arguments(Raw(json.dumps(schema).encode()), text) is odd
+
+
+# Hostile schemas
+
+
+def nested(depth: int, keyword: str = "items") -> bytes:
+    schema = f'{{"{keyword}":' * depth + "{}" + "}" * depth
+    return b'{"type":"json_schema","json_schema":{"name":"x","schema":%s}}' % schema.encode()
+
+
+@pytest.mark.parametrize("depth", [300, 900, 20_000, 200_000])
+@pytest.mark.parametrize("keyword", ["items", "not", "x-unknown"])
+def test_deep_nesting_is_refused(depth: int, keyword: str) -> None:
+    assert "response_format" in (refused(nested(depth, keyword))[0] or "")
+
+
+def test_what_is_nested_as_deep_as_can_be_is_offered() -> None:
+    found = response_format(Raw(nested(100)))
+    assert found is not None
+    assert bytes(found.offered).count(b"items") == 100
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [("^(a+)+$", "a" * 5000 + "!"), (r"^(a+)+\1$", "a" * 60 + "!"), (r"^(?!z)(a+)+$", "a" * 5000 + "!")],
+)
+def test_patterns_that_explode_are_bounded(pattern: str, text: str) -> None:
+    schema = made({"pattern": pattern})
+    began = time.process_time()
+    misfit(schema, json.dumps(text))
+    assert time.process_time() - began < 2
+
+
+def test_a_schema_with_very_many_errors_is_told_of_the_first() -> None:
+    levels = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(25)}
+    schema = made({"$ref": "#/$defs/a0", "$defs": levels | {"a25": STRING}})
+    began = time.process_time()
+    assert misfit(schema, "5") == 'At the root: 5 is not of type "string".'
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}}])
+def test_a_schema_that_only_means_itself_ends(schema: Any) -> None:
+    misfit(made(schema), '{"a":1}')
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8) | st.sampled_from(['"', "}", "{", ":", "\\", ',"value":', '"}', "日本", "\u2028"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=6) | st.sampled_from(["value", '":', "}"]), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+KEYWORDS = st.sampled_from(
+    ["type", "properties", "items", "anyOf", "$ref", "$defs", "enum", "const", "required", "pattern", "format", "not",
+     "additionalProperties", "$id", "$schema", "minimum", "if", "patternProperties", "allOf", "title", "x"]
+)  # fmt: skip
+VALUES = JSON | st.sampled_from(["object", "array", "string", "#", "#/$defs/a", "#/properties/a", "^a", "uri"])
+SCHEMAS = st.recursive(
+    VALUES,
+    lambda inner: st.dictionaries(KEYWORDS | st.text(max_size=3), inner, max_size=3) | st.lists(inner, max_size=2),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(SCHEMAS, JSON)
+def test_any_schema_is_usable_or_refused(schema: Any, value: Any) -> None:
+    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    try:
+        found = response_format(Raw(json.dumps(asked).encode()))
+    except Rejection:
+        return
+    assert found is not None
+    root = json.loads(bytes(found.offered))
+    assert root["type"] == "object"
+    misfit(found, json.dumps(value))
+    odd_arguments(found.offered, json.dumps(value))
+
+
+# Unwrapping
+
+SPACE = st.text(" \n\t\r", max_size=3)
+
+
+def unwrapped(pieces: list[str]) -> str:
+    unwrapper = Unwrapper()
+    return "".join(map(unwrapper.feed, pieces))
+
+
+@settings(max_examples=500)
+@given(JSON, st.tuples(*[SPACE] * 6), st.booleans(), st.lists(st.integers(0, 80), max_size=6) | st.none())
+@example('"}:{', ("", "", "", "", "", ""), False, None)
+@example({"value": {"value": "\\"}}, ("", "", "", " ", "", "\n"), False, None)
+def test_the_value_comes_out_however_it_is_cut(
+    value: Any, space: tuple[str, ...], ascii: bool, cuts: list[int] | None
+) -> None:
+    a, b, c, d, e, f = space
+    inner = json.dumps(value, ensure_ascii=ascii)
+    text = f'{a}{{{b}"value"{c}:{d}{inner}{e}}}{f}'
+    edges = range(len(text) + 1) if cuts is None else [0, *sorted(min(at, len(text)) for at in cuts), len(text)]
+    out = unwrapped([text[one:other] for one, other in pairwise(edges)])
+    assert out == f"{d}{inner}{e}"
+    assert json.loads(out) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ('{"value":1,"other":2}', "1"),
+        ('{"value":"a","other":2}', '"a"'),
+        ('{"value":[1,{"a":"}"}],"b":1}', '[1,{"a":"}"}]'),
+        ('{"value":"\\\\"}', '"\\\\"'),
+        ('{"value":"\\""}', '"\\""'),
+        ('{"value":[1,', "[1,"),
+        ('{"val', ""),
+        ("", ""),
+        ('{"value":1} and more', "1"),
+    ],
+)
+def test_other_texts(text: str, out: str) -> None:
+    assert unwrapped([text]) == unwrapped(re.findall(".", text)) == out
