@@ -209,5 +209,6 @@ def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple
             raise bad_request("There are no tools to call.", f"{where}.allowed_tools.tools")
         return left, MUST_CALL_ANY if choice.allowed_tools.mode == "required" else None
     if choice.type in ("function", "custom") and choice.name is not None:
-        return _only(tools, [choice.name], f"{where}.{choice.type}.name"), MUST_CALL_ONE.format(choice.name)
+        place = f"{where}.{choice.type}.name" if where == "tool_choice" else f"{where}.name"
+        return _only(tools, [choice.name], place), MUST_CALL_ONE.format(choice.name)
     raise bad_request("An object here names a function, a custom tool or allowed tools.", where)
