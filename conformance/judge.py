@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 # What may be sent beyond the types, by the type's name, and who reads it.
-EXTENSIONS = {
+EXTENSIONS: dict[str, dict[str, Any]] = {
     "ChatCompletionMessage": {"reasoning_content": {"type": "string"}},
     "ChoiceDelta": {"reasoning_content": {"type": "string"}},
     # The package has no type for a piece of a custom call; it follows that of the whole call.

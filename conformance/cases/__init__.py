@@ -42,6 +42,24 @@ class Case(msgspec.Struct, frozen=True):
 
 
 _found: Final[dict[str, Case]] = {}
+# What a scenario is evidence for, beside the fields of its requests: by the facts of its answers, and by its name.
+FACTS: Final = {
+    "model": "response.model",
+    "content": "response.content",
+    "refusal": "response.refusal",
+    "reasoning": "response.reasoning_content",
+    "tool_calls": "response.tool_calls",
+    "finish_reason": "response.finish_reason",
+    "choices": "response.choices",
+    "usage": "response.usage",
+}
+TOPICS: Final = {
+    "verbatim/": "behaviour.verbatim text",
+    "media/": "behaviour.images and files",
+    "tools/parallel": "behaviour.parallel calls",
+    "tools/result": "behaviour.tool loop",
+    "limits/sampling_forwarded": "behaviour.sampling passed on",
+}
 
 
 def add(case: Case) -> None:
@@ -97,14 +115,15 @@ def _of_scenario(scenario: Scenario, mode: Mode) -> Case:
             came = await target.ask(target.body(scenario.name, number - 1, mode))
             must(*(f"request {number}: {line}" for line in exchange.differences(came, mode)))
 
-    fields = {field for exchange in scenario.request for field in exchange.request(mode)}
-    facts = {fact for exchange in scenario.request for fact in exchange.expect.told()}
+    shows = [f"request.{field}" for exchange in scenario.request for field in exchange.request(mode)]
+    shows += [FACTS[fact] for exchange in scenario.request for fact in exchange.expect.told() if fact in FACTS]
+    shows += [row for start, row in TOPICS.items() if scenario.name.startswith(start)]
     return Case(
         f"scenario/{scenario.name}/{mode}",
         f"{scenario.title}.",
         scenario.origin,
         run,
-        (*(f"request.{field}" for field in sorted(fields)), *(f"fact.{fact}" for fact in sorted(facts))),
+        tuple(sorted(set(shows))),
         (scenario.name,),
         scenario.settings,
         scripted=True,

@@ -21,7 +21,11 @@ def text_of(body: dict[str, Any]) -> str:
     return str(content)
 
 
-@case("openai.types.chat.ChatCompletion", shows=[ENDPOINT, "response.id", "response.object"], uses=["chat/plain"])
+@case(
+    "openai.types.chat.ChatCompletion",
+    shows=[ENDPOINT, "response.object", "response.choices", "response.index", "response.message"],
+    uses=["chat/plain"],
+)
 async def answers_with_a_completion(target: Target) -> None:
     """A completion has the fields of its type, no others, and text in its one choice."""
     body = await target.whole(target.body("chat/plain"))
@@ -167,7 +171,9 @@ async def no_limit_has_several_spellings(target: Target) -> None:
         same("stop", body["choices"][0]["finish_reason"], f"finish_reason for {value}")
 
 
-@case("openai.types.chat.ChatCompletionMessage", shows=["response.choices"], uses=["chat/plain"], scripted=True)
+@case(
+    "recorded from api.openai.com", shows=["response.role", "response.annotations"], uses=["chat/plain"], scripted=True
+)
 async def keys_come_in_the_order_of_the_real_api(target: Target) -> None:
     """The keys of completion, choice and message stand in the order in which api.openai.com sends them."""
     body = await target.whole(target.body("chat/plain"))
@@ -197,3 +203,21 @@ async def spacing_and_escapes_do_not_matter(target: Target) -> None:
         "POST", CHAT, content=text.encode(), headers={"content-type": "application/json; charset=utf-8"}
     )
     need(answer.status_code == 200, f"status {answer.status_code}: {answer.text[:300]}")
+
+
+@case(
+    "recorded from api.openai.com",
+    shows=[
+        f"response.{field}"
+        for field in ("service_tier", "system_fingerprint", "logprobs", "audio", "moderation", "metadata")
+    ],
+    uses=["chat/plain"],
+    scripted=True,
+)
+async def what_there_is_not_is_not_made_up(target: Target) -> None:
+    """logprobs are null even if they were asked for, and audio, moderation and metadata are not sent."""
+    body = await target.whole(target.body("chat/plain", logprobs=True, top_logprobs=2, metadata={"a": "b"}))
+    same({"service_tier": "default", "system_fingerprint": {"$matches": "."}}, body, "completion")
+    need(body["choices"][0]["logprobs"] is None, "there are logprobs")
+    need(not {"moderation", "metadata"} & set(body), "there is moderation or metadata")
+    need("audio" not in body["choices"][0]["message"], "there is audio")

@@ -80,6 +80,15 @@ async def several_prompts_give_several_choices(target: Target) -> None:
     same([0, 1, 2, 3], [choice["index"] for choice in body["choices"]], "indexes")
 
 
+@case(TYPE, shows=["legacy.max_tokens"], uses=["legacy/limited"])
+async def max_tokens_ends_a_continuation(target: Target) -> None:
+    """A legacy completion that reaches max_tokens ends there with finish_reason length."""
+    limited = target.body("legacy/limited")
+    changes = {"prompt": limited["messages"][-1]["content"], "max_tokens": limited["max_tokens"]}
+    body = await target.whole(asked(target, **changes), LEGACY, "text completion")
+    same("length", body["choices"][0]["finish_reason"], "finish_reason")
+
+
 @case(TYPE, shows=["legacy.stop"], uses=["legacy/continued"])
 async def stop_cuts_a_continuation(target: Target) -> None:
     """A legacy completion ends before its stop sequence."""
@@ -107,7 +116,7 @@ def _no_effect(field: str, value: Any) -> None:
         if target.scripted:
             same(field, answer.headers.get("x-ignored-params"), "x-ignored-params")
 
-    run.__doc__ = f"{field} is accepted, and named in x-ignored-params where it has no effect."
+    run.__doc__ = f"In a legacy completion {field} is accepted, and named in x-ignored-params where it has no effect."
     run.__name__, run.__module__ = f"ignores_{field}", __name__
     case(TYPE, shows=[f"legacy.{field}"], uses=["legacy/continued"])(run)
 

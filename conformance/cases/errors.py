@@ -136,10 +136,32 @@ async def a_body_that_is_too_large_is_refused(target: Target) -> None:
         same("request_too_large", answer.json()["error"]["code"], "code")
 
 
-@case("endpoints that Claude Code has nothing for", shows=["endpoint.absent ones"], scripted=True)
+@case(
+    "endpoints that Claude Code has nothing for",
+    shows=["endpoint./v1/embeddings, /v1/images, /v1/audio, /v1/moderations"],
+    scripted=True,
+)
 async def absent_endpoints_say_so(target: Target) -> None:
     """Embeddings, images, audio and moderations are a 404 that says what there is not."""
     for path in ("embeddings", "images/generations", "audio/speech", "audio/transcriptions", "moderations"):
         answer = await target.send("POST", f"/v1/{path}", {})
         need(answer.status_code == 404, f"{path}: status {answer.status_code}")
         same({"$contains": "has no"}, answer.json()["error"]["message"], "message")
+
+
+@case(
+    "OpenAI API reference",
+    shows=["endpoint./v1/responses, /v1/files, /v1/batches, /v1/assistants and others"],
+    scripted=True,
+)
+async def what_is_not_offered_is_not_found(target: Target) -> None:
+    """Endpoints of OpenAI's that this server does not offer are a 404, which the client raises as NotFoundError."""
+    for path in ("responses", "files", "batches", "assistants", "fine_tuning/jobs", "vector_stores"):
+        answer = await target.send("POST", f"/v1/{path}", {})
+        need(answer.status_code == 404, f"{path}: status {answer.status_code}")
+    async with target.async_client() as client:
+        try:
+            await client.responses.create(model="opus", input="hi")
+        except openai.NotFoundError:
+            return
+    need(False, "nothing was raised")

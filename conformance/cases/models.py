@@ -8,7 +8,7 @@ from conformance.cases import case
 from conformance.target import Target, good, need, same
 
 LIST = "endpoint.GET /v1/models"
-ONE = "endpoint.GET /v1/models/{id}"
+ONE = "endpoint.GET /v1/models/{model}"
 
 
 @case("openai.types.Model", shows=[LIST])

@@ -1,9 +1,13 @@
 """What a server says of itself: health, its description, its docs."""
 
+import asyncio
+import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 from conformance.cases import case
-from conformance.target import Target, body_of, need, same
+from conformance.target import Target, Unmet, body_of, need, same
 
 
 @case("README, endpoints", shows=["endpoint.GET /health"], scripted=True)
@@ -48,3 +52,57 @@ async def it_can_be_read(target: Target) -> None:
     answer = await target.send("GET", "/docs")
     need(answer.status_code == 200 and answer.headers["content-type"].startswith("text/html"), "no page")
     need(not re.search(r"<script|src=|<link", answer.text), "it loads something")
+
+
+async def _once(target: Target, path: str, holds: Callable[[Any], object]) -> Any:
+    """What is at a path once it holds: a request is written down a moment after its answer."""
+    body = None
+    for _ in range(50):
+        body = body_of(await target.send("GET", path))
+        if holds(body):
+            return body
+        await asyncio.sleep(0.05)
+    raise Unmet(f"{path} does not tell of the request: {json.dumps(body)[:300]}")
+
+
+@case("README, usage", shows=["endpoint.GET /v1/usage"], uses=["chat/plain"], scripted=True)
+async def what_was_used_is_summed_up(target: Target) -> None:
+    """After an answer /v1/usage counts its tokens, in all and for its model."""
+    used = (await target.whole(target.body("chat/plain")))["usage"]
+    body = await _once(target, "/v1/usage", lambda body: body["totals"]["requests"])
+    same({"object": "usage", "totals": {"requests": {"$above": 0}}}, body, "usage")
+    need(body["by_model"] and body["by_day"], "there are no groups")
+    need(body["totals"]["completion_tokens"] >= used["completion_tokens"], f"totals {body['totals']}")
+
+
+@case("README, usage", shows=["endpoint.GET /v1/usage"], scripted=True)
+async def a_period_that_is_none_is_refused(target: Target) -> None:
+    """A period that cannot be read is a 400 that names it."""
+    for name in ("since", "until"):
+        answer = await target.send("GET", f"/v1/usage?{name}=soon")
+        need(answer.status_code == 400, f"{name}: status {answer.status_code}")
+        same(name, answer.json()["error"]["param"], "param")
+
+
+@case("README, usage", shows=["endpoint.GET /v1/usage/recent"], uses=["chat/plain"], scripted=True)
+async def the_latest_requests_are_listed(target: Target) -> None:
+    """/v1/usage/recent lists the latest requests without any text of theirs."""
+    await target.whole(target.body("chat/plain"))
+    body = await _once(target, "/v1/usage/recent?limit=5", lambda body: body["data"])
+    need(0 < len(body["data"]) <= 5, "not one to five of them")
+    need("Italy" not in json.dumps(body), "there is text of a message")
+
+
+@case("Prometheus, text format", shows=["endpoint.GET /metrics"], scripted=True)
+async def metrics_can_be_read(target: Target) -> None:
+    """/metrics is lines of names and numbers, each name with its type."""
+    answer = await target.send("GET", "/metrics")
+    same({"$matches": "^text/plain"}, answer.headers["content-type"], "content-type")
+    lines = [line for line in answer.text.splitlines() if line]
+    values = [line for line in lines if not line.startswith("#")]
+    wrong = [line for line in values if not re.fullmatch(r"[a-z_]+(\{.*\})? ([0-9.eE+-]+|\+Inf)", line)]
+    need(values and not wrong, f"lines {wrong[:3]}")
+    types = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    names = {re.split(r"[{ ]", line)[0] for line in values}
+    untyped = {name for name in names if name not in types and re.sub("_(sum|count|bucket)$", "", name) not in types}
+    same([], sorted(untyped), "names without a type")

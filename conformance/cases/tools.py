@@ -32,7 +32,11 @@ def calls_of(body: dict[str, Any]) -> list[dict[str, Any]]:
     return calls
 
 
-@case("openai.types.chat.ChatCompletionMessageFunctionToolCall", shows=FIELDS, uses=["tools/one_call"])
+@case(
+    "openai.types.chat.ChatCompletionMessageFunctionToolCall",
+    shows=[*FIELDS, "response.tool_calls"],
+    uses=["tools/one_call"],
+)
 async def a_call_is_complete(target: Target) -> None:
     """A call has an id, the client's own name for the function, and a JSON object as text for its arguments."""
     call = calls_of(await target.whole(target.body("tools/one_call")))[0]
@@ -133,7 +137,7 @@ async def a_custom_tool_gets_text(target: Target) -> None:
 
 @case(
     "openai.types.chat.chat_completion_message.FunctionCall",
-    shows=["request.functions"],
+    shows=["request.functions", "response.function_call"],
     uses=["tools/legacy_functions"],
 )
 async def legacy_functions_answer_in_the_legacy_form(target: Target) -> None:
@@ -163,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a_call_required_of_no_tool": ({"tool_choice": "required"}, "tool_choice", "request.tool_choice"),
     "an_unknown_choice": ({"tools": [function()], "tool_choice": "maybe"}, "tool_choice", "request.tool_choice"),
     "a_legacy_choice_of_no_function": (
-        {"function_call": {"name": "x"}}, "function_call.function.name", "request.function_call",
+        {"function_call": {"name": "x"}}, "function_call.name", "request.function_call",
     ),
 }  # fmt: skip
 
