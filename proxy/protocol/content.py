@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -92,7 +92,8 @@ def _image(image: _ImageUrl | str | None, where: str) -> ImageBlock:
         raise bad_request(f"Images can be {', '.join(IMAGE_TYPES)}.", place)
     if len(data) > LARGEST_IMAGE:
         raise _too_large("The image", LARGEST_IMAGE, place)
-    _checked_base64(data, place)
+    if not _checked_base64(data, place):
+        raise bad_request("The image is empty.", place)
     return ImageBlock(Base64Source(media_type, data))
 
 
@@ -111,6 +112,8 @@ def _file(file: _File | None, where: str) -> DocumentBlock:
         raise _too_large("The file", LARGEST_FILE, place)
     content = _checked_base64(data, place)
     title = file.filename or None
+    if not content:
+        raise bad_request("The file is empty.", place)
     if media_type == PDF or content[:5] == b"%PDF-" or (not media_type and name.lower().endswith(".pdf")):
         return DocumentBlock(Base64Source(PDF, data), title)
     try:
@@ -122,9 +125,17 @@ def _file(file: _File | None, where: str) -> DocumentBlock:
     return DocumentBlock(TextSource(text), title)
 
 
-def blocks(content: str | Sequence[Raw] | None, where: str, *, text_only: bool = False) -> list[PartBlock]:
+def images_in(blocks: Iterable[object]) -> int:
+    """How many images there are."""
+    return sum(isinstance(block, ImageBlock) for block in blocks)
+
+
+def blocks(
+    content: str | Sequence[Raw] | None, where: str, *, text_only: bool = False, images_before: int = 0
+) -> list[PartBlock]:
     """The content of one message. `where`: the path of the message. Parts without visible text are left out: the
-    Messages API refuses them. `text_only`: images and files are refused, as in a system prompt."""
+    Messages API refuses them. `text_only`: images and files are refused, as in a system prompt. `images_before`: how
+    many there are in the messages before it."""
     if content is None:
         return []
     if isinstance(content, str):
@@ -142,6 +153,9 @@ def blocks(content: str | Sequence[Raw] | None, where: str, *, text_only: bool =
             if part.refusal and part.refusal.strip():
                 found.append(TextBlock(part.refusal))
         elif part.type == "image_url" and not text_only:
+            images_before += 1
+            if images_before > MOST_IMAGES:
+                raise bad_request(f"At most {MOST_IMAGES} images can be given.", place)
             found.append(_image(part.image_url, place))
         elif part.type == "file" and not text_only:
             found.append(_file(part.file, place))

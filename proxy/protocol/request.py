@@ -268,6 +268,7 @@ def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]
     messages: list[Message] = []
     open_calls: list[str] = []
     last_role = ""
+    images = 0
     for index, raw in enumerate(raws):
         where = f"messages[{index}]"
         message = decoded(_message_decoder, raw, where)
@@ -279,13 +280,17 @@ def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]
                 system.append(text)
         elif message.role == "user":
             _answer_open(messages, open_calls)
-            _append(messages, "user", content.blocks(message.content, where))
+            shown = content.blocks(message.content, where, images_before=images)
+            images += content.images_in(shown)
+            _append(messages, "user", shown)
         elif message.role == "assistant":
             _answer_open(messages, open_calls)
             blocks, open_calls = _assistant(message, where, index)
             _append(messages, "assistant", blocks)
         elif message.role in ("tool", "function"):
-            _append(messages, "user", [_result(message, where, open_calls)])
+            result = _result(message, where, open_calls, images)
+            images += content.images_in(result.content)
+            _append(messages, "user", [result])
         else:
             raise bad_request(f"Unknown role {message.role!r}.", f"{where}.role")
     _answer_open(messages, open_calls)
@@ -367,7 +372,7 @@ def argument_object(text: str) -> Raw:
     return Raw(text.encode())
 
 
-def _result(message: _InMessage, where: str, open_calls: list[str]) -> ToolResultBlock:
+def _result(message: _InMessage, where: str, open_calls: list[str], images_before: int) -> ToolResultBlock:
     """The result of one of the calls that are open; takes it off them."""
     if message.role == "function":
         call_id = open_calls[0] if open_calls else ""
@@ -380,4 +385,4 @@ def _result(message: _InMessage, where: str, open_calls: list[str]) -> ToolResul
     if call_id not in open_calls:
         raise bad_request("No call of the assistant message before it has this id, or it has a result already.", param)
     open_calls.remove(call_id)
-    return ToolResultBlock(call_id, tuple(content.blocks(message.content, where)))
+    return ToolResultBlock(call_id, tuple(content.blocks(message.content, where, images_before=images_before)))
