@@ -15,19 +15,22 @@ from openai.lib.streaming.chat._types import ParsedChatCompletionSnapshot
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from proxy.protocol.chat import Chunk, Chunks, Completion, Identity, fold, usage_chunk, usage_of
+from proxy.protocol.chat import Chunk, Chunks, Completion, Identity, custom_input, fold, usage_chunk, usage_of
 from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.plan import CallStyle
 from proxy.protocol.turn import (
     Arguments,
     Delta,
     Failed,
     Finished,
     Reason,
+    Refusal,
     Started,
     Text,
     Thinking,
     Tokens,
     ToolCall,
+    ToolEnd,
 )
 
 TOKENS = Tokens(input=10, cache_read=7, cache_write=5, output=12, reasoning=4)
@@ -165,7 +168,7 @@ def test_usage_is_null_until_the_last_chunk_and_absent_when_nobody_asked() -> No
 def test_usage_counts_all_input_and_has_both_details() -> None:
     assert sent(usage_of(TOKENS)) == {
         "prompt_tokens": 22, "completion_tokens": 12, "total_tokens": 34,
-        "prompt_tokens_details": {"cached_tokens": 7, "audio_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 7, "cache_write_tokens": 5, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": 4, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
         },
@@ -190,6 +193,83 @@ def test_the_message_of_calls_alone_has_null_content() -> None:
         {"id": "toolu_2", "type": "function", "function": {"name": "put", "arguments": "{}"}},
     ]
     assert choice["finish_reason"] == "tool_calls"
+
+
+# Other ways in which calls and refusals go back
+
+
+def styled(deltas: list[Delta], style: CallStyle) -> list[Chunk]:
+    return Chunks(PLAIN, style=style).feed(deltas)
+
+
+ENDED_CALLS: list[Delta] = [
+    Started("m"), ToolCall(0, "toolu_1", "shell"), Arguments(0, '{"inp'), Arguments(0, 'ut":"ls -l"}'), ToolEnd(0),
+    ToolCall(1, "toolu_2", "get"), Arguments(1, '{"a":1}'), ToolEnd(1), finished(Reason.TOOL_CALLS),
+]  # fmt: skip
+
+
+def test_custom_calls_go_out_unwrapped_when_they_are_complete() -> None:
+    found = styled(ENDED_CALLS, CallStyle(custom=frozenset({"shell"})))
+    assert deltas_of(found)[:2] == [
+        {
+            "role": "assistant", "content": None,
+            "tool_calls": [{"index": 0, "id": "toolu_1", "type": "custom", "custom": {"name": "shell", "input": ""}}],
+        },
+        {"tool_calls": [{"index": 0, "custom": {"input": "ls -l"}}]},
+    ]  # fmt: skip
+    message = sent(fold(found, TOKENS))["choices"][0]["message"]
+    assert message["tool_calls"] == [
+        {"id": "toolu_1", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}},
+        {"id": "toolu_2", "type": "function", "function": {"name": "get", "arguments": '{"a":1}'}},
+    ]
+    _completion_judge.validate_json(msgspec.json.encode(fold(found, TOKENS)), strict=True)
+
+
+@pytest.mark.parametrize("odd", ["not json", '{"other":1}', "[]", '{"input":5}'])
+def test_a_custom_call_of_another_shape_is_handed_on_as_it_is(odd: str) -> None:
+    assert custom_input(odd) == odd
+
+
+def test_functions_of_old_have_one_call() -> None:
+    found = styled(ENDED_CALLS, CallStyle(legacy=True))
+    assert deltas_of(found) == [
+        {"role": "assistant", "content": None, "function_call": {"name": "shell", "arguments": ""}},
+        {"function_call": {"arguments": '{"inp'}},
+        {"function_call": {"arguments": 'ut":"ls -l"}'}},
+        {},
+    ]
+    choice = sent(fold(found, TOKENS))["choices"][0]
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"]["function_call"] == {"name": "shell", "arguments": '{"input":"ls -l"}'}
+    assert choice["message"]["content"] is None
+    _completion_judge.validate_json(msgspec.json.encode(fold(found, TOKENS)), strict=True)
+
+
+def test_functions_of_old_after_text_do_not_repeat_the_role() -> None:
+    found = styled([Started("m"), Text("x"), *ENDED_CALLS[1:]], CallStyle(legacy=True))
+    assert [delta for delta in deltas_of(found) if "role" in delta] == [deltas_of(found)[0]]
+
+
+def test_a_refusal_stands_in_its_own_field() -> None:
+    found = chunks([Started("m"), Refusal("I would rather not."), finished()])
+    assert deltas_of(found) == [
+        {"role": "assistant", "content": None, "refusal": ""},
+        {"refusal": "I would rather not."},
+        {},
+    ]
+    message = sent(fold(found, TOKENS))["choices"][0]["message"]
+    assert (message["content"], message["refusal"]) == (None, "I would rather not.")
+
+
+def test_a_refusal_after_thinking_does_not_repeat_the_role() -> None:
+    found = deltas_of(chunks([Started("m"), Thinking("hm"), Refusal("No."), finished()]))
+    assert [("role" in delta) for delta in found] == [True, False, False, False]
+
+
+def test_thinking_can_be_kept_back() -> None:
+    found = Chunks(PLAIN, thinking=False).feed([Started("m"), Thinking("hm"), Text("x"), finished()])
+    assert not any("reasoning_content" in delta for delta in deltas_of(found))
+    assert sent(fold(found, TOKENS))["choices"][0]["message"]["content"] == "x"
 
 
 def test_choices_are_folded_apart_and_in_order() -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.protocol import commands, fingerprint
+from proxy.protocol import commands, content, fingerprint
 from proxy.protocol.failures import TABLE, Kind, Rejection
-from proxy.protocol.plan import Message, TextBlock, ToolResultBlock, ToolUseBlock
-from proxy.protocol.request import Request, Rules, clean_id, decode
+from proxy.protocol.plan import Message, Sampling, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.request import Abilities, Request, Rules, clean_id, decode
 
 HI = {"role": "user", "content": "hi"}
 
@@ -326,6 +328,138 @@ def test_the_model_is_resolved_by_the_servers_rules() -> None:
     rules = Rules(model_for=lambda name: f"asked-{name}")
     made = decode(json.dumps({"model": "mine", "messages": [HI]}).encode(), rules)
     assert (made.model, made.plan.model) == ("mine", "asked-mine")
+
+
+# Images and files
+
+
+PIXEL = base64.b64encode(b"\x89PNG fake").decode()
+
+
+def part_of(part: Any, role: str = "user") -> Any:
+    """The block that a part becomes, as the Messages API gets it."""
+    made = request({"role": role, "content": [{"type": "text", "text": "see"}, part]})
+    return json.loads(msgspec.json.encode(made.plan.messages[-1].content[1]))
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        (f"data:image/png;base64,{PIXEL}", {"type": "base64", "media_type": "image/png", "data": PIXEL}),
+        (f"DATA:image/jpg;charset=x;base64,{PIXEL}", {"type": "base64", "media_type": "image/jpeg", "data": PIXEL}),
+        ("https://example.com/a.png", {"type": "url", "url": "https://example.com/a.png"}),
+    ],
+)
+def test_images(url: str, source: Any) -> None:
+    assert part_of({"type": "image_url", "image_url": {"url": url, "detail": "low"}}) == {
+        "type": "image",
+        "source": source,
+    }
+    assert part_of({"type": "image_url", "image_url": url})["source"] == source
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "file:///etc/passwd", "/etc/passwd", "ftp://x", "data:image/png,abc", "data:image/png;base64", "javascript:1",
+     "data:image/svg+xml;base64,AAAA", "data:text/html;base64,AAAA", "data:image/png;base64,***", "@/etc/hostname"],
+)  # fmt: skip
+def test_images_that_are_none_are_refused(url: str) -> None:
+    for image in (url, {"url": url}):
+        found, _ = refused({"role": "user", "content": [{"type": "image_url", "image_url": image}]})
+        assert found == "messages[0].content[0].image_url.url"
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ({"file_data": base64.b64encode(b"%PDF-1.7").decode()}, "application/pdf"),
+        ({"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"}, "application/pdf"),
+        ({"file_data": base64.b64encode("wörld".encode()).decode(), "filename": "a.txt"}, "text/plain"),
+    ],
+)
+def test_files(file: Any, source: str) -> None:
+    block = part_of({"type": "file", "file": file})
+    assert (block["type"], block["source"]["media_type"]) == ("document", source)
+    assert block.get("title") == file.get("filename")
+    if source == "text/plain":
+        assert block["source"]["data"] == "wörld"
+
+
+@pytest.mark.parametrize(
+    ("file", "param"),
+    [
+        (None, "file"), ({}, "file"), ({"file_id": "file-1"}, "file.file_id"), ({"file_data": "***"}, "file.file_data"),
+        ({"file_data": base64.b64encode(b"\xff\xfe").decode()}, "file.file_data"),
+        ({"file_data": ""}, "file.file_data"),
+    ],
+)  # fmt: skip
+def test_files_that_are_none_are_refused(file: Any, param: str) -> None:
+    found, _ = refused({"role": "user", "content": [{"type": "file", "file": file}]})
+    assert found == f"messages[0].content[0].{param}"
+
+
+def test_what_is_too_large_is_said_so() -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * (content.LARGEST_IMAGE + 4)}"}}
+    with pytest.raises(Rejection) as caught:
+        request({"role": "user", "content": [image]})
+    assert caught.value.failure.kind is Kind.BODY_TOO_LARGE
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "assistant"])
+@pytest.mark.parametrize("kind", ["image_url", "file", "input_audio"])
+def test_pictures_and_sounds_where_none_can_stand(role: str, kind: str) -> None:
+    part = {"type": kind, "image_url": {"url": "https://example.com/a.png"}, "file": {"file_data": "AAAA"}}
+    found, _ = refused({"role": role, "content": [part]}, HI)
+    assert str(found).startswith("messages[0].content[0].")
+
+
+# Effort, sampling, stop, n
+
+
+@pytest.mark.parametrize(
+    ("asked", "efforts", "level"),
+    [("low", (), "low"), ("minimal", (), "low"), ("none", (), "low"), ("max", ("low", "high"), "high"),
+     ("medium", ("low", "high"), "low"), ("low", ("high",), "high"), ("high", ("low", "high"), "high")],
+)  # fmt: skip
+def test_efforts(asked: str, efforts: tuple[str, ...], level: str) -> None:
+    rules = Rules(abilities_of=lambda _: Abilities(efforts))
+    made = decode(json.dumps({"model": "opus", "messages": [HI], "reasoning_effort": asked}).encode(), rules)
+    assert (made.plan.effort, made.plan.thinking) == (level, True)
+
+
+def test_no_thinking_where_the_model_can_do_without() -> None:
+    rules = Rules(abilities_of=lambda _: Abilities(("low",), thinking_off=True))
+    made = decode(json.dumps({"model": "opus", "messages": [HI], "reasoning_effort": "none"}).encode(), rules)
+    assert (made.plan.effort, made.plan.thinking) == (None, False)
+
+
+def test_sampling_is_passed_on_only_by_the_servers_leave() -> None:
+    body = json.dumps({"model": "opus", "messages": [HI], "temperature": 1.7, "top_p": 0.5}).encode()
+    assert decode(body).plan.sampling == Sampling()
+    made = decode(body, Rules(forward_sampling=True))
+    assert made.plan.sampling == Sampling(temperature=1.0, top_p=0.5)
+    assert made.ignored == ()
+
+
+def test_a_strict_server_refuses_what_has_no_effect() -> None:
+    with pytest.raises(Rejection) as caught:
+        decode(json.dumps({"model": "opus", "messages": [HI], "seed": 5}).encode(), Rules(strict=True))
+    assert caught.value.failure.param == "seed"
+
+
+@pytest.mark.parametrize(("stop", "stops"), [("x", ("x",)), (["x", "y"], ("x", "y")), (["", "x"], ("x",)), ("", ())])
+def test_stops(stop: Any, stops: tuple[str, ...]) -> None:
+    assert request(stop=stop).stop == stops
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [({"temperature": 2.1}, "temperature"), ({"temperature": -1}, "temperature"), ({"top_p": 1.1}, "top_p"),
+     ({"n": 0}, "n"), ({"n": 999}, "n"), ({"stop": ["a"] * 5}, "stop"), ({"stop": 5}, "stop"),
+     ({"reasoning_effort": "huge"}, "reasoning_effort"), ({"modalities": ["audio"]}, "modalities")],
+)  # fmt: skip
+def test_values_out_of_range(more: dict[str, Any], param: str) -> None:
+    assert refused(**more)[0] == param
 
 
 # Anything

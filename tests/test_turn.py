@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from proxy.protocol import turn as turns
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
+from proxy.protocol.plan import Schema
 from proxy.protocol.turn import (
     LONGEST_RETRY_WAIT,
     TRANSITIONS,
@@ -22,6 +24,8 @@ from proxy.protocol.turn import (
     Failed,
     Finished,
     Reason,
+    Refusal,
+    Retracted,
     Started,
     State,
     Text,
@@ -59,13 +63,25 @@ TO_STATE: dict[State, list[say.Table]] = {
     State.MESSAGE: [say.start()],
     State.BLOCK: [say.start(), say.opened()],
     State.WHOLE: [say.snapshot(say.text_block("whole"))],
+    State.CHECKING: [say.start(), say.end()],
     State.FINISHED: say.message("x"),
     State.FAILED: [say.error_result()],
 }
 
 
-def fed(*tables: say.Table) -> list[Delta]:
-    return Turn().feed(say.lines(*tables))
+FORM = Schema(Raw(b'{"type":"object"}'), Raw(b'{"type":"object"}'), wrapped=False)
+
+
+def fed(*tables: say.Table, schema: Schema | None = None) -> list[Delta]:
+    return Turn(schema).feed(say.lines(*tables))
+
+
+def led_to(state: State) -> Turn:
+    """A turn in this state."""
+    turn = Turn(FORM if state is State.CHECKING else None)
+    turn.feed(say.lines(*TO_STATE[state]))
+    assert turn.state is state
+    return turn
 
 
 def failure(deltas: list[Delta]) -> Failure:
@@ -106,9 +122,7 @@ def test_every_kind_of_line_is_known_for_what_it_is(what: What) -> None:
 @pytest.mark.parametrize("what", What)
 @pytest.mark.parametrize("state", State)
 def test_every_pair_is_in_the_table_or_fails_the_turn(state: State, what: What) -> None:
-    turn = Turn()
-    turn.feed(say.lines(*TO_STATE[state]))
-    assert turn.state is state
+    turn = led_to(state)
     deltas = turn.feed([KINDS[what]])
     if (state, what) in TRANSITIONS:
         assert not any(isinstance(delta, Failed) and "unexpected line" in delta.failure.message for delta in deltas)
@@ -123,16 +137,14 @@ def test_every_pair_is_in_the_table_or_fails_the_turn(state: State, what: What) 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("line", [Unknown("new"), Garbage(b"x"), *say.lines(say.system("new"), say.reply("x"))])
 def test_what_is_unknown_changes_nothing(state: State, line: Line) -> None:
-    turn = Turn()
-    turn.feed(say.lines(*TO_STATE[state]))
+    turn = led_to(state)
     assert turn.feed([line]) == []
     assert turn.state is state
 
 
 @pytest.mark.parametrize("over", [State.FINISHED, State.FAILED])
 def test_after_the_end_nothing_comes(over: State) -> None:
-    turn = Turn()
-    turn.feed(say.lines(*TO_STATE[over]))
+    turn = led_to(over)
     assert turn.over
     assert turn.feed(KINDS.values()) == []
     assert turn.fail(Failure(Kind.CLI_DIED, "late")) == []
@@ -143,12 +155,15 @@ EVERY_LINE = [*KINDS.values(), *say.lines(
     *say.call(1, "toolu_1", "get", '{"a":1}'), say.thought("hm"), say.end("max_tokens"), say.start("other"),
     say.retry(90_000), say.opened(2), say.closed(2), say.snapshot(say.text_block("y"), stop_reason="end_turn"),
     say.event({"type": "message_start", "message": {"model": "sub"}}, parent_tool_use_id="toolu_9"),
+    *say.call(0, "toolu_5", "StructuredOutput", '{"a":1}'), say.result(subtype="error_max_structured_output_retries"),
 )]  # fmt: skip
 
 
-@given(st.lists(st.sampled_from(EVERY_LINE), max_size=25))
-def test_any_lines_in_any_order_end_once_at_most_and_start_once_at_most(given_lines: list[Line]) -> None:
-    turn = Turn()
+@given(st.lists(st.sampled_from(EVERY_LINE), max_size=25), st.sampled_from([None, FORM]))
+def test_any_lines_in_any_order_end_once_at_most_and_start_once_at_most(
+    given_lines: list[Line], schema: Schema | None
+) -> None:
+    turn = Turn(schema)
     deltas = turn.feed(given_lines)
     assert ends(deltas) == turn.over
     deltas += turn.fail(Failure(Kind.CLI_DIED, "gone"))
@@ -480,6 +495,118 @@ def test_a_whole_message_and_another_attempt_are_not_glued(after: say.Table) -> 
 
 def test_the_snapshot_of_a_streamed_message_adds_nothing() -> None:
     assert text(fed(*say.message("once"))) == "once"
+
+
+# A structured answer
+
+
+def form(*pieces: str, index: int = 0) -> list[say.Table]:
+    """The message of a structured answer, up to the CLI's verdict."""
+    return [
+        say.start(),
+        *say.call(index, "toolu_5", turns.STRUCTURED_OUTPUT, *pieces),
+        say.end("tool_use"),
+        say.stopped(),
+    ]
+
+
+def test_a_structured_answer_is_text_while_it_streams() -> None:
+    turn = Turn(FORM)
+    deltas = turn.feed(say.lines(*form('{"a":', "1}")))
+    assert [delta.text for delta in deltas if isinstance(delta, Text)] == ['{"a":', "1}"]
+    assert ends(deltas) == 0
+    last = turn.feed(say.lines(say.result(structured_output={"a": 1})))[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.STOP
+
+
+def test_a_wrapped_answer_is_unwrapped() -> None:
+    wrapped = Schema(FORM.offered, FORM.source, wrapped=True)
+    deltas = fed(*form('{"va', 'lue":[1,', "2]}"), say.result(), schema=wrapped)
+    assert json.loads(text(deltas)) == [1, 2]
+
+
+def test_words_instead_of_the_form_are_a_refusal() -> None:
+    deltas = fed(*say.message("I would rather not."), say.result(), schema=FORM)
+    assert text(deltas) == ""
+    assert Refusal("I would rather not.") in deltas
+    assert isinstance(deltas[-1], Finished)
+
+
+def test_words_before_the_form_are_no_part_of_it() -> None:
+    words = [say.start(), say.opened(0), say.piece("Sure!"), say.closed(0)]
+    deltas = fed(*words, *form('{"a":1}', index=1)[1:], say.result(), schema=FORM)
+    assert text(deltas) == '{"a":1}'
+    assert not any(isinstance(delta, Refusal) for delta in deltas)
+
+
+def test_words_and_then_a_second_try_that_fits() -> None:
+    deltas = fed(*say.message("Sure!"), *form('{"a":1}'), say.result(), schema=FORM)
+    assert text(deltas) == '{"a":1}'
+    assert Retracted() not in deltas
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.tokens.output == 24, "both messages are paid"
+
+
+def test_a_form_that_the_cli_asks_for_again_is_taken_back() -> None:
+    deltas = fed(*form('{"a":"x"}'), *form('{"a":1}'), say.result(), schema=FORM)
+    at = deltas.index(Retracted())
+    assert text(deltas[:at]) == '{"a":"x"}'
+    assert text(deltas[at:]) == '{"a":1}'
+
+
+def test_a_form_that_never_fits_is_a_failure() -> None:
+    unmet = say.result(subtype="error_max_structured_output_retries", is_error=True)
+    assert failure(fed(*form('{"a":"x"}'), unmet, schema=FORM)).kind is Kind.SCHEMA_UNMET
+
+
+def test_another_error_after_a_form_is_that_error() -> None:
+    found = failure(fed(*form("{}"), say.error_result("no", api_error_status=529), schema=FORM))
+    assert found.kind is Kind.OVERLOADED
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("max_tokens", Reason.LENGTH), ("refusal", Reason.CONTENT_FILTER)])
+def test_a_form_that_was_cut_off_is_not_waited_for(reason: str, expected: Reason) -> None:
+    opened = say.opened(0, type="tool_use", id="t", name=turns.STRUCTURED_OUTPUT, input={})
+    deltas = fed(say.start(), opened, say.arguments('{"a":'), say.end(reason), schema=FORM)
+    assert text(deltas) == '{"a":'
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is expected
+
+
+def test_words_that_were_cut_off_are_what_there_is() -> None:
+    deltas = fed(*say.message("Let me th", reason="max_tokens"), schema=FORM)
+    assert text(deltas) == "Let me th"
+
+
+def test_a_real_call_beside_a_form_ends_the_answer() -> None:
+    deltas = fed(
+        say.start(), say.opened(0), say.piece("let me"), say.closed(0), *say.call(1, "toolu_1", "get", "{}"),
+        say.end("tool_use"), schema=FORM,
+    )  # fmt: skip
+    assert text(deltas) == "let me"
+    assert calls(deltas) == [("toolu_1", "get", "{}")]
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.TOOL_CALLS
+
+
+def test_a_form_nobody_asked_for_is_a_call() -> None:
+    assert calls(fed(*form('{"a":1}'))) == [("toolu_5", turns.STRUCTURED_OUTPUT, '{"a":1}')]
+
+
+def test_a_long_retry_while_a_form_is_checked_ends_it() -> None:
+    found = failure(fed(*form("{}"), say.retry(LONGEST_RETRY_WAIT * 1000 + 1), schema=FORM))
+    assert found.kind is Kind.OVERLOADED
+    assert isinstance(fed(*form("{}"), say.retry(10), say.result(), schema=FORM)[-1], Finished)
+
+
+def test_what_has_been_used_is_known_at_any_time() -> None:
+    turn = Turn(FORM)
+    turn.feed(say.lines(*form("{}"), say.start()))
+    assert (turn.tokens.prompt, turn.tokens.output) == (44, 13)
 
 
 def test_every_state_is_reached_and_left_in_the_table() -> None:
