@@ -1,0 +1,57 @@
+"""proxy/http/absent.py: what OpenAI has and Claude Code has not."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from proxy.settings import Key
+from tests import instant
+
+PATHS = [
+    "/v1/embeddings", "/v1/images/generations", "/v1/images/edits", "/v1/images", "/v1/audio/speech",
+    "/v1/audio/transcriptions", "/v1/moderations", "/v1/embeddings/",
+]  # fmt: skip
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
+
+
+async def ask(method: str, path: str, **settings: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app=cast(Any, instant.application(**settings)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3456") as client:
+        return await client.request(method, path, json={"model": "x", "input": "y"} if method == "POST" else None)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", METHODS)
+async def test_they_are_said_to_be_absent(method: str, path: str) -> None:
+    response = await ask(method, path)
+    assert response.status_code == 404
+    assert response.headers["x-request-id"]
+    if method != "HEAD":
+        error = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert "Claude Code CLI has no" in error["message"]
+        assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [("/v1/embeddings", "embeddings"), ("/v1/images/generations", "image"), ("/v1/audio/speech", "audio"),
+     ("/v1/moderations", "moderation")],
+)  # fmt: skip
+async def test_what_is_absent_is_named(path: str, what: str) -> None:
+    assert what in (await ask("POST", path)).json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddingsx", "/v1/imagesx", "/v2/embeddings", "/embeddings", "/v1/assistants"])
+async def test_other_paths_are_unknown(path: str) -> None:
+    response = await ask("POST", path)
+    assert response.status_code == 404
+    assert "Unknown path" in response.json()["error"]["message"]
+
+
+async def test_a_key_is_needed_here_too() -> None:
+    response = await ask("POST", "/v1/embeddings", api_keys=(Key("mine", "secret"),))
+    assert response.status_code == 401

@@ -1,0 +1,96 @@
+"""proxy/protocol/decoding.py: what is wrong with a part of a request is named as its client would name it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from msgspec import Raw, Struct
+
+from proxy.protocol.decoding import decoded
+from proxy.protocol.failures import Kind, Rejection
+
+
+class Inner(Struct):
+    kind: Literal["a", "b"]
+    size: int = 0
+
+
+class Outer(Struct):
+    name: str
+    inner: Inner | None = None
+    many: list[Inner] = []
+    by_name: dict[str, Inner] = {}
+
+
+DECODER = msgspec.json.Decoder(Outer)
+NUMBERS = msgspec.json.Decoder(list[list[int]])
+ANY = msgspec.json.Decoder(Any)
+
+
+def refused(decoder: msgspec.json.Decoder[Any], text: bytes, where: str) -> tuple[str | None, str]:
+    with pytest.raises(Rejection) as caught:
+        decoded(decoder, text, where)
+    assert caught.value.failure.kind is Kind.BAD_REQUEST
+    assert caught.value.__suppress_context__
+    return caught.value.failure.param, caught.value.failure.message
+
+
+def test_what_is_right_is_decoded() -> None:
+    assert decoded(DECODER, Raw(b'{"name":"x"}'), "") == Outer("x")
+
+
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        (b"5", None),
+        (b"[]", None),
+        (b"{}", "name"),
+        (b'{"name":5}', "name"),
+        (b'{"name":"x","inner":5}', "inner"),
+        (b'{"name":"x","inner":{}}', "inner.kind"),
+        (b'{"name":"x","inner":{"kind":"c"}}', "inner.kind"),
+        (b'{"name":"x","inner":{"kind":"a","size":"1"}}', "inner.size"),
+        (b'{"name":"x","many":[5]}', "many[]"),
+        (b'{"name":"x","many":[{"kind":"a"},{}]}', "many[].kind"),
+    ],
+)
+def test_the_place_is_named(text: bytes, param: str | None) -> None:
+    found, words = refused(DECODER, text, "")
+    # msgspec gives the number of the element.
+    assert (found and found.replace("[0]", "[]").replace("[1]", "[]")) == param
+    assert f"`{found or 'the body'}`" in words
+    assert "$" not in words
+
+
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        (b"5", "messages[3]"),
+        (b"{}", "messages[3].name"),
+        (b'{"name":"x","inner":{"kind":"c"}}', "messages[3].inner.kind"),
+        (b'{"name":"x","many":[{"kind":"a"},{}]}', "messages[3].many[1].kind"),
+    ],
+)
+def test_below_the_place_where_it_stands(text: bytes, param: str) -> None:
+    assert refused(DECODER, text, "messages[3]")[0] == param
+
+
+def test_lists_in_lists() -> None:
+    assert refused(NUMBERS, b'[[1],[2,"3"]]', "prompt")[0] == "prompt[1][1]"
+    assert refused(NUMBERS, b'[[1],[2,"3"]]', "")[0] == "[1][1]"
+
+
+def test_members_by_any_name_are_no_path() -> None:
+    found, _ = refused(DECODER, b'{"name":"x","by_name":{"ja":{}}}', "")
+    assert found is not None
+    assert found.startswith("by_name")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"nope", b"\xff", b'"\xff"', b'"\\ud800"', b"[" * 100_000, b"{} {}"])
+@pytest.mark.parametrize("where", ["", "tools[0]"])
+def test_what_is_no_json(text: bytes, where: str) -> None:
+    found, words = refused(ANY, text, where)
+    assert found == (where or None)
+    assert words.startswith("The body is not valid JSON")
