@@ -10,6 +10,8 @@ The question's text is a JSON list of steps, or else it is answered with "echo: 
     ["sleep", seconds]     ["exit", code]     ["stderr", "text"]
     ["hang"]               nothing more, but its stdin is read on
     ["past"]               says how many messages of the past it was given, and in which order, as JSON
+    ["call", id, name]     a call without arguments, in a message that ends; asks for its result, and says the results
+                           as JSON when all have come
 
 Only the standard library, and little of it: it is started for every conversation. `write` makes an executable of it;
 what it is sent goes into `<directory>/<pid>.in`, one file for each start.
@@ -69,6 +71,8 @@ class _Fake:
         self.settings = settings
         self.past: list[str] = []
         self.begun = False
+        self.calls: list[str] = []
+        self.results: dict[str, Any] = {}
         self.log = open(f"{settings['directory']}/{os.getpid()}.in", "ab", buffering=0)  # noqa: SIM115
 
     def put(self, line: dict[str, Any]) -> None:
@@ -106,6 +110,12 @@ class _Fake:
             return
         if line["type"] == "control_request":
             self.control(line)
+        elif line["type"] == "control_response":
+            result = line["response"]["response"]["mcp_response"]["result"]
+            self.results[line["response"]["request_id"]] = [part["text"] for part in result["content"]]
+            if len(self.results) == len(self.calls):
+                self.delta(type="text_delta", text=json.dumps(self.results, sort_keys=True))
+                self.end("end_turn")
         elif line["type"] == "assistant":
             self.past.append("assistant")
         elif line["type"] == "user":
@@ -137,8 +147,28 @@ class _Fake:
             steps = None
         if not isinstance(steps, list):
             steps = [["say", "echo: "], ["say", text], ["end"]]
+        calls = [values for name, *values in steps if name == "call"]
+        if calls:
+            self.call(calls)
         for name, *values in steps:
-            self.step(name, values)
+            if name != "call":
+                self.step(name, values)
+
+    def call(self, calls: list[list[str]]) -> None:
+        self.begin()
+        for index, (id, name) in enumerate(calls, 1):
+            self.calls.append(id)
+            head = {"type": "tool_use", "id": id, "name": name, "input": {}}
+            self.event({"type": "content_block_start", "index": index, "content_block": head})
+            self.event({"type": "content_block_stop", "index": index})
+            params = {"name": name, "arguments": {}, "_meta": {"claudecode/toolUseId": id}}
+            message = {"jsonrpc": "2.0", "id": index, "method": "tools/call", "params": params}
+            request = {"subtype": "mcp_message", "server_name": "client", "message": message}
+            self.put({"type": "control_request", "request_id": f"for-{id}", "request": request})
+        usage = _USAGE | {"output_tokens": 12}
+        self.event({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": usage})
+        self.event({"type": "message_stop"})
+        self.begun = False
 
     def step(self, name: str, values: list[Any]) -> None:
         if name == "say":

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.process import Child
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.turn import Delta, Failed, Finished, Reason, Started, Text, Thinking
+from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock
+from proxy.protocol.turn import Delta, Failed, Finished, Reason, Started, Text, Thinking, ToolCall
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.conftest import alive, launch_of, until
@@ -297,6 +298,67 @@ async def test_what_mcp_asks_of_us_is_answered(begin: Begin, tmp_path: Path) -> 
     (answer,) = answers()
     assert answer["request_id"] == "r-7"
     assert answer["response"]["mcp_response"]["id"] == 3
+
+
+# Calls that are held
+
+
+def results(*pairs: tuple[str, str]) -> Message:
+    return Message("user", tuple(ToolResultBlock(id, (TextBlock(text),)) for id, text in pairs))
+
+
+async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tmp_path: Path) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    deltas = await whole(conversation)
+    assert [delta.id for delta in deltas if isinstance(delta, ToolCall)] == ["toolu_1", "toolu_2"]
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.TOOL_CALLS
+    assert await conversation.settle()
+    answer = results(("toolu_2", "two"), ("toolu_1", "one"))
+    assert conversation.can_ask(answer)
+    conversation.ask_next(answer)
+    assert json.loads(text(await whole(conversation))) == {"for-toolu_1": ["one"], "for-toolu_2": ["two"]}
+    assert len(fake_cli.pids(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        user("never mind"),
+        results(("toolu_1", "one")),
+        results(("toolu_1", "one"), ("toolu_3", "three")),
+        results(("toolu_1", "one"), ("toolu_2", "two"), ("toolu_3", "three")),
+        Message("user", (*results(("toolu_1", "one"), ("toolu_2", "two")).content, TextBlock("and?"))),
+        results(("toolu_1", "x" * 50_000), ("toolu_2", "two")),
+    ],
+    ids=["words", "too few", "another", "too many", "words beside", "too large"],
+)
+async def test_only_results_for_all_of_them_can_follow(begin: Begin, message: Message) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await whole(conversation)
+    assert await conversation.settle()
+    assert not conversation.can_ask(message)
+
+
+async def test_results_cannot_follow_where_no_call_is_held(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user("hi")))
+    await whole(conversation)
+    assert await conversation.settle()
+    assert not conversation.can_ask(results(("toolu_1", "one")))
+
+
+async def test_a_tool_that_the_cli_drops_is_said_so(begin: Begin) -> None:
+    conversation = await begin()
+    tool = Tool("get", "", Raw(b'{"type":"object"}'))
+    init = say.system("init", tools=["put"])
+    await conversation.ask_new(plan(user([["line", init], ["say", "x"], ["end"]]), tools=(tool,)))
+    found = failure(await whole(conversation))
+    assert (found.kind, found.param) == (Kind.BAD_REQUEST, "tools")
+    assert "'get'" in found.message
 
 
 # Settling: whether it can go on

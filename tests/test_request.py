@@ -209,6 +209,12 @@ def test_results_that_answer_no_call_are_refused(messages: list[Any], param: str
     assert refused(*messages)[0] == param
 
 
+def test_custom_calls_of_the_past() -> None:
+    call = {"id": "c1", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}}
+    messages = talk(HI, {"role": "assistant", "tool_calls": [call]}, result("c1"))
+    assert messages[1] == ("assistant", [("call", "c1", "shell", {"input": "ls -l"})])
+
+
 def test_functions_of_old() -> None:
     assert talk(
         HI,

@@ -493,6 +493,16 @@ def test_a_whole_message_and_another_attempt_are_not_glued(after: say.Table) -> 
     assert failure(deltas).kind is Kind.UPSTREAM_CUT
 
 
+def test_blocks_of_new_kinds_in_a_whole_message_are_passed_over() -> None:
+    odd = {"type": "server_tool_use", "id": "x", "name": "web"}
+    deltas = fed(say.snapshot(odd, say.text_block(""), say.text_block("x"), {"type": "thinking"}), say.result())
+    assert [type(delta) for delta in deltas] == [Started, Text, Finished]
+
+
+def test_a_text_piece_without_text_begins_nothing() -> None:
+    assert fed(say.start(), say.opened(), say.piece("")) == []
+
+
 def test_the_snapshot_of_a_streamed_message_adds_nothing() -> None:
     assert text(fed(*say.message("once"))) == "once"
 
