@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import queue
 import sqlite3
@@ -38,6 +39,8 @@ MOST_PENDING: Final = 10_000
 # Seconds between tries while it cannot be written; the longest wait for another program that has it locked.
 RETRY: Final = 2.0
 BUSY: Final = 1.0
+# A full disk can be written to now and then: it is well again when it has been for so long.
+CALM: Final = 30.0
 PRUNE_EVERY: Final = 86_400.0
 # Seconds that the end of the server waits for what is still to be written.
 CLOSE_WAIT: Final = 3.0
@@ -152,6 +155,8 @@ class Ledger:
         self._inode = 0
         self._next_prune = 0.0
         self._trouble = False
+        self._told = False
+        self._well_since = 0.0
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     def start(self) -> None:
@@ -237,7 +242,7 @@ class Ledger:
     def _wait(self) -> object:
         """The next entry, or nothing when it is time to try again or to prune."""
         try:
-            return self._queue.get(timeout=RETRY if self._trouble else max(1.0, self._next_prune - time.monotonic()))
+            return self._queue.get(timeout=RETRY if self._told else max(1.0, self._next_prune - time.monotonic()))
         except queue.Empty:
             return _NOTHING
 
@@ -301,8 +306,10 @@ class Ledger:
                 connection.execute("DELETE FROM requests WHERE began < ?", (time.time() - self._days * 86_400,))
 
     def _failed(self, error: Exception) -> None:
-        if not self._trouble:
-            self._trouble = True
+        self._trouble = True
+        self._well_since = math.inf
+        if not self._told:
+            self._told = True
             log.warning("usage cannot be written to %s (%s); up to %d entries are kept meanwhile",
                         self.path, error, MOST_PENDING)  # fmt: skip
         if self._connection is not None:
@@ -310,8 +317,11 @@ class Ledger:
             self._connection = None
 
     def _succeeded(self) -> None:
-        if self._trouble:
-            self._trouble = False
+        self._trouble = False
+        now = time.monotonic()
+        self._well_since = min(self._well_since, now)
+        if self._told and now - self._well_since >= CALM:
+            self._told = False
             log.warning("usage is written to %s again; %d entries have been lost", self.path, self.lost)
 
 

@@ -26,6 +26,9 @@ from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.settings import Settings
 from tests import fake_cli
+from tests.outcomes import expects, pytest_terminal_summary
+
+__all__ = ["expects", "pytest_terminal_summary"]
 
 hypothesis_settings.register_profile(
     "project", derandomize=True, deadline=None, database=None, max_examples=100, suppress_health_check=[Check.too_slow]

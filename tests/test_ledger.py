@@ -230,6 +230,7 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledgers, "RETRY", 0.05)
     monkeypatch.setattr(ledgers, "BUSY", 0.05)
+    monkeypatch.setattr(ledgers, "CALM", 0.0)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -246,9 +246,8 @@ class Conversation:
         if not lines:
             return self._turn.fail(await self._died())
         failure = self._attend(lines)
-        deltas = self._turn.feed(lines)
-        if failure is not None:
-            deltas += self._turn.fail(failure)
+        # What the CLI answers in spite of a command that it refused is made without it.
+        deltas = self._turn.feed(lines) if failure is None else self._turn.fail(failure)
         self.echo.take(deltas)
         if deltas and isinstance(deltas[-1], Finished):
             self._reason = deltas[-1].reason

@@ -28,8 +28,8 @@ from proxy.protocol.lines import Line, LineDecoder
 # Bytes of stderr kept for error messages.
 STDERR_KEPT: Final = 8192
 # Lines and bytes decoded but not yet taken: above either the pipe is left alone until they are (back-pressure).
-MOST_LINES_WAITING: Final = 2000
-MOST_BYTES_WAITING: Final = 4 << 20
+MOST_LINES_WAITING: Final = 1000
+MOST_BYTES_WAITING: Final = 256 << 10
 # A line that grows beyond this is no line of the CLI: it is ended.
 LONGEST_LINE: Final = 256 << 20
 READ_SIZE: Final = 1 << 20

@@ -118,17 +118,20 @@ class Guard:
             resp.set_header("access-control-max-age", PREFLIGHT_AGE)
 
 
+def _too_large(most: int) -> Rejection:
+    return Rejection(Failure(Kind.BODY_TOO_LARGE, f"The body is larger than {most} bytes."))
+
+
 async def read_json(req: falcon.asgi.Request, most: int) -> bytes:
     """The body of a POST, which must say that it is JSON: a form or plain text could come from any web page."""
     media_type = (req.content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Rejection(Failure(Kind.CONTENT_TYPE, "The body must be sent as `content-type: application/json`."))
-    too_large = Rejection(Failure(Kind.BODY_TOO_LARGE, f"The body is larger than {most} bytes."))
     if (req.content_length or 0) > most:
-        raise too_large
+        raise _too_large(most)
     body = bytearray()
     async for piece in req.stream:
         body += piece
         if len(body) > most:
-            raise too_large
+            raise _too_large(most)
     return bytes(body)
