@@ -34,6 +34,11 @@ from proxy.settings import Settings
 STOP_GRACE: Final = 2.0
 # An answer holds the starts back no longer than this: the CLI has sent its request by then, upstream may think on.
 TENDER: Final = 0.15
+# As many starts as there are processors help; a child that is ready sooner than this (seconds) costs so little that its
+# start need not be rationed so tightly.
+PROCESSORS: Final = os.cpu_count() or 1
+CHEAP_START: Final = 0.1
+MOST_CHEAP_STARTS: Final = 16
 # After a start that failed: seconds until the next try, doubled up to the most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -118,7 +123,7 @@ class Pool:
         self._limits = Limits(settings.idle_timeout, settings.total_timeout)
         self._spares: deque[_Spare] = deque()
         self._starting = 0
-        self._most_starting = max(1, os.cpu_count() or 1)
+        self._most_starting = PROCESSORS
         self._start_turns: deque[asyncio.Future[None]] = deque()
         self._busy: dict[Conversation, Place] = {}
         self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
@@ -329,7 +334,8 @@ class Pool:
     async def _spawn(self) -> tuple[Child, Callable[[], None]]:
         """Start a child. It counts as starting until the function is called that comes with it, or until it exits."""
         self._starting += 1
-        started = self._once(self._one_started)
+        began = asyncio.get_running_loop().time()
+        started = self._once(lambda: self._one_started(began))
         try:
             child = await self._start_child(self._launch)
         except BaseException as error:
@@ -351,8 +357,10 @@ class Pool:
 
         return call
 
-    def _one_started(self) -> None:
+    def _one_started(self, began: float) -> None:
         self._starting -= 1
+        cheap = asyncio.get_running_loop().time() - began < CHEAP_START
+        self._most_starting = min(self._most_starting * 2, MOST_CHEAP_STARTS) if cheap else PROCESSORS
         if self._start_turns:
             self._wake_one()
         else:
