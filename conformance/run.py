@@ -6,8 +6,8 @@ import os
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -28,6 +28,15 @@ SERVER = {"CLAUDE_PROXY_WAITING": "2", "CLAUDE_PROXY_PARKED": "32", "LOG_LEVEL":
 
 Say = Callable[[Result], None]
 TargetFor = Callable[[Case], Awaitable[Target]]
+
+
+@contextmanager
+def started(settings: Mapping[str, str], version: str = replay.NEWEST) -> Iterator[tuple[str, Path]]:
+    """Our server with these settings, on the recordings of a CLI version: its URL, and its player's folder."""
+    with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
+        folder = Path(scratch)
+        with replay.Server(replay.player_shim(folder, version), {**SERVER, **settings}) as server:
+            yield server.url, folder
 
 
 class Servers:
@@ -52,10 +61,7 @@ class Servers:
         key = tuple(sorted(settings.items()))
         async with self._starting:
             if key not in self._running:
-                folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="conformance-")))
-                environment = {**SERVER, **settings}
-                server = replay.Server(replay.player_shim(folder, self.version), environment)
-                url = (await asyncio.to_thread(self._stack.enter_context, server)).url
+                url, folder = await asyncio.to_thread(self._stack.enter_context, started(settings, self.version))
                 secret = settings.get("API_KEYS")
                 target = Target(url, key=secret, scripted=True, timeout=SCRIPTED_TIMEOUT)
                 self._targets.push_async_callback(target.close)

@@ -1,7 +1,9 @@
 """The server under judgement, as cases speak to it. Whatever comes back is judged before a case sees it."""
 
 import json
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final
 
 import httpx
@@ -16,6 +18,12 @@ CHAT: Final = "/v1/chat/completions"
 # That of servers that are started with one.
 KEY: Final = "sk-conformance"
 SCENARIOS: Final = replay.FIXTURES / "scenarios"
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Made once: a client without one reads all certificates of the system."""
+    return ssl.create_default_context()
 
 
 class Unmet(Exception):
@@ -62,7 +70,7 @@ class Target:
         self._key = key or "none"
         self.timeout = timeout
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
-        self.http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, verify=_tls())
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -145,11 +153,11 @@ class Target:
 
     # OpenAI's own client, which refuses an answer that does not have its types' shape.
 
-    def client(self, **more: Any) -> openai.OpenAI:
-        return openai.OpenAI(**self._options(), **more)
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(**self._options(), http_client=openai.DefaultHttpxClient(verify=_tls()))
 
-    def async_client(self, **more: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(**self._options(), **more)
+    def async_client(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(**self._options(), http_client=openai.DefaultAsyncHttpxClient(verify=_tls()))
 
     def _options(self) -> dict[str, Any]:
         return {

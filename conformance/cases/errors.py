@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import openai
 
+from conformance import judge
 from conformance.cases import case
-from conformance.target import CHAT, Target, need, same
+from conformance.target import CHAT, Target, must, need, same
 
 SHAPE = "behaviour.error shape"
 CLASSES = "behaviour.openai-python, exceptions"
@@ -97,6 +98,7 @@ def _upstream(name: str, status: int, kind: type[openai.APIStatusError], retry: 
                 try:
                     await client.chat.completions.create(**target.body(name), stream=stream)
                 except openai.APIStatusError as error:
+                    must(*judge.misshapen("error", error.response.json()))
                     need(type(error) is kind and error.status_code == status, f"{type(error).__name__}: {error}")
                     said = error.response.headers.get("x-should-retry")
                     same({"$null": True} if retry is None else json.dumps(retry), said, "x-should-retry")
@@ -162,6 +164,7 @@ async def what_is_not_offered_is_not_found(target: Target) -> None:
     async with target.async_client() as client:
         try:
             await client.responses.create(model="opus", input="hi")
-        except openai.NotFoundError:
+        except openai.NotFoundError as error:
+            must(*judge.misshapen("error", error.response.json()))
             return
     need(False, "nothing was raised")

@@ -26,8 +26,9 @@ async def json_is_streamed_as_content(target: Target) -> None:
     """The JSON of a structured answer is streamed as content, and OpenAI's client adds it up."""
     body = target.body("schema/kept")
     async with target.async_client() as client, client.chat.completions.stream(**body) as stream:
-        content = (await stream.get_final_completion()).choices[0].message.content
-    jsonschema_rs.validate(body["response_format"]["json_schema"]["schema"], json.loads(content or ""))
+        choice = (await stream.get_final_completion()).choices[0]
+    same("stop", choice.finish_reason, "finish_reason")
+    jsonschema_rs.validate(body["response_format"]["json_schema"]["schema"], json.loads(choice.message.content or ""))
 
 
 @case("openai-python, chat.completions.parse", shows=[*ROW, "behaviour.openai-python, parse"], uses=["schema/kept"])

@@ -64,6 +64,7 @@ async def the_client_folds_parallel_calls(target: Target) -> None:
     body = target.body("tools/parallel_calls")
     async with target.async_client() as client, client.chat.completions.stream(**body) as stream:
         final = await stream.get_final_completion()
+    same("tool_calls", final.choices[0].finish_reason, "finish_reason")
     calls = [call.to_dict() for call in final.choices[0].message.tool_calls or ()]
     need(calls, "there is no call")
     cities = [json.loads(call["function"]["arguments"])["city"] for call in calls]  # type: ignore[index]
