@@ -15,6 +15,7 @@ from msgspec import Raw
 from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.process import Child
 from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.lines import Line, Result
 from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock
 from proxy.protocol.turn import Delta, Failed, Finished, Reason, Started, Text, Thinking, ToolCall
 from tests import cli_lines as say
@@ -104,13 +105,22 @@ async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypa
     """The CLI answers each of the user's past messages; the next line may not be written before (cli notes 3)."""
     conversation = await begin()
     written: list[list[str]] = []
-    write = conversation.child.write
+    taken_in = 0
+    write, read = conversation.child.write, conversation.child.read
 
     def note(data: bytes) -> None:
+        assert taken_in == len(written), "written before the last one was taken in"
         written.append([json.loads(line)["type"] for line in data.splitlines()])
         write(data)
 
+    async def count() -> list[Line]:
+        nonlocal taken_in
+        lines = await read()
+        taken_in += sum(isinstance(line, Result) and line.num_turns == 0 for line in lines)
+        return lines
+
     monkeypatch.setattr(conversation.child, "write", note)
+    monkeypatch.setattr(conversation.child, "read", count)
     past = [user("a"), assistant("b"), user("c"), assistant("d")]
     await conversation.ask_new(plan(*past, user([["past"]])))
     assert json.loads(text(await whole(conversation))) == ["user", "assistant", "user", "assistant"]

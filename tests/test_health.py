@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from openai.types import Model
 from pydantic import TypeAdapter
 
 import proxy
+from proxy.http.models import CREATED
 from proxy.settings import Key, ModelName
 from tests import cli_lines as say
 from tests import fake_cli
@@ -126,6 +128,8 @@ async def test_the_list_is_what_the_openai_client_expects(local: Serve) -> None:
 async def test_created_never_changes(local: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = await local()
     before = await models(server)
+    assert {model["created"] for model in before} == {CREATED}
+    assert time.time() - CREATED > 86_400
     monkeypatch.setattr("time.time", lambda: 4_000_000_000.0)
     assert await models(server) == before
 

@@ -193,6 +193,12 @@ def test_a_call_without_a_result_gets_an_error_result() -> None:
     assert sorted((id, error) for _, id, _, error in results) == [("c1", True), ("c2", False)]
 
 
+def test_calls_without_results_at_the_end_get_them_too() -> None:
+    for given_results in ([], [result("c1")]):
+        messages = talk(HI, called(("c1", "get", "{}"), ("c2", "get", "{}")), *given_results)
+        assert [(block[1], block[3]) for block in messages[2][1]] == [("c1", not given_results), ("c2", True)]
+
+
 @pytest.mark.parametrize(
     ("messages", "param"),
     [

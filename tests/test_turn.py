@@ -355,6 +355,11 @@ def test_two_attempts_are_never_glued(after: list[say.Table]) -> None:
     assert ends(deltas) == 1
 
 
+def test_a_cut_is_told_at_once_and_not_when_the_next_attempt_comes() -> None:
+    deltas = fed(*CUT, say.closed(), say.stopped())
+    assert failure(deltas).kind is Kind.UPSTREAM_CUT
+
+
 def test_a_cut_after_thinking_alone_is_a_cut_too() -> None:
     deltas = fed(
         say.start(), say.opened(0, type="thinking"), say.thought("hm"), say.closed(), say.stopped(),
