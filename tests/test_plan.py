@@ -140,3 +140,11 @@ def test_every_field_is_one_that_is_read(field: str) -> None:
     refused = outcome(body, Rules())
     assert isinstance(refused, Rejection)
     assert (refused.failure.param or "").startswith(field)
+
+
+@pytest.mark.parametrize("modalities", [["audio"], ["text", "audio"], ["image"], ["TEXT"]])
+def test_nothing_but_text_is_given(modalities: list[str]) -> None:
+    body = {"model": "opus", "messages": [{"role": "user", "content": "hi"}], "modalities": modalities}
+    refused = outcome(body, Rules())
+    assert isinstance(refused, Rejection)
+    assert refused.failure.param == "modalities"

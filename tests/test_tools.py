@@ -87,6 +87,26 @@ def test_parameters_are_a_schema_of_an_object(more: Any, schema: Any) -> None:
     assert found == (schema or {"type": "object"} | more["parameters"])
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {}}, "items": [{}]},
+        {
+            "$schema": "http://json-schema.org/draft-04/schema",
+            "properties": {"a": {"exclusiveMinimum": True, "minimum": 1}},
+        },
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "unevaluatedProperties": False},
+        {"properties": {"a": {"type": "string", "format": "odd", "nullable": True, "x-order": 1}}},
+        # Nothing of this is resolved here, and nothing is fetched.
+        {"$schema": "http://127.0.0.1:1/schema", "properties": {"a": {"$ref": "http://127.0.0.1:1/x"}}},
+        {"properties": {"a": {"$ref": "#/nowhere", "pattern": "[^]"}}},
+    ],
+)
+def test_schemas_of_any_draft_are_handed_on(parameters: dict[str, Any]) -> None:
+    (tool,) = request(tools=[function("get", parameters=parameters)]).plan.tools
+    assert json.loads(bytes(tool.schema)) == parameters | {"type": "object"}
+
+
 @pytest.mark.parametrize("description", [None, ""])
 def test_a_description_may_be_missing(description: str | None) -> None:
     assert request(tools=[function("get", description=description)]).plan.tools[0].description == ""
@@ -156,6 +176,10 @@ def test_names_that_are_not(name: str, kind: str) -> None:
         ({"tools": [function("a", parameters={"type": "string"})]}, "tools[0].function.parameters.type"),
         ({"tools": [function("a", parameters={"type": None})]}, "tools[0].function.parameters.type"),
         ({"tools": [function("a", parameters={"type": ["object"]})]}, "tools[0].function.parameters.type"),
+        ({"tools": [function("a", parameters={"properties": [None]})]}, "tools[0].function.parameters"),
+        ({"tools": [function("a", parameters={"properties": {"a": {"type": "any"}}})]}, "tools[0].function.parameters"),
+        ({"tools": [function("a", parameters={"required": True})]}, "tools[0].function.parameters"),
+        ({"tools": [function("a", parameters={"$schema": 5})]}, "tools[0].function.parameters"),
         ({"tools": [function("a"), custom("b"), function("a")]}, "tools[2].function.name"),
         ({"tools": [function("a"), custom("a")]}, "tools[1].custom.name"),
         ({"tools": [function("a")], "functions": [{"name": "a"}]}, "functions[0].name"),
@@ -166,6 +190,7 @@ def test_names_that_are_not(name: str, kind: str) -> None:
         ({"functions": [5]}, "functions[0]"),
         ({"functions": [{"description": "x"}]}, "functions[0].name"),
         ({"functions": [{"name": "a", "parameters": "x"}]}, "functions[0].parameters"),
+        ({"functions": [{"name": "a", "parameters": {"minimum": "1"}}]}, "functions[0].parameters"),
         ({"functions": [{"name": "a", "parameters": {"type": "array"}}]}, "functions[0].parameters.type"),
     ],
 )

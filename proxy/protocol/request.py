@@ -160,8 +160,8 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
     chat = decoded(_request_decoder, body, "")
     if not chat.model.strip():
         raise bad_request("A model must be named.", "model")
-    if chat.modalities is not None and "audio" in chat.modalities:
-        raise bad_request("Claude Code gives no audio.", "modalities")
+    if any(one != "text" for one in chat.modalities or ()):
+        raise bad_request("Claude Code gives text and nothing else.", "modalities")
     model = rules.model_for(chat.model)
     system, messages = _conversation(chat.messages)
     past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)

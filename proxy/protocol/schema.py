@@ -45,6 +45,12 @@ class _Format(Struct, frozen=True):
     json_schema: _JsonSchema | None = None
 
 
+# The drafts that need not be fetched.
+_DRAFTS: Final = frozenset((
+    "http://json-schema.org/draft-04/schema", "http://json-schema.org/draft-06/schema",
+    "http://json-schema.org/draft-07/schema", "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+))  # fmt: skip
 _format_decoder: Final = msgspec.json.Decoder(_Format)
 _any_decoder: Final = msgspec.json.Decoder(Any)
 
@@ -88,6 +94,20 @@ def _wrapped(schema: Any) -> Any:
         inner = dict(schema)
         outer |= {keyword: inner.pop(keyword) for keyword in ("$defs", "definitions") if keyword in inner}
     return outer | {"properties": {WRAPPER: inner}, "required": [WRAPPER], "additionalProperties": False}
+
+
+def flaw(schema: dict[str, Any]) -> str | None:
+    """Why this is no JSON Schema, of the draft that it names or else the latest; None when it is one, as far as its
+    form goes. References and patterns are not looked at: the Messages API decides on those."""
+    named = schema.get("$schema")
+    if isinstance(named, str) and named.removesuffix("#") not in _DRAFTS:
+        schema = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
+    try:
+        jsonschema_rs.meta.validate(schema)
+    except jsonschema_rs.ValidationError as wrong:
+        path = "".join(f"[{step!r}]" for step in wrong.instance_path)
+        return f"At the root{path}: {wrong.message[:300]}."
+    return None
 
 
 @lru_cache(maxsize=64)

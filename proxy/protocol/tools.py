@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import PLAIN_CALLS, CallStyle, Tool, ToolChoice
+from proxy.protocol.schema import flaw
 
 MOST_TOOLS: Final = 1024
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -101,6 +102,9 @@ def _schema(raw: Raw, where: str) -> Raw:
     kind = schema.setdefault("type", "object")
     if kind != "object":
         raise bad_request("The parameters of a tool must be a JSON Schema of type object.", f"{where}.type")
+    wrong = flaw(schema)
+    if wrong is not None:
+        raise bad_request(f"The parameters of a tool must be a JSON Schema. {wrong}", where)
     return Raw(msgspec.json.encode(schema))
 
 
