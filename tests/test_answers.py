@@ -188,6 +188,22 @@ async def test_a_call_that_was_not_made_is_said(stream: bool, again: str | None)
     assert response.headers.get("x-claude-proxy-tool-choice") == (again and "unmet")
 
 
+async def test_what_is_not_known_when_a_stream_begins_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.01)
+    server = Server(say("a"))
+    opened = server.pool.open
+
+    async def open_late(*values: Any, **more: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await opened(*values, **more)
+
+    monkeypatch.setattr(server.pool, "open", open_late)
+    response = await server.post(stream=True)
+    assert "x-claude-proxy-served" not in response.headers
+    assert response.text.startswith(": keep-alive\n\n")
+    assert texts(events(response)[:-1]) == {0: "a"}
+
+
 async def test_streams_are_not_to_be_stored() -> None:
     response = await Server(say("a")).post(stream=True)
     assert (response.headers["cache-control"], response.headers["x-accel-buffering"]) == ("no-cache", "no")

@@ -258,7 +258,6 @@ async def test_silence_before_the_first_delta_begins_the_stream(serve: Serve, mo
     client.leave()
 
 
-@pytest.mark.xfail(reason="B5: nothing is sent while a request is queued or its past is put in", strict=True)
 @pytest.mark.parametrize("why", ["queued", "past"])
 async def test_a_stream_begins_in_time_whatever_is_waited_for(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, why: str

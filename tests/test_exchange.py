@@ -11,7 +11,7 @@ import pytest
 from msgspec import Raw
 
 from proxy.cli.exchange import CALL_AGAIN, Exchange
-from proxy.cli.pool import Pool
+from proxy.cli.pool import Place, Pool
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
 from proxy.protocol.turn import (
@@ -128,6 +128,82 @@ async def test_an_answer_that_is_held_back_while_it_comes_is_silent_too() -> Non
     found = await answer(Exchange(pool, MUST, ""), 0.0)
     assert found[:-1] == [[]] * 21
     assert found[-1][-1] == end(Reason.TOOL_CALLS)
+
+
+# What takes time before the question is asked: the queue, a child that starts, the past that is put in
+
+
+class Slow(ScriptedPool):
+    """`open`, and then to ask, takes so many turns of the loop's shortest sleep. `fails`: opening does, in the end."""
+
+    def __init__(
+        self, *conversations: Scripted, opening: float = 0.0, asking: float = 0.0, fails: bool = False
+    ) -> None:
+        super().__init__(*conversations, served=["new"] * len(conversations))
+        self.opening = opening
+        self.asking = asking
+        self.fails = fails
+
+    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+        await asyncio.sleep(self.opening or self.fails * self.asking)
+        if self.fails:
+            raise Rejection(Failure(Kind.QUEUE_WAIT, "Too long."))
+        place = await super().open(plan, owner, fresh=fresh)
+        ask_new = place.conversation.ask_new
+
+        async def ask(plan: Plan) -> None:
+            await asyncio.sleep(self.asking)
+            await ask_new(plan)
+
+        place.conversation.ask_new = ask  # type: ignore[method-assign]
+        return place
+
+
+LONG: list[dict[str, Any]] = [{"opening": 0.05}, {"asking": 0.05}, {"opening": 0.03, "asking": 0.03}]
+
+
+@pytest.mark.parametrize("long", LONG)
+async def test_what_comes_before_the_answer_is_silence(long: dict[str, Any]) -> None:
+    pool = Slow(Scripted([says("a")]), **long)
+    found = await answer(Exchange(pool, plan(), ""), 0.01)
+    assert len(found) > 2
+    assert found == [[]] * (len(found) - 1) + [says("a")]
+    assert pool.kept == [True]
+
+
+async def test_no_room_after_a_silence_is_a_rejection() -> None:
+    pool = Slow(opening=0.03, fails=True)
+    deltas = Exchange(pool, plan(), "").deltas(0.01)
+    assert await anext(deltas) == []
+    with pytest.raises(Rejection):
+        [found async for found in deltas]
+    assert pool.kept == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("long", LONG)
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+async def test_one_who_leaves_meanwhile_leaves_nothing_behind(long: dict[str, Any], pause: float, fails: bool) -> None:
+    pool = Slow(Scripted([says("a")]), **long, fails=fails)
+    deltas = Exchange(pool, plan(), "").deltas(0.001)
+    assert await anext(deltas) == []
+    # Meanwhile it may have become an answer, or a failure, that nobody asks for any more.
+    await asyncio.sleep(pause)
+    await deltas.aclose()
+    assert len(pool.back) == len(pool.opened)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("long", LONG)
+async def test_one_that_is_cancelled_meanwhile_leaves_nothing_behind(long: dict[str, Any]) -> None:
+    pool = Slow(Scripted([says("a")]), **long)
+    task = asyncio.create_task(answer(Exchange(pool, plan(), "")))
+    await asyncio.sleep(0.04)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(pool.back) == len(pool.opened)
+    assert len(asyncio.all_tasks()) == 1
 
 
 # Conversations that were kept alive

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Final
 
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Place, Pool, Served
@@ -38,6 +39,21 @@ REPAIRS: Final = 1
 CALL_AGAIN: Final = "Answer by calling a tool, as you have been told."
 FIT_AGAIN: Final = "Your answer does not fit the required schema. {} Give it again, complete and valid."
 MISFIT: Final = "The model's answer does not fit the schema. {}"
+
+
+async def _patiently(work: Coroutine[Any, Any, None], patience: float) -> AsyncGenerator[None, None]:
+    """Do the work; a value after every `patience` seconds that it takes. When nobody asks any more it is cancelled."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        while not (await asyncio.wait((task,), timeout=patience))[0]:
+            yield
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            # Looked at, or else the loop complains of an error that nobody has seen.
+            task.exception()
 
 
 class Exchange:
@@ -69,6 +85,7 @@ class Exchange:
         self._spent = Tokens()
         self._held: list[Delta] = []
         self._begun = False
+        self._opened: Place | None = None
         self.served: Served = "new"
         self.uncalled = False
         self.odd_calls = 0
@@ -81,20 +98,25 @@ class Exchange:
         Ends after `Finished` or `Failed`. Raises Rejection when there is no room or no child. Whatever way it is left,
         the conversation goes back to the pool.
         """
-        place = await self._pool.open(self._plan, self._owner)
         keep = False
         clock = asyncio.get_running_loop().time
         told_at = clock()
+        again_from_the_messages = False
         try:
-            await self._ask(place)
             while True:
+                if self._opened is None:
+                    begin = self._begin(fresh=again_from_the_messages)
+                    async with aclosing(_patiently(begin, patience)) as silences:
+                        async for _ in silences:
+                            yield []
+                    told_at = clock()
+                place = self._opened
+                assert place is not None
                 deltas = await place.conversation.deltas(patience)
                 if self._lost(place, deltas):
-                    self._spent += place.conversation.tokens
+                    again_from_the_messages = True
+                    self._give_back(place)
                     self._held = []
-                    self._pool.release(place)
-                    place = await self._pool.open(self._plan, self._owner, fresh=True)
-                    await self._ask(place)
                     continue
                 if deltas and not self._begun:
                     self._pool.first_delta(place)
@@ -117,20 +139,28 @@ class Exchange:
                 if isinstance(last, Finished | Failed):
                     return
         finally:
-            self.tokens = self._spent + place.conversation.tokens
-            self._pool.release(place, keep=keep)
+            if self._opened is not None:
+                self._give_back(self._opened, keep=keep)
+            self.tokens = self._spent
 
     @property
     def _stopped(self) -> bool:
         return self._cutter is not None and self._cutter.stopped
 
-    async def _ask(self, place: Place) -> None:
+    async def _begin(self, *, fresh: bool = False) -> None:
+        """Get a conversation and ask it."""
+        place = self._opened = await self._pool.open(self._plan, self._owner, fresh=fresh)
         self.served = place.served
         self._owe(place.conversation)
         if place.served == "continued":
             place.conversation.ask_next(self._plan.messages[-1])
         else:
             await place.conversation.ask_new(self._plan)
+
+    def _give_back(self, place: Place, *, keep: bool = False) -> None:
+        self._spent += place.conversation.tokens
+        self._opened = None
+        self._pool.release(place, keep=keep)
 
     def _owe(self, conversation: Conversation) -> None:
         self.asks += 1

@@ -85,7 +85,9 @@ async def answer(service: Service, job: Job[C], owner: str, trace: Trace, resp: 
 
 def _mark(service: Service, resp: falcon.asgi.Response, job: Job[C], exchanges: Sequence[Exchange]) -> None:
     """Say in headers how the request was served, and what of it had no effect."""
-    resp.set_header("x-claude-proxy-served", exchanges[0].served)
+    if exchanges[0].asks:
+        # Not known yet of a stream that begins while its request is still in the queue.
+        resp.set_header("x-claude-proxy-served", exchanges[0].served)
     if service.demo:
         resp.set_header("x-claude-proxy-demo", "recorded")
     if job.ignored:
