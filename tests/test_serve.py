@@ -128,7 +128,8 @@ async def test_an_answer_that_outlasts_the_grace_is_cut(process: Process) -> Non
         process.popen.terminate()
         text = await asyncio.wait_for(reading, 10)
     assert "[DONE]" not in text
-    assert list(json.loads(text.split("data: ")[-1])) == ["error"]
+    error = json.loads(text.split("data: ")[-1])["error"]
+    assert error["code"] == "shutting_down"
     assert await process.ended(10) == 0
     assert "Traceback" not in process.said()
 

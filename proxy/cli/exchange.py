@@ -56,6 +56,10 @@ async def _patiently(work: Coroutine[Any, Any, None], patience: float) -> AsyncG
             task.exception()
 
 
+# The CLI has not died of itself then: the server ends its children.
+SHUTTING_DOWN: Final = Failure(Kind.SHUTTING_DOWN, "The server is shutting down.")
+
+
 class Exchange:
     """See the module. `deltas` gives the answer; the attributes say, from its first delta on, how it came about.
 
@@ -199,7 +203,9 @@ class Exchange:
         """What of the answer can go out now; None while it is held back."""
         last = deltas[-1] if deltas else None
         if isinstance(last, Failed):
-            return deltas if self._begun else [last]
+            if self._pool.closing and last.failure.kind is Kind.CLI_DIED:
+                last = Failed(SHUTTING_DOWN)
+            return [*deltas[:-1], last] if self._begun else [last]
         if any(isinstance(delta, Retracted) for delta in deltas):
             if self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format("It was asked for again.")))]
