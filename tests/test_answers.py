@@ -124,6 +124,13 @@ async def test_one_choice_that_fails_in_mid_stream_ends_all(monkeypatch: pytest.
     assert all(choice["finish_reason"] is None for chunk in chunks for choice in chunk["choices"])
 
 
+async def test_what_came_with_a_failure_goes_out_before_it() -> None:
+    response = await Server(Scripted([[BEGUN, Text("a")], [Text("b"), DIED]])).post(stream=True)
+    *chunks, error = events(response)
+    assert texts(chunks) == {0: "ab"}
+    assert error["error"]["code"] == "cli_died"
+
+
 async def test_a_place_that_cannot_be_had_fails_all() -> None:
     response = await Server(say("a")).post(n=2)
     assert response.status_code == 429

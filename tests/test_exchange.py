@@ -99,6 +99,12 @@ async def test_a_failure_ends_the_answer_and_its_conversation(begun: bool) -> No
     assert pool.kept == [False]
 
 
+async def test_an_answer_that_the_shutdown_ends_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("a")], [DIED]]))
+    monkeypatch.setattr(pool, "_closing", True)
+    assert failure((await exchanged(pool))[1]).kind is Kind.SHUTTING_DOWN
+
+
 async def test_a_failure_in_the_first_batch_goes_out_alone() -> None:
     pool = ScriptedPool(Scripted([[BEGUN, Text("a"), OVERLOADED]]))
     assert (await exchanged(pool))[1] == [OVERLOADED]
@@ -428,6 +434,15 @@ async def test_arguments_and_thoughts_are_not_cut() -> None:
     pool = ScriptedPool(Scripted([[BEGUN, Thinking("END"), Text("EN"), *calls('{"city":"END"}')[1:]]]))
     _, deltas = await exchanged(pool, plan(tools=(WEATHER,)), stop=["END"])
     assert deltas == [BEGUN, Thinking("END"), Text("EN"), *calls('{"city":"END"}')[1:]]
+
+
+async def test_what_comes_with_a_failure_is_cut_too() -> None:
+    pool = ScriptedPool(Scripted([[BEGUN, Text("one ")], [Text("EN"), DIED]]))
+    _, deltas = await exchanged(pool, stop=["END"])
+    assert (text(deltas), failure(deltas).kind) == ("one ", Kind.CLI_DIED)
+    pool = ScriptedPool(Scripted([[BEGUN, Text("one ")], [Text("END two"), DIED]]))
+    _, deltas = await exchanged(pool, stop=["END"])
+    assert (text(deltas), finish(deltas).reason) == ("one ", Reason.STOP)
 
 
 async def test_json_is_not_cut() -> None:

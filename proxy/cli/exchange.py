@@ -205,7 +205,10 @@ class Exchange:
         if isinstance(last, Failed):
             if self._pool.closing and last.failure.kind is Kind.CLI_DIED:
                 last = Failed(SHUTTING_DOWN)
-            return [*deltas[:-1], last] if self._begun else [last]
+            if not self._begun:
+                return [last]
+            deltas = [*deltas[:-1], last]
+            return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
         if any(isinstance(delta, Retracted) for delta in deltas):
             if self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format("It was asked for again.")))]
