@@ -136,7 +136,8 @@ def test_a_flood_on_stderr(tmp_path: Path, expects: Expects) -> None:
 def test_a_late_result_after_the_client_has_left(tmp_path: Path, expects: Expects) -> None:
     then = "the child is killed, the next answer is its own"
     expects("faults", "lines after the client has left, from a CLI that ignores SIGTERM", then)
-    with Served(fake(tmp_path, stubborn=True), tmp_path / "state", {"CLAUDE_PROXY_WAITING": "0"}) as server:
+    settings = {"CLAUDE_PROXY_WAITING": "0", "CLAUDE_PROXY_PARKED": "0"}
+    with Served(fake(tmp_path, stubborn=True), tmp_path / "state", settings) as server:
         with httpx.Client(trust_env=False, timeout=15) as client:
             steps = chat(late([["sleep", 0.5], ["say", "late"], ["end"]]), stream=True)
             with client.stream("POST", f"{server.url}/v1/chat/completions", json=steps) as stream:
@@ -233,23 +234,22 @@ UNSTARTABLE: tuple[tuple[str, Callable[[Path], None]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("name", "spoil"), UNSTARTABLE, ids=[one[0] for one in UNSTARTABLE])
-def test_a_cli_that_goes_while_the_server_runs(
-    tmp_path: Path, expects: Expects, name: str, spoil: Callable[[Path], None]
-) -> None:
+def test_a_cli_that_goes_while_the_server_runs(tmp_path: Path, expects: Expects) -> None:
     then = "502 cli_unavailable, not to be retried"
-    expects("faults", name, f"{then}; health 503; well again once the CLI is")
+    for name, _ in UNSTARTABLE:
+        expects("faults", name, f"{then}; health 503; well again once the CLI is")
     cli = fake(tmp_path)
     whole = cli.read_bytes()
     with Served(cli, tmp_path / "state", {"CLAUDE_PROXY_WAITING": "0"}) as server:
-        spoil(cli)
-        assert outcome(server, chat(ANSWER, stream=True)) == then
-        assert server.get("/health").status_code == 503
-        if cli.is_dir():
-            cli.rmdir()
-        cli.write_bytes(whole)
-        cli.chmod(0o755)
-        assert outcome(server, chat(ANSWER, stream=True)) == COMPLETE
+        for _, spoil in UNSTARTABLE:
+            spoil(cli)
+            assert outcome(server, chat(ANSWER, stream=True)) == then
+            assert server.get("/health").status_code == 503
+            if cli.is_dir():
+                cli.rmdir()
+            cli.write_bytes(whole)
+            cli.chmod(0o755)
+            assert outcome(server, chat(ANSWER, stream=True)) == COMPLETE
 
 
 # The ledger's file.
@@ -314,7 +314,7 @@ def test_sigterm_with_an_answer_that_does_not_end(tmp_path: Path, expects: Expec
         with streaming(server, [["say", "Hello "], ["sleep", 30]]) as (lines, _):
             assert server.end(signal.SIGTERM) == 0
             said = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
-        assert "error" in said[-1]
+        assert said[-1]["error"]["code"] == "shutting_down"
         assert not any(map(alive, fake_cli.pids(tmp_path / "answering")))
 
 
@@ -473,10 +473,10 @@ def test_many_slow_readers(tmp_path: Path, expects: Expects) -> None:
     """Each is sent 20 MB, and takes almost nothing; the soak does it with 1,000."""
     expects(
         "faults",
-        "40 slow readers of 20 MB each (1,000 in the soak)",
+        "20 slow readers of 20 MB each (1,000 in the soak)",
         "less than 5 MB of memory for each; others are served",
     )
-    slow_readers(tmp_path, 40, 16)
+    slow_readers(tmp_path, 20, 6)
 
 
 def slow_readers(home: Path, count: int, at_once: int) -> float:
@@ -501,7 +501,7 @@ def slow_readers(home: Path, count: int, at_once: int) -> float:
             return bool(counts["busy"] >= at_once and counts["busy"] + counts["queued"] >= count)
 
         wait_for(full, 60, "all are answered or wait")
-        for _ in range(20):
+        for _ in range(10):
             full()
             time.sleep(0.1)
         assert peak - before < 5 * (at_once + 1) + 0.2 * count

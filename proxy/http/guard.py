@@ -25,7 +25,9 @@ LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 ALLOWED_METHODS: Final = "GET, POST, OPTIONS"
 PREFLIGHT_AGE: Final = "600"
 EXPOSED: Final = (
-    "x-request-id, openai-processing-ms, retry-after, x-should-retry, x-ignored-params, x-claude-proxy-served"
+    "x-request-id, openai-processing-ms, retry-after, x-should-retry, x-ignored-params, x-claude-proxy-served, "
+    "x-claude-plan-five-hour-utilization, x-claude-plan-five-hour-reset, x-claude-plan-seven-day-utilization, "
+    "x-claude-plan-seven-day-reset, x-ratelimit-reset-requests, x-ratelimit-remaining-requests"
 )
 
 

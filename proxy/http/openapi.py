@@ -137,6 +137,21 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "`unmet`: the model was to call a tool, and did not when it was asked again either.",
         "schema": {"const": "unmet"},
     },
+    "x-claude-plan-five-hour-utilization": {
+        "description": "Used share of the plan's five hours, as last reported by the CLI; likewise for `seven-day`.",
+        "schema": {"type": "number", "minimum": 0},
+    },
+    "x-claude-plan-five-hour-reset": {
+        "description": "When they end, in seconds since 1970; likewise for `seven-day`.",
+        "schema": {"type": "number"},
+    },
+    "x-ratelimit-reset-requests": {
+        "description": "Time until the plan's tightest window starts anew, such as `2h30m0s`.",
+        "schema": {"type": "string"},
+    },
+    "x-ratelimit-remaining-requests": {
+        "description": "0 when the plan is used up; otherwise nobody knows.", "schema": {"const": "0"},
+    },
     "retry-after": {"description": "Seconds until a retry makes sense.", "schema": {"type": "integer", "minimum": 0}},
     "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 0}},
     "x-should-retry": {
@@ -146,6 +161,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
 _SERVED: Final = ("x-claude-proxy-served", "x-ignored-params", "x-claude-proxy-tool-choice")
+_PLAN: Final = (
+    "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",
+    "x-ratelimit-remaining-requests",
+)  # fmt: skip
 _RETRIES: Final = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
@@ -258,7 +277,7 @@ def _success(one: Operation, status: int) -> dict[str, Any]:
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
     response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}
     if one.event is not None:
-        response["headers"] |= _headers(_SERVED)
+        response["headers"] |= _headers((*_SERVED, *_PLAN))
         response["content"][SSE] = {"itemSchema": _event(one.event)}
     return response
 
@@ -296,7 +315,7 @@ def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
     words = ", ".join(kind.value.replace("_", " ") for kind in kinds)
     response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
     if one.event is not None:
-        response["headers"] |= _headers(_RETRIES)
+        response["headers"] |= _headers((*_RETRIES, *_PLAN))
     schema = {"allOf": [_ref(ErrorEnvelope), {"properties": {"error": {"properties": said}}}]}
     return response | {"content": {JSON: {"schema": schema}}}
 
