@@ -33,8 +33,10 @@ from conformance.target import SCENARIOS
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "COMPATIBILITY.md"
 CLAIMS = Path(__file__).parent / "claims.toml"
+# How cases are called that have a wrong value refused.
+REFUSAL = "/refuses_"
 # How many cases a row links to; the first are those written for it.
-LINKS = 4
+LINKS = 3
 
 Word = Literal["native", "emulated", "ignored", "refused", "failing", "untested"]
 # From the strongest to the weakest that an answer of the Messages API, and a recording of the CLI, can come from.
@@ -97,7 +99,7 @@ def rows(
     """All rows by section."""
     outcomes = {result.case: result.outcome for result in done}
     shown: dict[str, list[Case]] = defaultdict(list)
-    for case in sorted(wanted, key=lambda case: (case.id.startswith("scenario/"), case.id)):
+    for case in sorted(wanted, key=lambda case: (REFUSAL in case.id, case.id.startswith("scenario/"), case.id)):
         for row in case.shows:
             shown[row].append(case)
     found: dict[str, list[Row]] = {}
@@ -111,7 +113,7 @@ def rows(
 
 def _row(name: str, claim: Claim | None, evidence: Sequence[Case], outcomes: Mapping[str, str]) -> Row:
     ran = [case for case in evidence if outcomes.get(case.id, "skipped") != "skipped"]
-    shown = [case for case in ran if "/refuses_" not in case.id or (claim is not None and claim.word == "refused")]
+    shown = [case for case in ran if REFUSAL not in case.id or (claim is not None and claim.word == "refused")]
     word: Word = claim.word if claim is not None and shown else "untested"
     if any(outcomes[case.id] != "pass" for case in ran):
         word = "failing"
@@ -148,8 +150,7 @@ compares. Do not edit it.
 *live* if the real Messages API answered it, *scripted* if a script did. A row without one needs no answer of the CLI.
 
 Judged with the Python package `openai` {openai}, on recordings of Claude Code {cli}: {counts} of {total} cases.
-The same suite judges any server: `python -m conformance run --base-url URL`.
-"""
+The same suite judges any server: `python -m conformance run --base-url URL`."""
 SECTIONS = {
     "request": ("Chat requests", "Field", "Every field of `openai.types.chat.completion_create_params`."),
     "response": (
@@ -183,20 +184,22 @@ def page(report: Report, known: Mapping[str, Mapping[str, Claim]], wanted: Seque
 
 def _line(section: str, row: Row) -> str:
     name = row.name if section == "behaviour" else f"`{row.name}`"
-    links = [f"[{case}]({_file(case)})" for case in row.cases[:LINKS]]
-    if len(row.cases) > LINKS:
-        links.append(f"{len(row.cases) - LINKS} more")
+    shown = list(dict.fromkeys(_shown(case) for case in row.cases))
+    links = [f"[{case}]({_file(case)})" for case in shown[:LINKS]]
+    if len(shown) > LINKS:
+        links.append(f"{len(shown) - LINKS} more")
     cells = (name, f"**{row.word}**" if row.word in ("failing", "untested") else row.word, row.note)
     return f"| {' | '.join(cells)} | {', '.join(links)} | {row.origin.removeprefix('recorded, ')} |"
 
 
+def _shown(case: str) -> str:
+    """A scenario counts once, in whatever modes it is asked."""
+    return case.rpartition("/")[0] if case.startswith("scenario/") else case
+
+
 def _file(case: str) -> str:
     module, _, rest = case.partition("/")
-    return (
-        f"fixtures/scenarios/{rest.rpartition('/')[0]}.toml"
-        if module == "scenario"
-        else f"conformance/cases/{module}.py"
-    )
+    return f"fixtures/scenarios/{rest}.toml" if module == "scenario" else f"conformance/cases/{module}.py"
 
 
 def _failures(report: Report) -> str:
