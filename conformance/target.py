@@ -17,6 +17,8 @@ from conformance.scenario import Mode, Scenario
 CHAT: Final = "/v1/chat/completions"
 # That of servers that are started with one.
 KEY: Final = "sk-conformance"
+# A server of their own for cases that look at its state: no other case sends it failures, or keeps it busy.
+QUIET: Final = {"CLAUDE_PROXY_WAITING": "1"}
 SCENARIOS: Final = replay.FIXTURES / "scenarios"
 
 

@@ -22,10 +22,8 @@ from conformance.results import Result
 from conformance.target import Target
 from tests.conftest import until
 
-# Not through a relay that reads whole answers: it needs a client that leaves in the middle of one.
-APART = frozenset({"streaming/a_client_may_leave"})
 # The cases that need no settings, and are no scenarios (tests/test_replay.py).
-CASES = [case for case in cases.every() if not (case.settings or case.id in APART or case.id.startswith("scenario/"))]
+CASES = [case for case in cases.every() if not (case.settings or case.id.startswith("scenario/"))]
 
 
 class Answer(Struct, frozen=True):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from conformance.cases import case
-from conformance.target import Target, Unmet, body_of, need, same
+from conformance.target import QUIET, Target, Unmet, body_of, need, same
 
 
-@case("README, endpoints", shows=["endpoint.GET /health"], scripted=True)
+@case("README, endpoints", shows=["endpoint.GET /health"], settings=QUIET)
 async def health_tells_the_state(target: Target) -> None:
     """/health tells status, versions, the login as far as it is known, and the processes."""
     body = body_of(await target.http.get("/health"))
@@ -19,7 +19,7 @@ async def health_tells_the_state(target: Target) -> None:
     need("works" in body["login"], f"login {body['login']}")
 
 
-@case("README, endpoints", shows=["endpoint.GET /health"], uses=["chat/plain"], scripted=True)
+@case("README, endpoints", shows=["endpoint.GET /health"], uses=["chat/plain"], settings=QUIET)
 async def health_knows_of_the_last_answer(target: Target) -> None:
     """After a good answer /health knows that the login works, and since when."""
     await target.whole(target.body("chat/plain"))
@@ -27,7 +27,7 @@ async def health_knows_of_the_last_answer(target: Target) -> None:
     need(login["last_success"] is not None, f"login {login}")
 
 
-@case("RFC 9110, 9.3.2", shows=["endpoint.GET /health"], scripted=True)
+@case("RFC 9110, 9.3.2", shows=["endpoint.GET /health"], settings=QUIET)
 async def head_is_get_without_a_body(target: Target) -> None:
     """HEAD gives what GET gives, without the body."""
     for path in ("/health", "/v1/models", "/openapi.json", "/docs"):
