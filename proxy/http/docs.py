@@ -26,6 +26,7 @@ def page(document: Schema) -> str:
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{_prose(info['summary'])} <a href='openapi.json'>openapi.json</a></p>",
+        "<p>What can be asked with GET can be asked with HEAD, too.</p>",
         "<ul>",
         *(
             f"<li><a href='#{one['operationId']}'><code><span class='method'>{method}</span> {escape(path)}</code></a> "
@@ -48,15 +49,23 @@ def page(document: Schema) -> str:
 
 
 def _operations(document: Schema) -> Iterator[tuple[str, str, Schema]]:
+    """All but HEAD, which is GET without the body."""
     for path, methods in document["paths"].items():
         for method, one in methods.items():
-            yield path, method, one
+            if method != "head":
+                yield path, method, one
 
 
 def _operation(path: str, method: str, one: Schema) -> Iterator[str]:
     yield f"<h2 id='{one['operationId']}'><code><span class='method'>{method}</span> {escape(path)}</code></h2>"
     key = "No key is needed." if one.get("security") == [] else ""
     yield f"<p>{_prose(one['summary'])} {_prose(one['description'])} {key}</p>"
+    if one.get("parameters"):
+        yield "<table><tr><th>Parameter<th>In<th>Type<th></tr>"
+        for each in one["parameters"]:
+            kind, words = _type(each["schema"]), _prose(_description(each) or _description(each["schema"]))
+            yield f"<tr><td><code>{escape(each['name'])}</code><td>{each['in']}<td>{kind}<td>{words}</tr>"
+        yield "</table>"
     for content in one.get("requestBody", {}).get("content", {}).values():
         yield f"<p>Body: {_type(content['schema'])}, for example</p>"
         yield f"<pre>{escape(json.dumps(content['example'], indent=2))}</pre>"
@@ -119,7 +128,7 @@ def _type(schema: Schema) -> str:
         return " or ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
     kind = escape(schema.get("type", "anything"))
     limits = [words.format(schema[keyword]) for keyword, words in _LIMITS.items() if keyword in schema]
-    kind = " ".join([kind, *limits])
+    kind = " ".join([kind, *([f"({escape(schema['format'])})"] if "format" in schema else []), *limits])
     if schema.get("items"):
         return f"{kind} of {_type(schema['items'])}"
     return kind

@@ -312,7 +312,7 @@ def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
         "type": {"enum": list(dict.fromkeys(row.type for row in rows))},
         "code": {"enum": list(dict.fromkeys(row.code for row in rows))},
     }
-    words = ", ".join(kind.value.replace("_", " ") for kind in kinds)
+    words = ", ".join(kind.value.replace("_", " ").replace("cli", "CLI") for kind in kinds)
     response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
     if one.event is not None:
         response["headers"] |= _headers((*_RETRIES, *_PLAN))
