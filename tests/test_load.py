@@ -99,7 +99,7 @@ def rest(server: Served) -> tuple[float, int]:
         return bool(counts["busy"] == counts["queued"] == counts["starting"] == 0)
 
     wait_for(idle, 30, "nothing is under way")
-    time.sleep(0.5)
+    time.sleep(0.2)
     return server.memory(), server.descriptors()
 
 
@@ -111,7 +111,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_burst(server: Served, expects: Expects) -> None:
-    burst(server, expects, 60, 24)
+    burst(server, expects, 40, 16)
 
 
 @pytest.mark.soak
@@ -123,7 +123,7 @@ def steady(server: Served, expects: Expects, count: int, rounds: int) -> None:
     """The same load again and again: memory after each round."""
     memories: list[float] = []
     descriptors: list[int] = []
-    asyncio.run(many(server, max(200, count // rounds), 32, lengths))
+    asyncio.run(many(server, max(100, count // rounds), 32, lengths))
     began = time.perf_counter()
     for _ in range(rounds):
         ends = asyncio.run(many(server, count // rounds, 32, lengths))

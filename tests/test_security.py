@@ -377,14 +377,19 @@ def test_a_state_directory_of_others(tmp_path: Path, expects: Expects) -> None:
 def test_the_working_directory_of_children(server: Served, expects: Expects) -> None:
     expects("security", "the working directory of the CLI", "private, empty, always the same")
     post(server)
-    directories = set()
-    for pid in os.listdir("/proc"):
-        try:
-            if pid.isdigit() and int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == server.pid:
-                directories.add(os.readlink(f"/proc/{pid}/cwd"))
-        except (OSError, IndexError):
-            continue
-    assert directories == {str(server.state / "empty")}
+
+    def directories() -> set[str]:
+        found = set()
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == server.pid:
+                    found.add(os.readlink(path / "cwd"))
+            except (OSError, IndexError):
+                continue
+        return found
+
+    # One that is just being started is still where the server is.
+    wait_for(lambda: directories() == {str(server.state / "empty")}, 5, "all children are there")
     assert list((server.state / "empty").iterdir()) == []
 
 
