@@ -89,3 +89,8 @@ def test_any_reports_leave_a_bounded_number_of_windows_under_way(reports: list[R
     assert len(known.windows) <= MOST_WINDOWS
     assert all(window.resetsAt is None or window.resetsAt > NOW for window in known.windows.values())
     tightest(known)
+
+
+def test_a_rejection_without_an_end_keeps_the_end_that_is_known() -> None:
+    info = RateLimitInfo(REJECTED, rateLimitType="five_hour")
+    assert after(info)["five_hour"] == Window(FIVE.utilization, FIVE.resetsAt, REJECTED)

@@ -628,3 +628,19 @@ def test_every_state_is_reached_and_left_in_the_table() -> None:
     assert {state for state, _ in TRANSITIONS} == set(State)
     assert {state for state, _ in TRANSITIONS.values()} == set(State)
     assert turns.REASONS["tool_use"] is Reason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("stop_reason", [None, "tool_use"])
+def test_a_structured_answer_that_was_not_streamed_is_json_too(stop_reason: str | None) -> None:
+    use = {"type": "tool_use", "id": "toolu_1", "name": "StructuredOutput", "input": {"a": 1}}
+    deltas = fed(say.snapshot(use, stop_reason=stop_reason), say.result(stop_reason="tool_use"), schema=FORM)
+    assert json.loads(text(deltas)) == {"a": 1}
+    assert calls(deltas) == []
+    last = deltas[-1]
+    assert isinstance(last, Finished)
+    assert last.reason is Reason.STOP
+
+
+def test_words_that_were_not_streamed_are_a_refusal_of_the_form() -> None:
+    deltas = fed(say.snapshot(say.text_block("No.")), say.result(), schema=FORM)
+    assert Refusal("No.") in deltas

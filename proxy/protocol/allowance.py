@@ -36,7 +36,8 @@ def take_in(known: Allowance, info: RateLimitInfo, now: float) -> Allowance:
     if name and name not in reported and info.resetsAt is not None:
         reported[name] = Window(info.utilization, info.resetsAt, info.status)
     elif name and info.status == REJECTED:
-        reported[name] = msgspec.structs.replace(reported.get(name, Window()), status=REJECTED)
+        window = reported.get(name) or known.windows.get(name) or Window()
+        reported[name] = msgspec.structs.replace(window, status=REJECTED)
     windows = {**known.windows, **reported}
     named = [(name, window) for name, window in windows.items() if re.fullmatch(r"[a-z0-9_]{1,40}", name)]
     return current(Allowance(info.status, now, dict(named[:MOST_WINDOWS])), now)

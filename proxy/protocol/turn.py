@@ -413,10 +413,14 @@ class Turn:
         self._progress(line)
         for block_index in tuple(self._tools):
             self._close_call(block_index)
-        reason = REASONS.get(line.event.delta.stop_reason or "", Reason.STOP)
+        return self._stop(line.event.delta.stop_reason)
+
+    def _stop(self, stop_reason: str | None) -> State | None:
+        """The message is over: so is the answer, unless the CLI has to look at it first."""
+        reason = REASONS.get(stop_reason or "", Reason.STOP)
         if self._structured and (reason is Reason.STOP or (reason is Reason.TOOL_CALLS and not self._calls)):
             return State.CHECKING
-        self._end(line.event.delta.stop_reason)
+        self._end(stop_reason)
         return None
 
     def _end(self, stop_reason: str | None) -> None:
@@ -494,9 +498,14 @@ class Turn:
         self._model = line.message.model
         self._count(line.message.usage)
         for block in line.message.content:
-            if block.type == "text" and block.text:
+            if block.type == "text" and self._structured:
+                self._prose.append(block.text)
+            elif block.type == "text" and block.text:
                 self._begin()
                 self._out.append(Text(block.text))
+            elif block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
+                self._unwrapper = Unwrapper()
+                self._json_text(bytes(block.input).decode())
             elif block.type == "thinking" and block.thinking:
                 self._begin()
                 self._out.append(Thinking(block.thinking))
@@ -506,15 +515,13 @@ class Turn:
                 self._empty.discard(self._calls - 1)
                 self._out.append(Arguments(self._calls - 1, bytes(block.input).decode()))
                 self._close_call(block_index)
-        if line.message.stop_reason is not None:
-            self._end(line.message.stop_reason)
-            return State.FINISHED
-        return None
+        if line.message.stop_reason is None:
+            return None
+        return self._stop(line.message.stop_reason) or State.FINISHED
 
     def _whole(self, line: object) -> State | None:
         assert isinstance(line, Result)
-        self._end(line.stop_reason)
-        return None
+        return self._checked(line) if self._stop(line.stop_reason) is State.CHECKING else None
 
     def _words(self, line: object) -> State | None:
         assert isinstance(line, Assistant)
