@@ -5,6 +5,7 @@ Exit code: 0 compatible, 3 compatible with new unknowns, 1 broken, 2 the check i
 
 import argparse
 import asyncio
+import importlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -157,7 +158,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("scenarios", nargs="*", help="only these scenarios: errors/* …")
     parser.add_argument("--from", dest="base", help="the recorded version to compare with")
     parser.add_argument("--all", action="store_true", help="show every change")
-    parser.add_argument("--keep", action="store_true", help="keep the recordings in fixtures/transcripts if not broken")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the recordings, if not broken, in fixtures/transcripts, and write COMPATIBILITY.md anew",
+    )
     given = parser.parse_args(arguments)
 
     def say(line: str) -> None:
@@ -173,6 +178,9 @@ def main(arguments: Sequence[str]) -> int:
             if given.keep and report.verdict != "broken":
                 written = recording.keep(report.outcomes, TRANSCRIPTS / cli.version)
                 say(f"{len(written)} transcripts written to fixtures/transcripts/{cli.version}")
+                say("running the suite on them, for COMPATIBILITY.md")
+                done = importlib.import_module("conformance.matrix").main([]) == 0
+                say("COMPATIBILITY.md is up to date" if done else "COMPATIBILITY.md is as it was: see above")
     except (install.NotInstalled, RuntimeError, ValueError) as fault:
         say(f"the check could not be done: {fault}")
         return 2
