@@ -47,7 +47,7 @@ def answer(request: Arrived) -> Reply:
         status, kind = json.loads(said[-1]["content"].removeprefix("STATUS "))
         return messages.error(status, kind, f"scripted {kind}")
     if "CUT" in question:
-        return messages.stream(messages.message(messages.text("half ", "of it"), model=model), between=50, cut=3)
+        return messages.stream(messages.message(messages.text("half ", "of it"), model=model), between=300, cut=3)
     return messages.stream(messages.message(messages.text("Hel", "lo ", "wörld 🌍"), model=model))
 
 
@@ -115,13 +115,14 @@ class Server:
             return found
 
     async def at_rest(self) -> set[int]:
-        """Wait until nothing is under way and the stock is full; the pids that are left then."""
+        """Wait until nothing is under way, the stock is full and what has ended is gone; the pids that are left then."""
         end = time.monotonic() + 20
         while True:
             counts = (await self.health())["children"]
-            if (counts["waiting"], counts["starting"], counts["busy"]) == (1, 0, 0):
-                return set(descendants(self.popen.pid))
-            assert time.monotonic() < end, counts
+            left = set(descendants(self.popen.pid))
+            if (counts["waiting"], counts["starting"], counts["busy"], len(left)) == (1, 0, 0, 1):
+                return left
+            assert time.monotonic() < end, (counts, left)
             await asyncio.sleep(0.05)
 
     def end(self) -> None:
