@@ -570,3 +570,17 @@ async def test_a_launch_that_is_no_program_is_refused(tmp_path: Path) -> None:
     pool = Pool(base_settings(), Launch((str(tmp_path),), {}, str(tmp_path)))
     assert (await rejected(pool.open(plan(), ""))).kind is Kind.CLI_MISSING
     await pool.close()
+
+
+async def test_a_rush_does_not_hold_starts_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "TENDER", 60.0)
+    monkeypatch.setattr(pools, "RUSH", 60.0)
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    first = await pool.open(plan(), "")
+    await asyncio.sleep(0.2)
+    assert pool.counts.waiting == 0, "an answer is between question and first delta: nothing is started beside it"
+    second = await pool.open(plan(), "")
+    await until(lambda: pool.counts.waiting == 1, 5, "the stock is filled up all the same")
+    pool.release(first)
+    pool.release(second)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -34,6 +35,9 @@ from proxy.settings import Settings
 STOP_GRACE: Final = 2.0
 # An answer holds the starts back no longer than this: the CLI has sent its request by then, upstream may think on.
 TENDER: Final = 0.15
+# Requests that come sooner after each other than this (seconds) and use up the stock wait for starts, not for the
+# processor: then starts are not held back.
+RUSH: Final = 1.0
 # As many starts as there are processors help; a child that is ready sooner than this (seconds) costs so little that its
 # start need not be rationed so tightly.
 PROCESSORS: Final = os.cpu_count() or 1
@@ -133,6 +137,9 @@ class Pool:
         self._round: asyncio.Task[None] | None = None
         self._refill_at: asyncio.TimerHandle | None = None
         self._coming = 0
+        # The last request came soon after the one before it, and found or left no child that is ready.
+        self._rush = False
+        self._opened_at = -math.inf
         self._pause = 0.0
         self._no_start_before = 0.0
         self._closing = False
@@ -172,10 +179,14 @@ class Pool:
             raise
         place = Place(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner)
         self._busy[conversation] = place
-        self._tender[conversation] = asyncio.get_running_loop().time() + TENDER
-        for spare in self._spares:
-            if not spare.ready:
-                spare.child.pause()
+        now = asyncio.get_running_loop().time()
+        self._rush = now - self._opened_at < RUSH and not any(spare.ready for spare in self._spares)
+        self._opened_at = now
+        self._tender[conversation] = now + TENDER
+        if not self._rush:
+            for spare in self._spares:
+                if not spare.ready:
+                    spare.child.pause()
         self._refill()
         return place
 
@@ -383,7 +394,7 @@ class Pool:
             self._refill_at = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        tender_until = max(self._tender.values(), default=0.0)
+        tender_until = 0.0 if self._rush else max(self._tender.values(), default=0.0)
         if tender_until <= now:
             for spare in self._spares:
                 if not spare.ready:
