@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from proxy.http import guard
-from proxy.http.guard import find_key, host_name, is_loopback
-from proxy.settings import Key
+from proxy.http.guard import find_key, host_name
+from proxy.settings import Key, loopback
 from tests.conftest import Serve, chat
 
 KEYS = (Key("alice", "sk-alice"), Key("bob", "sk-bob"))
@@ -245,12 +245,12 @@ async def test_nothing_else_is(local: Serve, content_type: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_loopback(host: str) -> None:
-    assert is_loopback(host)
+    assert loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "", "127.0.0.1.example"])
 def test_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
+    assert not loopback(host)
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,6 @@ class HeldCall(Struct, frozen=True):
 class Conversation:
     """See the module. `on_ready` is called once, when the child has answered its `initialize`."""
 
-    # Requests asked here since the CLI last said what all has cost, and what it said.
-    _owed: tuple[str, ...] = ()
-    _cost = 0.0
-
     def __init__(
         self,
         child: Child,
@@ -112,6 +108,9 @@ class Conversation:
         self._heard_at = 0.0
         self._early: list[Delta] = []
         self._taken_in = 0
+        # Requests asked here since the CLI last said what all has cost, and what it said.
+        self._owed: tuple[str, ...] = ()
+        self._cost = 0.0
 
     @property
     def tokens(self) -> Tokens:
@@ -321,6 +320,6 @@ class Conversation:
 
     async def _died(self) -> Failure:
         await asyncio.wait([self.child.exited], timeout=1)
-        words = self.child.stderr.splitlines()
-        said = f" It said: {words[-1][:300]}" if words else ""
+        words = self.child.last_words
+        said = f" It said: {words}" if words else ""
         return Failure(Kind.CLI_DIED, f"The CLI ended before its answer did (exit code {self.child.exit_code}).{said}")

@@ -220,15 +220,17 @@ class Pool:
         self._unparked(self._parked.pop(key, None))
         self._parked[key] = parked
 
-        def settled(task: asyncio.Task[bool]) -> None:
-            self.models_used |= conversation.models_used
-            if (task.cancelled() or not task.result()) and self._parked.get(key) is parked:
+        def drop() -> None:
+            if self._parked.get(key) is parked:
                 self._unparked(self._parked.pop(key))
 
+        def settled(task: asyncio.Task[bool]) -> None:
+            self.models_used |= conversation.models_used
+            if task.cancelled() or not task.result():
+                drop()
+
         parked.settling.add_done_callback(settled)
-        conversation.child.exited.add_done_callback(
-            lambda _: self._unparked(self._parked.pop(key)) if self._parked.get(key) is parked else None
-        )
+        conversation.child.exited.add_done_callback(lambda _: drop())
         while len(self._parked) > self._settings.parked:
             self._unparked(self._parked.popitem(last=False)[1])
 
@@ -446,10 +448,9 @@ class Pool:
     def _spare_died(self, spare: _Spare) -> None:
         if spare in self._spares:
             self._spares.remove(spare)
-            words = spare.child.stderr.splitlines()
+            words = spare.child.last_words
             self.last_start_error = (
-                f"A waiting CLI ended by itself (exit code {spare.child.exit_code})"
-                f"{': ' + words[-1][:300] if words else ''}."
+                f"A waiting CLI ended by itself (exit code {spare.child.exit_code}){': ' + words if words else ''}."
             )
             self._task(spare.child.stop(STOP_GRACE))
             self._start_failed()

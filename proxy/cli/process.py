@@ -32,7 +32,6 @@ MOST_LINES_WAITING: Final = 1000
 MOST_BYTES_WAITING: Final = 256 << 10
 # A line that grows beyond this is no line of the CLI: it is ended.
 LONGEST_LINE: Final = 256 << 20
-READ_SIZE: Final = 1 << 20
 
 _PYTHON_PDEATHSIG: Final = (
     "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);os.execv(sys.argv[1],sys.argv[1:])"
@@ -167,6 +166,11 @@ class Child(asyncio.SubprocessProtocol):
         """The end of what it wrote to stderr."""
         return self._stderr.decode(errors="replace").strip()
 
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote to stderr, shortened; empty if there is none."""
+        return (self.stderr.splitlines() or [""])[-1][:300]
+
     async def read(self) -> list[Line]:
         """The lines written since the last call, at least one; an empty list once it has closed its stdout."""
         while not self._lines and not self._ended:
@@ -219,5 +223,5 @@ class Child(asyncio.SubprocessProtocol):
             self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End the whole group at once, without waiting: the last resort of a server that is going down."""
+        """End the whole group at once, without waiting."""
         self._signal_group(signal.SIGKILL)

@@ -111,7 +111,6 @@ async def _parts(
                 used += tokens
                 yield chunks
         service.succeeded()
-        trace.tokens = used
         if job.identity.with_usage:
             yield [job.usage_chunk(trace.model, used)]
     except Rejection as rejection:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ import falcon
 import falcon.asgi
 
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.settings import Key, Settings
+from proxy.settings import Key, Settings, loopback
 
 OPEN_PATHS: Final = ("/health",)
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -29,16 +28,6 @@ EXPOSED: Final = (
     "x-claude-plan-five-hour-utilization, x-claude-plan-five-hour-reset, x-claude-plan-seven-day-utilization, "
     "x-claude-plan-seven-day-reset, x-ratelimit-reset-requests, x-ratelimit-remaining-requests"
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def host_name(header: str) -> str:
@@ -70,7 +59,7 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self._keys = settings.api_keys
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.origins)
-        self._check_host = is_loopback(settings.host)
+        self._check_host = loopback(settings.host)
         self._hosts = frozenset(map(host_name, (*LOOPBACK_NAMES[:2], "[::1]", *settings.hosts)))
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
