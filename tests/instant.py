@@ -32,6 +32,9 @@ class InstantConversation(Conversation):
     def tokens(self) -> Tokens:
         return TOKENS
 
+    def owe(self, request: str) -> None:
+        pass
+
     async def ask_new(self, plan: Plan) -> None:
         pass
 
