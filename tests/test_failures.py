@@ -11,6 +11,7 @@ import pytest
 
 from proxy.protocol.failures import (
     BY_STATUS,
+    BY_TYPE,
     BY_WORD,
     TABLE,
     Failure,
@@ -93,6 +94,14 @@ def test_words_of_the_cli_decide(word: str, kind: Kind) -> None:
 
 def test_the_status_is_stronger_than_the_word_on_the_line_before() -> None:
     assert of_result(error(api_error_status=529), "rate_limit", None).kind is Kind.OVERLOADED
+
+
+@pytest.mark.parametrize(("type", "kind"), BY_TYPE.items())
+def test_an_error_event_in_a_stream_has_a_type_and_no_status(type: str, kind: Kind) -> None:
+    # As 2.1.330 wrote it for `event: error` in mid-answer.
+    line = error(api_error_type=type, terminal_reason="api_error")
+    assert of_result(line, "unknown", None).kind is kind
+    assert of_result(error(api_error_type=type, api_error_status=500), "unknown", None).kind is Kind.UPSTREAM_ERROR
 
 
 @pytest.mark.parametrize(

@@ -324,82 +324,6 @@ def test_calls_of_a_subagent_are_not_the_answer() -> None:
     assert text(deltas) == "outer"
 
 
-# Attempts that come to nothing
-
-
-def test_a_cut_before_content_makes_way_for_the_next_attempt() -> None:
-    deltas = fed(
-        say.start("first", {"input_tokens": 99, "output_tokens": 1, "cache_read_input_tokens": 99}), say.opened(),
-        say.closed(), say.stopped(), say.retry(1000, None, "unknown"),
-        *say.message("second attempt", model="second"),
-    )  # fmt: skip
-    assert deltas == [Started("second"), Text("second attempt"), Finished(Reason.STOP, Tokens(10, 7, 5, 12))]
-
-
-CUT = [say.start(), say.opened(), say.piece("half")]
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        [say.closed(), say.stopped()],
-        [say.retry(10)],
-        [say.start()],
-        [say.result()],
-    ],
-)  # fmt: skip
-def test_two_attempts_are_never_glued(after: list[say.Table]) -> None:
-    deltas = fed(*CUT, *after, *say.message("second attempt"))
-    assert text(deltas) == "half"
-    assert failure(deltas).kind is Kind.UPSTREAM_CUT
-    assert ends(deltas) == 1
-
-
-def test_a_cut_is_told_at_once_and_not_when_the_next_attempt_comes() -> None:
-    deltas = fed(*CUT, say.closed(), say.stopped())
-    assert failure(deltas).kind is Kind.UPSTREAM_CUT
-
-
-def test_a_cut_after_thinking_alone_is_a_cut_too() -> None:
-    deltas = fed(
-        say.start(), say.opened(0, type="thinking"), say.thought("hm"), say.closed(), say.stopped(),
-        *say.message("second attempt"),
-    )  # fmt: skip
-    assert text(deltas) == ""
-    assert failure(deltas).kind is Kind.UPSTREAM_CUT
-
-
-def test_a_cut_after_a_call_is_a_cut_too() -> None:
-    deltas = fed(
-        say.start(), say.opened(0, type="tool_use", id="toolu_1", name="get"), say.stopped(), *say.message("again")
-    )  # fmt: skip
-    assert failure(deltas).kind is Kind.UPSTREAM_CUT
-
-
-def test_short_retries_are_waited_for() -> None:
-    turn = Turn()
-    assert turn.feed(say.lines(say.retry(LONGEST_RETRY_WAIT * 1000))) == []
-    assert text(turn.feed(say.lines(*say.message("later")))) == "later"
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "kind"),
-    [
-        (429, "rate_limit", Kind.RATE_LIMIT),
-        (529, "overloaded", Kind.OVERLOADED),
-        (401, "authentication_failed", Kind.NOT_LOGGED_IN),
-        (529, "unknown", Kind.OVERLOADED),
-        (None, "unknown", Kind.UPSTREAM_CUT),
-        (500, None, Kind.UPSTREAM_ERROR),
-        (418, "unknown", Kind.REFUSED_UPSTREAM),
-    ],
-)
-def test_long_retries_are_told_to_the_client(status: int | None, error: str | None, kind: Kind) -> None:
-    found = failure(fed(say.retry(LONGEST_RETRY_WAIT * 1000 + 1, status, error)))
-    assert found.kind is kind
-    assert found.retry_after == pytest.approx(LONGEST_RETRY_WAIT + 0.001)
-
-
 # Errors are never content
 
 
@@ -426,7 +350,8 @@ def test_another_subtype_is_an_error_even_without_is_error() -> None:
 
 
 def test_an_error_after_half_an_answer_is_an_error() -> None:
-    deltas = fed(*CUT, say.words("API Error: Overloaded"), say.error_result("API Error: Overloaded"))
+    half = [say.start(), say.opened(), say.piece("half"), say.words("API Error: Overloaded")]
+    deltas = fed(*half, say.error_result("API Error: Overloaded"))
     assert text(deltas) == "half"
     assert ends(deltas) == 1
     failure(deltas)

@@ -165,6 +165,16 @@ BY_WORD: Final[dict[str, Kind]] = {
     "rate_limit": Kind.RATE_LIMIT,
     "billing_error": Kind.PLAN_LIMIT,
 }
+# The Messages API's own types of errors: all that the CLI passes on of an error event in a stream, which has no status
+# (it makes one up for the first two).
+BY_TYPE: Final[dict[str, Kind]] = {
+    "overloaded_error": Kind.OVERLOADED,
+    "rate_limit_error": Kind.RATE_LIMIT,
+    "invalid_request_error": Kind.REFUSED_UPSTREAM,
+    "authentication_error": Kind.NOT_LOGGED_IN,
+    "permission_error": Kind.NO_PERMISSION,
+    "billing_error": Kind.PLAN_LIMIT,
+}
 
 
 def by_status(status: int | None) -> Kind:
@@ -178,12 +188,14 @@ def of_result(result: Result, assistant_error: str | None, limits: RateLimitInfo
     """The failure that an error result stands for.
 
     The fields decide, never the text (fixtures errors/*): `api_error`, then `terminal_reason`, then
-    `api_error_status`, then the word on the assistant line before it.
+    `api_error_status` or else `api_error_type`, then the word on the assistant line before it.
     """
     text = result.result or "; ".join(result.errors) or "The CLI reported an error without words."
     kind = BY_WORD.get(result.api_error or "") or BY_WORD.get(result.terminal_reason or "")
     if kind is None and result.api_error_status is not None:
         kind = by_status(result.api_error_status)
+    if kind is None:
+        kind = BY_TYPE.get(result.api_error_type or "")
     if kind is None:
         kind = BY_WORD.get(assistant_error or "", Kind.UPSTREAM_ERROR)
     resets_at = limits.resetsAt if kind is Kind.PLAN_LIMIT and limits is not None else None

@@ -249,6 +249,7 @@ class Turn:
         self._tools: dict[int, int] = {}
         self._empty: set[int] = set()
         self._calls = 0
+        # What the CLI's own words in this message stand for; None: there are none.
         self._error: str | None = None
         self._structured = schema is not None
         self._wrapped = schema is not None and schema.wrapped
@@ -330,6 +331,7 @@ class Turn:
         assert isinstance(line.event, MessageStart)
         self._model = line.event.message.model
         self._json_block = None
+        self._error = None
         self._tokens = Tokens()
         self._count(line.event.message.usage)
 
@@ -461,10 +463,13 @@ class Turn:
         return self._error_result(line)
 
     def _abandon(self, line: object) -> State | None:
-        """The message ended without a `stop_reason` (fixtures errors/cut_*)."""
-        if self._started:
-            return self._cut(line)
-        return None
+        """The message ended without a `stop_reason` (fixtures errors/cut_*).
+
+        When the CLI has said something in it, it does not try again: its result follows at once (errors/stream_error).
+        """
+        if not self._started:
+            return None
+        return self._cut(line) if self._error is None else State.MESSAGE
 
     def _cut(self, line: object) -> State:
         self._fail(Failure(failures.Kind.UPSTREAM_CUT, "The connection to the Messages API was lost in mid-answer."))
@@ -525,7 +530,7 @@ class Turn:
 
     def _words(self, line: object) -> State | None:
         assert isinstance(line, Assistant)
-        self._error = line.error
+        self._error = line.error or ""
         return None
 
     def _limits(self, line: object) -> State | None:
