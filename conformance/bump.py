@@ -153,7 +153,7 @@ async def replay(version: str, wanted: Sequence[Scenario], folder: Path) -> dict
 
 def main(arguments: Sequence[str]) -> int:
     """`bump`: see `--help`."""
-    parser = argparse.ArgumentParser(prog="conformance bump", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m conformance bump", description=__doc__)
     parser.add_argument("version", nargs="?", default="latest", help="a version or `latest` (the default)")
     parser.add_argument("scenarios", nargs="*", help="only these scenarios: errors/* …")
     parser.add_argument("--from", dest="base", help="the recorded version to compare with")

@@ -1,5 +1,6 @@
 """Puts a released CLI into a cache, from npm, and finds its binary."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -74,12 +75,12 @@ def _npm(*arguments: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`install VERSION|latest`: prints the binary's path."""
-    if len(arguments) != 1:
-        print("usage: python -m conformance install VERSION|latest")
-        return 2
+    """`install`: prints the binary's path."""
+    parser = argparse.ArgumentParser(prog="python -m conformance install", description=__doc__)
+    parser.add_argument("version", help="a version or `latest`")
+    wanted = parser.parse_args(arguments).version
     try:
-        print(install(latest() if arguments[0] == "latest" else arguments[0]))
+        print(install(latest() if wanted == "latest" else wanted))
     except NotInstalled as fault:
         print(fault)
         return 1

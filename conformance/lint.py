@@ -1,5 +1,6 @@
 """Checks the fixtures: that every file is what it says, belongs to something, and holds nothing private."""
 
+import argparse
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,7 @@ def lint(root: Path = FIXTURES) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """`lint`: prints what is wrong with the fixtures; exit code 1 if anything is."""
-    if arguments:
-        print("usage: python -m conformance lint")
-        return 2
+    argparse.ArgumentParser(prog="python -m conformance lint", description=__doc__).parse_args(arguments)
     found = lint()
     print("\n".join(found) if found else "the fixtures are clean")
     return 1 if found else 0

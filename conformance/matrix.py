@@ -1,4 +1,4 @@
-"""`python -m conformance matrix`: writes COMPATIBILITY.md from claims, results and fixtures, or checks it.
+"""Writes COMPATIBILITY.md from claims, results and fixtures, or checks it.
 
 A row says what `claims.toml` claims of it if a case that shows it passed; `failing` if one failed; else `untested`.
 That a wrong value is refused shows nothing of a right one.
@@ -245,9 +245,7 @@ def _changes(versions: Sequence[str]) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """`matrix`: exit code 1 if anything does not fit, is unexpected, or, with `--check`, has changed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance matrix", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m conformance matrix", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("--keep", action="store_true", help="take the results as they are, instead of a new run")
     options = parser.parse_args(arguments)

@@ -252,7 +252,7 @@ def keep(outcomes: Iterable[Outcome], folder: Path) -> list[Path]:
 
 def main(arguments: Sequence[str]) -> int:
     """`record`: see `--help`."""
-    parser = argparse.ArgumentParser(prog="conformance record", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m conformance record", description=__doc__)
     parser.add_argument("scenarios", nargs="*", help="names such as chat/plain or errors/*; all without one")
     parser.add_argument("--cli", help="a version, `latest` or a path; else CLAUDE_CLI")
     parser.add_argument("--live", action="store_true", help="record cassettes from the real API, with your login")

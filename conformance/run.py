@@ -1,4 +1,4 @@
-"""`python -m conformance run`: all cases against a server, ours on recorded answers or any other by its URL."""
+"""Runs all cases against a server: ours on recorded answers, or any other by its URL."""
 
 import argparse
 import asyncio

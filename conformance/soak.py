@@ -1,4 +1,4 @@
-"""`python -m conformance soak`: many tool conversations on the real CLI, with clients that dawdle, leave and come late.
+"""Holds many tool conversations on the real CLI, with clients that dawdle, leave and come late.
 
 Every conversation has its own marker. The Messages API here answers with calls whose ids carry it, and looks at every
 result that arrives: it must be that of its call, in a conversation of that marker alone. Each client looks at every
@@ -237,9 +237,9 @@ def main(arguments: list[str]) -> int:
     """The command. Exit code 0 when nothing was wrong."""
     parser = argparse.ArgumentParser(prog="python -m conformance soak", description=__doc__)
     parser.add_argument("--cli", help="version, `latest` or path; else CLAUDE_CLI")
-    parser.add_argument("--conversations", type=int, default=500)
-    parser.add_argument("--at-once", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--conversations", type=int, default=500, help="how many; default: %(default)s")
+    parser.add_argument("--at-once", type=int, default=8, help="how many side by side; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="the same clients for the same one; default: %(default)s")
     asked = parser.parse_args(arguments)
     try:
         cli = record.find(asked.cli)

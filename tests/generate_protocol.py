@@ -5,6 +5,7 @@ Each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -86,8 +87,10 @@ def filled(page: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the tables; with `--check` only compares, with exit code 1 if they have changed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.generate_protocol", description=main.__doc__)
+    parser.add_argument("--check", action="store_true")
     page = PAGE.read_text("utf-8")
-    if arguments == ["--check"]:
+    if parser.parse_args(arguments).check:
         return 0 if filled(page) == page else 1
     PAGE.write_text(filled(page), "utf-8")
     return 0

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from conformance import cases, judge, results, run
+from conformance.__main__ import COMMANDS, main
 from conformance.cases import Case
 from conformance.results import RESULTS, Report, Result
 from conformance.run import judge_one
@@ -187,3 +188,11 @@ def test_every_object_of_every_schema_is_closed() -> None:
         return own and all(map(closed, part.values()))
 
     assert [kind for kind in (*judge.TYPES, "error") if not closed(judge.schema(kind))] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_what_it_takes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m conformance {name} [-h]")

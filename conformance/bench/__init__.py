@@ -1,4 +1,4 @@
-"""`python -m conformance bench`: how fast the server is, against the CLI driven without it, in one run.
+"""Measures how fast the server is, against the CLI driven without it, in one run.
 
 Everything is compared with something that runs in turn with it (A B A B …), since the machine's own speed changes.
 Figures are medians; "first delta" is the time from the last byte of a request to the first text of its answer. The
@@ -94,9 +94,7 @@ def _measure(names: Sequence[str], cli: str | None, quick: bool, scratch: Path) 
 
 def main(arguments: list[str]) -> int:
     """Measures, prints, writes; exit code 1 if --check is given and a target was missed or could not be measured."""
-    parser = argparse.ArgumentParser(
-        prog="python -m conformance bench", description=__doc__.partition("\n")[0] if __doc__ else None
-    )
+    parser = argparse.ArgumentParser(prog="python -m conformance bench", description=__doc__)
     parser.add_argument("--cli", help="path of the real CLI, or a version of it; else CLAUDE_CLI, else PATH")
     parser.add_argument("--only", help=f"names separated by commas: {', '.join(MEASURES)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: about a minute and a half in all")
