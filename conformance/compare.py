@@ -8,7 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from conformance.facts import shown
-from conformance.transcript import Transcript, kind
+from conformance.player import kind
+from conformance.transcript import Transcript
 
 Sort = Literal["new line type", "line more", "line less", "field added", "field removed", "value changed"]
 _WIDE = 60

@@ -143,7 +143,7 @@ def _short(value: object) -> str:
 
 
 def kind(line: Any) -> str:
-    """What sort of line this is; the same words as `transcript.kind`."""
+    """What sort of line this is, as a path: `stream_event/content_block_delta`, `system/init`, …"""
     if not isinstance(line, dict):
         return "(not JSON)"
     inner = line.get("request") or line.get("response") or {}

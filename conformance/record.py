@@ -20,6 +20,7 @@ import msgspec
 from conformance import install, recorder, transcript
 from conformance import scenario as scenarios
 from conformance import upstream as messages
+from conformance.player import kind
 from conformance.replay import FIXTURES, TRANSCRIPTS, Server, drive
 from conformance.scenario import Scenario
 from conformance.transcript import Raw, Transcript
@@ -191,7 +192,7 @@ async def _kill(scenario: Scenario, folder: Path, before: set[Path]) -> None:
     """Kills the CLI once it has written the line after which the scenario wants it dead."""
     while True:
         for path, raw in _raws(scenario, folder).items():
-            written = [transcript.kind(json.loads(text)) for _, to, text in raw.lines if to == "proxy"]
+            written = [kind(json.loads(text)) for _, to, text in raw.lines if to == "proxy"]
             if path not in before and scenario.killed in written:
                 os.kill(raw.pid, signal.SIGKILL)
                 return

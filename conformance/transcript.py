@@ -272,15 +272,6 @@ def _parsed(text: str, names: Names) -> dict[str, Any] | str:
     return names.line(line) if line else text
 
 
-def kind(line: Mapping[str, Any] | str) -> str:
-    """What sort of line this is, as a path: `stream_event/content_block_delta`, `system/init`, …"""
-    if isinstance(line, str):
-        return "(not JSON)"
-    request = line.get("request") or line.get("response") or {}
-    parts = [line.get("type"), line.get("subtype") or request.get("subtype"), (line.get("event") or {}).get("type")]
-    return "/".join(str(part) for part in parts if part)
-
-
 def every(folder: Path) -> Iterator[Path]:
     """All transcripts of conversations below a folder, in a stable order."""
     return iter(sorted(path for path in folder.rglob("*.jsonl") if path.name != ASIDE_FILE))

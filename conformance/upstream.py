@@ -192,7 +192,7 @@ def simplified(body: Mapping[str, Any]) -> dict[str, Any]:
         for line in texts
         if not line.startswith(("x-anthropic-billing-header:", "You are a Claude agent, built on"))
     ]
-    plain["tools"] = [_unmarked(tool) for tool in body.get("tools") or []]
+    plain["tools"] = [unmarked(tool) for tool in body.get("tools") or []]
     return plain
 
 
@@ -202,16 +202,17 @@ _CONTEXT = "<system-reminder>\nAs you answer the user's questions, you can use t
 def _content(content: Any) -> Any:
     if isinstance(content, str):
         return content
-    blocks = [_unmarked(block) for block in content if not block.get("text", "").startswith(_CONTEXT)]
+    blocks = [unmarked(block) for block in content if not block.get("text", "").startswith(_CONTEXT)]
     if len(blocks) == 1 and blocks[0]["type"] == "text":
         return blocks[0]["text"]
     return blocks
 
 
-def _unmarked(value: Any) -> Any:
+def unmarked(value: Any) -> Any:
+    """The value without cache marks, however deep."""
     if isinstance(value, dict):
-        return {key: _unmarked(inner) for key, inner in value.items() if key != "cache_control"}
-    return [_unmarked(inner) for inner in value] if isinstance(value, list) else value
+        return {key: unmarked(inner) for key, inner in value.items() if key != "cache_control"}
+    return [unmarked(inner) for inner in value] if isinstance(value, list) else value
 
 
 def opening(body: Mapping[str, Any]) -> str:

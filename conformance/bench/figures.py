@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from conformance.upstream import unmarked
+
 BILLING = "x-anthropic-billing-header:"
 
 
@@ -127,7 +129,7 @@ def blocks(body: Mapping[str, Any]) -> list[Block]:
         content = message["content"]
         pieces += [(message["role"], block) for block in ([_text(content)] if isinstance(content, str) else content)]
     return [
-        Block(f"{place} {json.dumps(_unmarked(piece), ensure_ascii=False, sort_keys=True)}", "cache_control" in piece)
+        Block(f"{place} {json.dumps(unmarked(piece), ensure_ascii=False, sort_keys=True)}", "cache_control" in piece)
         for place, piece in pieces
         if not str(piece.get("text", "")).startswith(BILLING)
     ]
@@ -135,12 +137,6 @@ def blocks(body: Mapping[str, Any]) -> list[Block]:
 
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
-
-
-def _unmarked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unmarked(inner) for key, inner in value.items() if key != "cache_control"}
-    return [_unmarked(inner) for inner in value] if isinstance(value, list) else value
 
 
 def covered(previous: Sequence[Block], current: Sequence[Block]) -> float:
