@@ -74,17 +74,19 @@ def add(case: Case) -> None:
 def case(
     source: str,
     *,
+    name: str = "",
+    requirement: str = "",
     shows: Sequence[str] = (),
     uses: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
     scripted: bool = False,
 ) -> Callable[[Run], Run]:
-    """Makes a case of a function."""
+    """Makes a case of a function; `name` and `requirement` if they are not the function's own."""
 
     def take(run: Run) -> Run:
         module = run.__module__.rpartition(".")[2]
-        words = " ".join((run.__doc__ or "").split())
-        id = f"{module}/{run.__name__}"
+        words = requirement or " ".join((run.__doc__ or "").split())
+        id = f"{module}/{name or run.__name__}"
         add(Case(id, words, source, run, tuple(shows), tuple(uses), settings or {}, scripted))
         return run
 

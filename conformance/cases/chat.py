@@ -10,7 +10,6 @@ from conformance.cases import case
 from conformance.facts import differences
 from conformance.target import CHAT, Target, good, must, need, same
 
-API = "OpenAI API reference, create chat completion"
 ENDPOINT = "endpoint.POST /v1/chat/completions"
 
 

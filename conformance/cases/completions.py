@@ -19,12 +19,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def _refused(name: str, changes: dict[str, Any], param: str) -> None:
+    words = f"It is a 400 that names {param}: {name.replace('_', ' ')}."
+
+    @case(TYPE, name=f"refuses_{name}", requirement=words, shows=[ROW, f"legacy.{next(iter(changes))}"])
     async def run(target: Target) -> None:
         await target.refused({"model": "claude-opus-4", "prompt": "x"} | changes, 400, {"$contains": param}, LEGACY)
-
-    run.__doc__ = f"It is a 400 that names {param}: {name.replace('_', ' ')}."
-    run.__name__, run.__module__ = f"refuses_{name}", __name__
-    case(TYPE, shows=[ROW, f"legacy.{next(iter(changes))}"])(run)
 
 
 for _name, (_changes, _param) in REFUSED.items():
@@ -110,15 +109,14 @@ NO_EFFECT: dict[str, Any] = {
 
 
 def _no_effect(field: str, value: Any) -> None:
+    words = f"In a legacy completion {field} is accepted, and named in x-ignored-params where it has no effect."
+
+    @case(TYPE, name=f"ignores_{field}", requirement=words, shows=[f"legacy.{field}"], uses=["legacy/continued"])
     async def run(target: Target) -> None:
         answer = await target.send("POST", LEGACY, asked(target, **{field: value}))
         good(answer, "text completion")
         if target.scripted:
             same(field, answer.headers.get("x-ignored-params"), "x-ignored-params")
-
-    run.__doc__ = f"In a legacy completion {field} is accepted, and named in x-ignored-params where it has no effect."
-    run.__name__, run.__module__ = f"ignores_{field}", __name__
-    case(TYPE, shows=[f"legacy.{field}"], uses=["legacy/continued"])(run)
 
 
 for _field, _value in NO_EFFECT.items():

@@ -92,6 +92,16 @@ UPSTREAM: dict[str, tuple[int, type[openai.APIStatusError], bool | None]] = {
 
 
 def _upstream(name: str, status: int, kind: type[openai.APIStatusError], retry: bool | None) -> None:
+    what = name.partition("/")[2]
+
+    @case(
+        f"openai-python, {kind.__name__}",
+        name=f"raises_{what}",
+        requirement=f"A failure of the kind {what} is a {status}, which the client raises as {kind.__name__}.",
+        shows=[CLASSES, "behaviour.early errors"],
+        uses=[name],
+        scripted=True,
+    )
     async def run(target: Target) -> None:
         async with target.async_client() as client:
             for stream in (False, True):
@@ -104,11 +114,6 @@ def _upstream(name: str, status: int, kind: type[openai.APIStatusError], retry: 
                     same({"$null": True} if retry is None else json.dumps(retry), said, "x-should-retry")
                 else:
                     need(False, "nothing was raised")
-
-    what = name.partition("/")[2]
-    run.__doc__ = f"A failure of the kind {what} is a {status}, which the client raises as {kind.__name__}."
-    run.__name__, run.__module__ = f"raises_{what}", __name__
-    case(f"openai-python, {kind.__name__}", shows=[CLASSES, "behaviour.early errors"], uses=[name], scripted=True)(run)
 
 
 for _name, _row in UPSTREAM.items():

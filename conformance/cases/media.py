@@ -6,7 +6,6 @@ from conformance.cases import case
 from conformance.cases.chat import text_of
 from conformance.target import Target
 
-API = "OpenAI API reference, content parts"
 ROW = ["request.messages", "behaviour.images and files"]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -47,14 +46,13 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 def _refusal(name: str, part: dict[str, Any], status: int, param: str) -> None:
+    words = f"It is a {status} that names the part: {name.replace('_', ' ')}."
+
+    @case("what cannot be honoured is refused by name", name=f"refuses_{name}", requirement=words, shows=ROW)
     async def run(target: Target) -> None:
         body = target.body("chat/plain")
         body["messages"][-1]["content"] = [{"type": "text", "text": "What is this?"}, part]
         await target.refused(body, status, f"messages[0].content[1].{param}")
-
-    run.__doc__ = f"It is a {status} that names the part: {name.replace('_', ' ')}."
-    run.__name__, run.__module__ = f"refuses_{name}", __name__
-    case("what cannot be honoured is refused by name", shows=ROW)(run)
 
 
 for _name, _case in REFUSED.items():

@@ -60,24 +60,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def _no_effect(field: str, value: Any) -> None:
+    words = f"{field} is accepted, and named in x-ignored-params where it has no effect."
+
+    @case(API, name=f"ignores_{field}", requirement=words, shows=[f"request.{field}"], uses=["chat/plain"])
     async def run(target: Target) -> None:
         answer = await target.send("POST", CHAT, target.body("chat/plain", **{field: value}))
         good(answer, "completion")
         if target.scripted:
             same(field, answer.headers.get("x-ignored-params"), "x-ignored-params")
 
-    run.__doc__ = f"{field} is accepted, and named in x-ignored-params where it has no effect."
-    run.__name__, run.__module__ = f"ignores_{field}", __name__
-    case(API, shows=[f"request.{field}"], uses=["chat/plain"])(run)
-
 
 def _refused(name: str, changes: dict[str, Any], param: str) -> None:
+    words = f"It is a 400 that names {param}: {name.replace('_', ' ')}."
+
+    @case(API, name=f"refuses_{name}", requirement=words, shows=[f"request.{next(iter(changes))}"])
     async def run(target: Target) -> None:
         await target.refused(target.body("chat/plain", **changes), 400, param)
-
-    run.__doc__ = f"It is a 400 that names {param}: {name.replace('_', ' ')}."
-    run.__name__, run.__module__ = f"refuses_{name}", __name__
-    case(API, shows=[f"request.{next(iter(changes))}"])(run)
 
 
 for _field, _value in NO_EFFECT.items():

@@ -10,7 +10,6 @@ from conformance import replay
 from conformance.cases import case
 from conformance.target import CHAT, QUIET, Target, need, same
 
-API = "OpenAI API reference, streaming"
 TYPE = "openai.types.chat.ChatCompletionChunk"
 
 

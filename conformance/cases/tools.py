@@ -174,12 +174,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def _refusal(name: str, changes: dict[str, Any], param: str, row: str) -> None:
+    words = f"It is a 400 that names {param}: {name.replace('_', ' ')}."
+
+    @case("nothing is dropped silently", name=f"refuses_{name}", requirement=words, shows=[row])
     async def run(target: Target) -> None:
         await target.refused(target.body("chat/plain", **changes), 400, param)
-
-    run.__doc__ = f"It is a 400 that names {param}: {name.replace('_', ' ')}."
-    run.__name__, run.__module__ = f"refuses_{name}", __name__
-    case("nothing is dropped silently", shows=[row])(run)
 
 
 for _name, _case in REFUSED.items():
