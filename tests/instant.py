@@ -64,8 +64,8 @@ class InstantPool(Pool):
     def __init__(self, **settings: Any) -> None:
         super().__init__(base_settings(**settings), Launch(("none",), {}, "/"))
         self.models = (
-            ListedModel("opus", "claude-opus-5-5", "Opus", ["low", "medium", "high"], True),
-            ListedModel("haiku", "claude-haiku-5-5", "Haiku"),
+            ListedModel("opus", "claude-opus-5-5", ["low", "medium", "high"], True),
+            ListedModel("haiku", "claude-haiku-5-5"),
         )
         self.models_known.set()
 

@@ -128,7 +128,7 @@ def test_the_models_of_the_cli_are_read() -> None:
     assert [model.value for model in line.response.response.models] == ["opus"]
 
 
-def test_a_tool_call_of_mcp_is_read_with_its_raw_arguments() -> None:
+def test_a_tool_call_of_mcp_says_whose_it_is() -> None:
     message = {
         "jsonrpc": "2.0", "id": 7, "method": "tools/call",
         "params": {"name": "get", "arguments": {"b": 1}, "_meta": {"claudecode/toolUseId": "toolu_1", "new": 2}},
@@ -136,8 +136,7 @@ def test_a_tool_call_of_mcp_is_read_with_its_raw_arguments() -> None:
     request = {"subtype": "mcp_message", "server_name": "client", "message": message}
     line = only({"type": "control_request", "request_id": "r1", "request": request})
     assert isinstance(line, ControlRequest)
-    assert (line.request.message.id, line.request.message.params.name) == (7, "get")
-    assert json.loads(bytes(line.request.message.params.arguments)) == {"b": 1}
+    assert line.request.message.id == 7
     assert line.request.message.params.meta.tool_use_id == "toolu_1"
 
 
@@ -158,9 +157,7 @@ def test_lines_come_as_soon_as_they_are_complete() -> None:
     decoder = LineDecoder()
     first, second = say.raw(say.piece("a")), say.raw(say.piece("b"))
     assert decoder.feed(first + second[:10]) == say.lines(say.piece("a"))
-    assert decoder.pending == 10
     assert decoder.feed(second[10:]) == say.lines(say.piece("b"))
-    assert decoder.pending == 0
     assert decoder.close() == []
 
 

@@ -32,7 +32,6 @@ class TokenUsage(Struct, frozen=True):
 
 class MessageHead(Struct, frozen=True):
     model: str
-    id: str = ""
     usage: TokenUsage = TokenUsage()
 
 
@@ -105,7 +104,6 @@ class SnapshotBlock(Struct, frozen=True):
 
 class SnapshotMessage(Struct, frozen=True):
     model: str
-    id: str = ""
     content: list[SnapshotBlock] = field(default_factory=list)
     stop_reason: str | None = None
     usage: TokenUsage = TokenUsage()
@@ -130,7 +128,6 @@ class System(Struct, frozen=True, tag="system"):
     error_status: int | None = None
     error: str | None = None
     retry_delay_ms: float = 0
-    claude_code_version: str = ""
     tools: list[str] | None = None
 
 
@@ -179,7 +176,6 @@ class Result(Struct, frozen=True, tag="result"):
     total_cost_usd: float | None = None
     usage: TokenUsage = TokenUsage()
     modelUsage: dict[str, ModelUse] = field(default_factory=dict)
-    structured_output: Raw = Raw()
     errors: list[str] = field(default_factory=list)
 
 
@@ -188,8 +184,6 @@ class ToolMeta(Struct, frozen=True):
 
 
 class RpcParams(Struct, frozen=True):
-    name: str = ""
-    arguments: Raw = Raw(b"{}")
     meta: ToolMeta = field(default=ToolMeta(), name="_meta")
 
 
@@ -203,7 +197,6 @@ class Rpc(Struct, frozen=True):
 
 class ControlAsk(Struct, frozen=True):
     subtype: str
-    server_name: str = ""
     message: Rpc = Rpc()
 
 
@@ -219,7 +212,6 @@ class ListedModel(Struct, frozen=True):
 
     value: str
     resolvedModel: str = ""
-    displayName: str = ""
     supportedEffortLevels: list[str] = field(default_factory=list)
     supportsThinkingOff: bool = False
 
@@ -340,8 +332,3 @@ class LineDecoder:
         rest = b"".join(self._parts)
         self._parts.clear()
         return [decode_line(rest)] if rest.strip() else []
-
-    @property
-    def pending(self) -> int:
-        """Bytes of the unfinished line."""
-        return sum(map(len, self._parts))
