@@ -5,6 +5,7 @@ CLI answered. Anything else ends it with exit code 3 and a readable difference o
 `differences.txt` beside its executable. Stdin may end, or SIGTERM come, at any time.
 
 Names such as `request-1` or `uuid-2` in a recording stand for whatever the proxy uses there, the same each time.
+Windows of the plan end as long after the line that tells of them as they did when it was recorded.
 
 Standard library only, and as little of it as possible: it is started for every conversation.
 """
@@ -28,6 +29,9 @@ _SILENCE = 0.05
 # Credentials and addresses belong to a run, not to the way in which the CLI is driven.
 _OF_A_RUN = ("_URL", "_TOKEN", "_KEY")
 _OF_THE_CLI = ("CLAUDE_", "ANTHROPIC_", "DISABLE_", "ENABLE_", "MCP_", "MAX_")
+# The time of every recorded line, in seconds since 1970, and how far ahead of it a date can be.
+_EPOCH = 946_684_800
+_YEAR = 366 * 86_400
 _NAMES = ("request", "uuid", "session", "path", "socket")
 _UNKNOWN = (
     {"type": "conformance_unknown", "value": {"nested": [1, None, "x"]}},
@@ -256,7 +260,18 @@ class Conversation:
                 # Its answer has to carry this id, and no other.
                 identifier = json.loads(text).get("request_id")
                 candidate.names.setdefault(identifier, identifier)
-            self._output.write(text)
+            self._output.write(_dated(text))
+
+
+def _dated(text: str) -> str:
+    """A line with the ends of the plan's windows counted from the present."""
+    first, *rest = text.split('"resetsAt":')
+    for part in rest:
+        recorded = part[: len(part) - len(part.lstrip("0123456789"))]
+        ahead = int(recorded or 0) - _EPOCH
+        now = str(round(time.time()) + ahead) if 0 < ahead < _YEAR else recorded
+        first += f'"resetsAt":{now}{part[len(recorded) :]}'
+    return first
 
 
 def _at(row: str) -> int:

@@ -79,6 +79,7 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
             "cwd": os.getcwd(),
             "home": os.environ.get("HOME", ""),
             "cli": cli,
+            "time": time.time(),
         }
     )
     guard = [str(settings["setpriv"]), "--pdeathsig", "KILL", "--"] if settings["setpriv"] else []

@@ -133,6 +133,9 @@ _EMBEDDED = re.compile(
     re.IGNORECASE,
 )
 _TIME = "2000-01-01T00:00:00.000Z"
+# The same in seconds since 1970, as in the player.
+EPOCH = 946_684_800
+_YEAR = 366 * 86_400
 _ACCOUNT = {"email", "organization", "organizationUuid", "organizationName", "accountUuid", "displayName", "fullName"}
 
 
@@ -140,10 +143,12 @@ class Names:
     """Gives what differs from run to run a stable name by its first appearance; equal values get equal names.
 
     `paths` maps directories of this run to what they are called. Times become one constant, durations 0; the delay
-    of a retry keeps its order of magnitude.
+    of a retry keeps its order of magnitude. The end of a window of the plan is put as far ahead of that constant as it
+    was of the line's own time, in whole minutes, if that is less than a year.
     """
 
     def __init__(self, paths: Mapping[str, str]) -> None:
+        self._now = 0.0
         # The CLI also writes a path with its slashes turned into dashes. Longest first: one may hold another.
         known = dict(paths) | {path.replace("/", "-"): name.replace("/", "-") for path, name in paths.items()}
         self._paths = sorted(
@@ -152,8 +157,9 @@ class Names:
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
 
-    def line(self, line: dict[str, Any]) -> dict[str, Any]:
-        """The line with stable names. Keys keep their order."""
+    def line(self, line: dict[str, Any], now: float = 0.0) -> dict[str, Any]:
+        """The line, written at `now` (seconds since 1970), with stable names. Keys keep their order."""
+        self._now = now
         control = line.get("type") in ("control_request", "control_response", "control_cancel_request")
         return {key: self._value(key, value, control) for key, value in line.items()}
 
@@ -177,6 +183,8 @@ class Names:
                 return 1
             if key.endswith(("_ms", "Ms")):
                 return 0
+            if key == "resetsAt" and 0 < value - self._now < _YEAR:
+                return EPOCH + round((value - self._now) / 60) * 60
         return value
 
     def _text(self, text: str) -> str:
@@ -258,18 +266,20 @@ def _json(text: str) -> dict[str, Any]:
 def normalised(raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "scripted"]) -> Transcript:
     """The transcript of a recording, with times from its first line on."""
     launch = raw.launch
-    names = Names({launch["cwd"]: "/empty", launch["home"]: "/user", str(Path(launch["cli"]).parent): "/cli"})
+    paths = {launch["cwd"]: "/empty", launch["home"]: "/user", str(Path(launch["cli"]).parent): "/cli"}
+    names = Names(paths)
     start = raw.lines[0][0] if raw.lines else 0
+    began = launch["time"] - launch["at"] / 1000
     return Transcript(
         Header(FORMAT, cli, scenario, launch["argv"], sorted(launch["environment"]), "recorded", upstream),
-        tuple(Crossing(at - start, to, _parsed(text, names)) for at, to, text in raw.lines),
+        tuple(Crossing(at - start, to, _parsed(text, names, began + at / 1000)) for at, to, text in raw.lines),
         Exit(raw.exit.at - start, raw.exit.exit) if raw.exit else None,
     )
 
 
-def _parsed(text: str, names: Names) -> dict[str, Any] | str:
+def _parsed(text: str, names: Names, now: float) -> dict[str, Any] | str:
     line = _json(text)
-    return names.line(line) if line else text
+    return names.line(line, now) if line else text
 
 
 def every(folder: Path) -> Iterator[Path]:

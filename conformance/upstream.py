@@ -8,10 +8,15 @@ response, `play`, a table of whole numbers, all optional:
     size     bytes of one chunk; without it one SSE event is one chunk, one write
     cut      close the connection after that many chunks; 0: after the headers, -1: before them
     hang     the same, but the connection stays open and silent
+
+A header's value such as `+18000` is the time so many seconds after it is sent, in seconds since 1970: the CLI drops
+windows of the plan that end long ago, or more than a year ahead.
 """
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -408,7 +413,15 @@ class Library:
 # ── recording the real API ──────────────────────────────────────────────────────────────────────────────────
 
 _KEPT_HEADERS = ("content-type", "retry-after", "anthropic-ratelimit-unified-")
+_PLAN_RESET = re.compile(r"anthropic-ratelimit-unified-(\w+-)?reset")
 _HOP = {"host", "connection", "content-length", "accept-encoding", "transfer-encoding"}
+
+
+def _from_now(name: str, value: str) -> str:
+    """A header as a cassette keeps it: when the plan's windows end counted from the answer, in whole minutes."""
+    if not _PLAN_RESET.fullmatch(name) or not value.isdecimal():
+        return value
+    return f"+{max(0, round((int(value) - time.time()) / 60) * 60)}"
 
 
 class Live:
@@ -433,7 +446,9 @@ class Live:
                 content=msgspec.json.encode(request.body),
             )
         kept = tuple(
-            (name.lower(), value) for name, value in answer.headers.items() if name.lower().startswith(_KEPT_HEADERS)
+            (name.lower(), _from_now(name.lower(), value))
+            for name, value in answer.headers.items()
+            if name.lower().startswith(_KEPT_HEADERS)
         )
         shown_headers = (*kept, ("request-id", f"req_{len(self.pairs) + 1:02}"))
         reply = Reply(answer.status_code, shown_headers, tuple(_chunks(answer.content, shown_headers, Play())))
@@ -517,6 +532,10 @@ class Upstream:
         return goes_on
 
 
+def _dated(value: str) -> str:
+    return str(round(time.time()) + int(value)) if re.fullmatch(r"\+\d+", value) else value
+
+
 async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:
     """Plays a reply; False when the connection is not to be used again."""
     play = reply.play
@@ -524,7 +543,8 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> bool:
     await asyncio.sleep(play.before / 1000)
     if end == -1:
         return False
-    lines = [f"HTTP/1.1 {reply.status} Scripted", *(f"{name}: {value}" for name, value in reply.headers)]
+    headers = (f"{name}: {_dated(value)}" for name, value in reply.headers)
+    lines = [f"HTTP/1.1 {reply.status} Scripted", *headers]
     writer.write(("\r\n".join([*lines, "transfer-encoding: chunked"]) + "\r\n\r\n").encode("latin-1"))
     await writer.drain()
     for number, chunk in enumerate(reply.chunks):

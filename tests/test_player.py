@@ -108,6 +108,16 @@ def test_it_picks_by_what_it_is_sent_and_says_the_first_answer_once(
     assert Played(shim, SENT).lines == [line for to, line in HELLO if to == "proxy"]
 
 
+def test_windows_of_the_plan_end_as_long_ahead_as_they_did(tmp_path: Path) -> None:
+    recorded = {"far": {"resetsAt": 4102444800}, "near": {"resetsAt": transcript.EPOCH + 18000}, "none": {}}
+    rows = [HELLO[0], ("proxy", {"type": "rate_limit_event", "rate_limit_info": recorded})]
+    played = Played(player_shim(tmp_path, "2.1.999", recordings={"a": write(tmp_path / "a.jsonl", rows)}), [SENT[0]])
+    (line,) = played.lines
+    windows = line["rate_limit_info"]
+    assert (windows["far"], windows["none"]) == ({"resetsAt": 4102444800}, {})
+    assert windows["near"]["resetsAt"] == pytest.approx(time.time() + 18000, abs=10)
+
+
 def test_ids_are_the_proxys_own_and_stay_the_same(tmp_path: Path, recordings: dict[str, Path]) -> None:
     shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
     lines = [control("my-id", subtype="initialize", systemPrompt=["tools"]), user("call it")]

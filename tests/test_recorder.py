@@ -73,6 +73,7 @@ def test_both_directions_are_written_down_in_order(cli: Path) -> None:
         {"type": "user"},
     ]
     assert (raw.launch["argv"], raw.launch["environment"], raw.exit) == (ARGV, ["CLAUDE_CODE_X", "HOME", "PATH"], None)
+    assert abs(raw.launch["time"] - time.time()) < 60
     kept = transcript.normalised(raw, cli="1.2.3", scenario="a/b", upstream="scripted")
     assert kept.header.argv == ARGV
     assert kept.lines[-1].line == {"type": "echo", "of": {"type": "user"}, "cwd": "/empty"}
@@ -168,6 +169,21 @@ def test_equal_values_get_equal_names_and_times_go() -> None:
         "retry_delay_ms": 10_000,
         "error_status": 529,
     }
+
+
+@pytest.mark.parametrize(
+    ("ends", "kept"),
+    [
+        (1_800_018_000.4, transcript.EPOCH + 18000),
+        (1_800_017_975, transcript.EPOCH + 18000),
+        (1_799_999_000, 1_799_999_000),
+        (4_102_444_800, 4_102_444_800),
+    ],
+)
+def test_the_end_of_a_window_is_kept_as_long_ahead_as_it_was(ends: float, kept: float) -> None:
+    line = {"type": "rate_limit_event", "rate_limit_info": {"resetsAt": ends, "windows": [{"resetsAt": ends}]}}
+    info = transcript.Names({}).line(line, 1_800_000_000.0)["rate_limit_info"]
+    assert info == {"resetsAt": kept, "windows": [{"resetsAt": kept}]}
 
 
 def test_the_account_of_a_login_gets_no_further() -> None:

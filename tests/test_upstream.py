@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ async def test_recorded_messages_must_match_and_the_difference_is_told(tmp_path:
 async def test_what_was_recorded_from_an_api_answers_alike_and_holds_no_credential(tmp_path: Path) -> None:
     def real(request: u.Arrived) -> u.Reply:
         assert request.credentials == {"x-api-key": "sk-ant-hidden"}
-        return u.stream(ANSWER, {"anthropic-organization-id": "org", "anthropic-ratelimit-unified-status": "allowed"})
+        limits = {"status": "allowed", "5h-reset": f"{time.time() + 18000:.0f}", "fallback-percentage": "1"}
+        headers = {f"anthropic-ratelimit-unified-{name}": value for name, value in limits.items()}
+        return u.stream(ANSWER, {"anthropic-organization-id": "org", **headers})
 
     body = asked(
         "x", metadata={"user_id": "device"}, system=[{"type": "text", "text": "x-anthropic-billing-header: v"}]
@@ -153,6 +156,11 @@ async def test_what_was_recorded_from_an_api_answers_alike_and_holds_no_credenti
         second = await post(up.url, body)
     assert first.text == second.text
     assert second.headers["anthropic-ratelimit-unified-status"] == "allowed"
+    assert second.headers["anthropic-ratelimit-unified-fallback-percentage"] == "1"
+    assert dict(kept.interactions[0].reply.headers)["anthropic-ratelimit-unified-5h-reset"] == "+18000"
+    for answer in (first, second):
+        ends = float(answer.headers["anthropic-ratelimit-unified-5h-reset"])
+        assert ends == pytest.approx(time.time() + 18000, abs=60)
     assert kept.live
     written = path.read_text()
     assert not [word for word in ("hidden", "org", "device", "billing") if word in written]

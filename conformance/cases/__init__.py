@@ -58,6 +58,7 @@ TOPICS: Final = {
     "media/": "behaviour.images and files",
     "tools/parallel": "behaviour.parallel calls",
     "tools/result": "behaviour.tool loop",
+    "limits/plan_windows": "behaviour.the plan in sight",
     "limits/sampling_forwarded": "behaviour.sampling passed on",
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,27 @@ async def what_was_used_is_summed_up(target: Target) -> None:
     same({"object": "usage", "totals": {"requests": {"$above": 0}}}, body, "usage")
     need(body["by_model"] and body["by_day"], "there are no groups")
     need(body["totals"]["completion_tokens"] >= used["completion_tokens"], f"totals {body['totals']}")
+
+
+@case(
+    "README, usage",
+    shows=["endpoint.GET /v1/usage", "behaviour.the plan in sight"],
+    uses=["limits/plan_windows"],
+    settings=QUIET,
+    scripted=True,
+)
+async def the_plans_windows_are_told(target: Target) -> None:
+    """Once an answer has told of them, /v1/usage and /metrics show the plan's windows: the share used, and the end."""
+    await target.whole(target.body("limits/plan_windows"))
+    body = await _once(target, "/v1/usage", lambda body: body["plan"]["windows"]["five_hour"]["utilization"])
+    now = time.time()
+    for name, used, ahead in (("five_hour", 0.42, 18_000), ("seven_day", 0.13, 432_000)):
+        window = body["plan"]["windows"][name]
+        same(used, window["utilization"], f"{name}.utilization")
+        need(abs(window["resets_at"] - now - ahead) < 60, f"{name} ends {window['resets_at'] - now} s from now")
+        metrics = (await target.send("GET", "/metrics")).text
+        same({"$matches": rf'(?m)^claude_max_api_plan_utilization{{window="{name}"}} {used}$'}, metrics, "metrics")
+    need(abs(body["plan"]["seen_at"] - now) < 60, f"seen at {body['plan']['seen_at']}")
 
 
 @case("README, usage", shows=["endpoint.GET /v1/usage"], scripted=True)
