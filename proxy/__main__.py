@@ -24,8 +24,6 @@ from proxy.settings import SETTINGS, Setting, SettingError, Settings, default, r
 
 CANNOT_START: Final = 2
 SUMMARY: Final = "A local OpenAI-compatible server that drives the Claude Code CLI."
-
-
 # What stands for the CLI in demo mode.
 DEMO_CLI: Final = find.FoundCli(
     "recorded answers, no Claude model is asked",

@@ -339,7 +339,7 @@ def check_version(connection: sqlite3.Connection) -> None:
 
 
 class UsageSums(Struct, frozen=True, kw_only=True):
-    """UsageSums over requests. Tokens as OpenAI counts them: `prompt_tokens` is all input, cached or not.
+    """Sums over requests. Tokens as OpenAI counts them: `prompt_tokens` is all input, cached or not.
 
     `list_price_usd`: what the CLI says that answers would have cost. `without_price`: for how many requests it has not
     said; those are not in the sum. `savings_usd`: the part that a subscription paid for.
@@ -451,8 +451,9 @@ class Reader:
         return [dict(row) for row in self._connection.execute(sql, tuple(values))]
 
     def summary(self, since: float | None, until: float | None) -> Summary:
-        """UsageSums over the requests that began in the period; `until` is not in it."""
-        where, values = "FROM requests WHERE began >= ? AND began < ?", (since or 0.0, until or 1e12)
+        """The sums over the requests that began in the period; `until` is not in it."""
+        where = "FROM requests WHERE began >= ? AND began < ?"
+        values = (0.0 if since is None else since, math.inf if until is None else until)
         [totals] = self._rows(f"SELECT {_ALL} {where}", values) or [{}]
         groups = {
             field: tuple(

@@ -36,12 +36,10 @@ log: Final = logging.getLogger("proxy.serve")
 KEEP_ALIVE: Final = 75
 # The start waits no longer for the models of the CLI: they are for show.
 MODELS_WAIT: Final = 10.0
-MOST_FILES: Final = 16_384
-LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
-
-
 # After the grace the answers under way are ended; so long they get to tell their clients.
 LAST_WORDS: Final = 5
+MOST_FILES: Final = 16_384
+LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 
 
 class _Server(uvicorn.Server):

@@ -19,13 +19,14 @@ from proxy.ledger import Reader, UsageGroup, UsageRow, UsageSums
 from proxy.protocol.allowance import REJECTED, WINDOWS, Allowance, current
 from proxy.settings import SettingError, read, usage_file
 
+# Stands for every moment that this computer's calendar cannot tell in seconds since 1970, and comes after all others.
 LAST_MOMENT: Final = 1e12
-# What is shown in a terminal.
+# What is shown in a terminal: characters of a bar and of a name, days, rows, and the last moment that is a date there.
 BAR: Final = 20
-MOST_DAYS: Final = 14
-LAST_SHOWN: Final = 250_000_000_000
-MOST_ROWS: Final = 20
 NAME: Final = 24
+MOST_DAYS: Final = 14
+MOST_ROWS: Final = 20
+LAST_SHOWN: Final = 250_000_000_000
 
 
 class PlanWindow(Struct, frozen=True):
@@ -66,6 +67,7 @@ class RecentUsage(Struct, frozen=True, kw_only=True):
 
 
 def plan_state(allowance: Allowance, now: float) -> PlanState:
+    """What is still so at `now`; the windows that every plan has are there even if nothing is known of them."""
     allowance = current(allowance, now)
     known = {
         name: PlanWindow(window.utilization, window.resetsAt, window.status)

@@ -147,6 +147,7 @@ def test_groups_and_periods(server: Served) -> None:
     assert report(server, until=today)["totals"]["requests"] == found["totals"]["requests"]
     assert report(server, since="2100-01-01")["totals"]["requests"] == 0
     assert report(server, until="1000")["totals"]["requests"] == 0
+    assert report(server, until="0")["totals"]["requests"] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """The demo mode: recorded answers of the real CLI, played back without any CLI or login.
 
 The transcripts beside this file are copies of those of the newest CLI in `fixtures/transcripts/*/demo`; a test compares
-them. A demo
-child takes the commands that a CLI takes and answers each question with what the CLI wrote when it was recorded, so
-that everything but the child is what it is with Claude.
+them. A demo child takes the commands that a CLI takes and answers each question with what the CLI wrote when it was
+recorded, so that everything but the child is what it is with Claude.
 """
 
 from __future__ import annotations

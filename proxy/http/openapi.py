@@ -129,6 +129,9 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "`replayed`: the past was put into a new one.",
         "schema": {"enum": ["new", "continued", "replayed"]},
     },
+    "x-claude-proxy-demo": {
+        "description": "The answer is a recorded one: the server is in demo mode.", "schema": {"const": "recorded"},
+    },
     "x-ignored-params": {
         "description": "Parameters of the request that had no effect, separated by commas.",
         "schema": {"type": "string"},
@@ -160,7 +163,9 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
-_SERVED: Final = ("x-claude-proxy-served", "x-ignored-params", "x-claude-proxy-tool-choice")
+_SERVED: Final = (
+    "x-claude-proxy-served", "x-claude-proxy-demo", "x-ignored-params", "x-claude-proxy-tool-choice",
+)  # fmt: skip
 _PLAN: Final = (
     "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",
     "x-ratelimit-remaining-requests",
@@ -272,7 +277,7 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _success(one: Operation, status: int) -> dict[str, Any]:
-    words = "The answer." if status == 200 else "The same, when it is not so."
+    words = "The answer." if status == 200 else "The same form, when no answer can be expected."
     response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
     response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}

@@ -20,7 +20,6 @@ class LoginSeen(Struct, frozen=True):
 
     last_success: float | None = None
     last_failure: float | None = None
-    last_failure_words: str | None = None
 
     @property
     def works(self) -> bool | None:
@@ -81,8 +80,8 @@ class Service:
         return Abilities()
 
     def succeeded(self) -> None:
-        self.login = LoginSeen(time.time(), self.login.last_failure, self.login.last_failure_words)
+        self.login = LoginSeen(time.time(), self.login.last_failure)
 
     def failed(self, failure: Failure) -> None:
         if failure.kind in (Kind.NOT_LOGGED_IN, Kind.NO_PERMISSION):
-            self.login = LoginSeen(self.login.last_success, time.time(), failure.message)
+            self.login = LoginSeen(self.login.last_success, time.time())

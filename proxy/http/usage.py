@@ -66,7 +66,7 @@ class _FromLedger:
 
 
 class UsageSummary(_FromLedger):
-    """UsageSums over a period."""
+    """Sums over a period."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         period = _parameters(req, {"since": moment, "until": lambda text: moment(text, end=True)})
