@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.plan import Schema
-from proxy.protocol.schema import FREE, Unwrapper, misfit, odd_arguments, response_format
+from proxy.protocol.schema import FREE, MOST_SCHEMAS, Unwrapper, misfit, odd_arguments, response_format
 
 
 def made(schema: Any, **more: Any) -> Schema:
@@ -98,6 +98,8 @@ def test_a_format_that_is_none(asked: Any, param: str) -> None:
     [
         5, "x", [], '{"type":"object"}', {"type": "wrong"}, {"type": 5}, {"properties": []}, {"required": "x"},
         {"pattern": "("}, {"pattern": "(a{1000}){1000}{1000}"}, {"$ref": "#/nope"}, {"$schema": "http://foo/bar"},
+        {"$ref": "#/%ff"}, {"allOf": [{"$ref": "#/allOf/x"}]}, {"allOf": [{"$ref": "#/allOf/1"}]},
+        {"$ref": "#name", "$anchor": "name"},
         {"minLength": -1}, {"multipleOf": 0}, {"anyOf": []},
     ],
 )  # fmt: skip
@@ -188,6 +190,7 @@ RECURSIVE: list[tuple[Any, str]] = [
         {"properties": {"a": {"$ref": "#/properties/b/$defs/C"}, "b": {"$defs": {"C": STRING}}}, "type": ["object"]},
         '{"a":"x"}',
     ),
+    ({"anyOf": [{"$ref": "#/$defs/A"}, STRING], "$defs": {"A": False}}, '"a"'),
     ({"type": "array", "items": {"$ref": "#/$defs/a~1b%25"}, "$defs": {"a/b%": STRING}}, '["a"]'),
     # A property and a member of an enumeration with that name are no references.
     (
@@ -284,17 +287,80 @@ def test_patterns_that_explode_are_bounded(pattern: str, text: str) -> None:
     assert time.process_time() - began < 2
 
 
-def test_a_schema_with_very_many_errors_is_told_of_the_first() -> None:
-    levels = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(25)}
-    schema = made({"$ref": "#/$defs/a0", "$defs": levels | {"a25": STRING}})
-    began = time.process_time()
-    assert misfit(schema, "5") == 'At the root: 5 is not of type "string".'
-    assert time.process_time() - began < 2
+def chain(keyword: str, times: int, length: int, last: Any = STRING) -> Any:
+    """Definitions that each lead `times` times to the next one."""
+    levels = {f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * times} for n in range(length)}
+    return {"$ref": "#/$defs/a0", "$defs": levels | {f"a{length}": last}}
 
 
-@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}}])
-def test_a_schema_that_only_means_itself_ends(schema: Any) -> None:
-    misfit(made(schema), '{"a":1}')
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_references_that_multiply_are_refused(keyword: str) -> None:
+    """A validator looks at 2^n schemas: what a schema of a few lines may cost is bounded before it is used."""
+    made(chain(keyword, 2, 8))
+    assert f"more than {MOST_SCHEMAS} schemas" in refused_schema(chain(keyword, 2, 12))
+    assert f"more than {MOST_SCHEMAS} schemas" in refused_schema(
+        {"items": chain(keyword, 2, 60)["$defs"]["a0"]} | {"$defs": chain(keyword, 2, 60)["$defs"]}
+    )
+    assert f"more than {MOST_SCHEMAS} schemas" in refused_schema(
+        {"properties": {"a": {"not": {"then": {"$ref": "#/$defs/a0"}}}}, "$defs": chain(keyword, 2, 60)["$defs"]}
+    )
+
+
+def test_tools_whose_references_multiply_are_not_checked() -> None:
+    schema = Raw(json.dumps({"type": "object"} | chain("anyOf", 2, 60)).encode())
+    assert not odd_arguments(schema, '{"a":1}')
+
+
+@pytest.mark.parametrize("schema", [
+    chain("allOf", 1, 10_000), chain("anyOf", 1, 1000), chain("allOf", 9000, 1),
+    {"$defs": {f"a{n}": {"items": {"$ref": f"#/$defs/a{n + 1}"}} for n in range(9000)} | {"a9000": STRING}},
+    {"type": "object", "properties": {f"a{n}": STRING for n in range(10_000)}},
+])  # fmt: skip
+def test_what_is_too_large_for_the_validator_is_refused(schema: Any) -> None:
+    """It would take its time for it, or run out of stack, and end the whole server."""
+    assert len(refused_schema(schema)) < 400
+
+
+def test_a_schema_may_be_large() -> None:
+    names = [f"name{n}" for n in range(3000)]
+    schema = made({"type": "object", "properties": dict.fromkeys(names, STRING), "required": names})
+    assert misfit(schema, json.dumps(dict.fromkeys(names, "x"))) is None
+    assert misfit(made({"enum": names * 10}), '"name2999"') is None
+
+
+def test_a_recursive_union_is_checked_in_no_time() -> None:
+    """To say why such an answer does not fit, the validator builds a tree of 4^n reasons: it is not asked to."""
+    variants = {
+        kind: {"type": "object", "properties": {"kind": {"const": kind}, "left": {"$ref": "#/$defs/E"}}}
+        for kind in ("add", "sub", "mul", "div")
+    }
+    schema = made({"$ref": "#/$defs/E", "$defs": {"E": {"anyOf": [{"type": "number"}, *variants.values()]}}})
+    text = '{"kind":"div","left":' * 100 + "%s" + "}" * 100
+    assert misfit(schema, text % "1") is None
+    assert misfit(schema, text % '"x"') == "It is no value that the schema allows."
+
+
+def test_the_reasons_of_a_union_are_counted_before_they_are_told() -> None:
+    schema = made({"type": "array", "items": {"anyOf": [{"type": "integer"}, {"type": "null"}]}})
+    assert (misfit(schema, '[1,"x"]') or "").startswith('At the root[1]: "x" is not valid under any of the schemas')
+
+
+def test_an_answer_that_is_nested_too_deeply_is_a_misfit() -> None:
+    deep = "[" * 900 + "5" + "]" * 900
+    assert misfit(made(STRING), deep) == "It is nested too deeply."
+    assert odd_arguments(Raw(b'{"properties":{"a":{"type":"string"}}}'), f'{{"a":{deep}}}')
+    assert len(misfit(made({"type": "array", "items": {"$ref": "#"}}), deep) or "") < 700
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"}, {"allOf": [{"$ref": "#"}]}, {"not": {"$ref": "#"}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"anyOf": [STRING, {"$ref": "#/$defs/a"}]}}},
+    ],
+)  # fmt: skip
+def test_a_schema_that_only_means_itself_is_refused(schema: Any) -> None:
+    assert "leads back to itself" in refused_schema(schema)
 
 
 JSON = st.recursive(
