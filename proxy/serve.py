@@ -45,6 +45,7 @@ LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": loggin
 class _Server(uvicorn.Server):
     """uvicorn, told to stop by SIGINT and SIGTERM, and then ending normally instead of by the signal.
 
+    `listens`: from then on it can be reached.
     `end_answers` is called `grace` seconds later, if any are under way still: each then ends with an error of ours.
     """
 
@@ -52,6 +53,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._grace = grace
         self._end_answers = end_answers
+        self.listens = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         async def after_grace() -> None:
@@ -133,6 +139,7 @@ async def _serve(
     server = _Server(config, settings.grace, pool.close)
 
     async def say() -> None:
+        await server.listens.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MODELS_WAIT if settings.waiting else 0):
                 await pool.models_known.wait()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy.serve import configure_logging, empty_directory
+from proxy.__main__ import DEMO_CLI
+from proxy.serve import _serve, configure_logging, empty_directory
 from tests import fake_cli
 from tests.conftest import base_settings, chat, children_of, until
 
@@ -171,6 +173,22 @@ async def test_the_child_gets_a_private_empty_directory_and_no_text_on_its_comma
         assert b"needle" not in Path(f"/proc/{child}/cmdline").read_bytes()
         reading.cancel()
         await asyncio.wait([reading])
+
+
+async def test_it_says_that_it_is_ready_when_it_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    reached: list[int] = []
+
+    def announce(models: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with socket.socket() as client:
+            reached.append(client.connect_ex(sock.getsockname()))
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        settings = base_settings(waiting=0, state_dir=str(tmp_path / "state"))
+        await asyncio.wait_for(_serve(settings, DEMO_CLI, sock, announce), 10)
+    assert reached == [0]
 
 
 # Pieces
