@@ -39,6 +39,7 @@ def write(directory: Path, **faults: Any) -> Path:
     stubborn    ignores SIGTERM and the end of its stdin
     child       starts a grandchild that sleeps, and writes its pid to `<directory>/grandchild`
     refuse      answers this subtype of control request with an error
+    questions   ends with exit code 9 at the question after so many
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "claude"
@@ -71,6 +72,8 @@ class _Fake:
         self.settings = settings
         self.past: list[str] = []
         self.begun = False
+        self.asked = 0
+        self.said: list[str] = []
         self.calls: list[str] = []
         self.results: dict[str, Any] = {}
         self.log = open(f"{settings['directory']}/{os.getpid()}.in", "ab", buffering=0)  # noqa: SIM115
@@ -94,6 +97,7 @@ class _Fake:
 
     def delta(self, **delta: Any) -> None:
         self.begin()
+        self.said.append(delta.get("text", ""))
         self.event({"type": "content_block_delta", "index": 0, "delta": delta})
 
     def end(self, reason: str) -> None:
@@ -102,8 +106,10 @@ class _Fake:
         delta = {"stop_reason": reason, "stop_sequence": None}
         self.event({"type": "message_delta", "delta": delta, "usage": _USAGE | {"output_tokens": 12}})
         self.event({"type": "message_stop"})
-        self.put({"type": "result", "subtype": "success", "is_error": False, "num_turns": 1, "stop_reason": reason})
+        result = {"subtype": "success", "is_error": False, "num_turns": 1, "stop_reason": reason}
+        self.put({"type": "result", "result": "".join(self.said), **result})
         self.begun = False
+        self.said.clear()
 
     def take(self, line: dict[str, Any]) -> None:
         if self.settings.get("mute"):
@@ -140,6 +146,9 @@ class _Fake:
         self.put({"type": "control_response", "response": response})
 
     def ask(self, content: list[dict[str, Any]]) -> None:
+        self.asked += 1
+        if self.asked > self.settings.get("questions", self.asked):
+            os._exit(9)
         text = "".join(block.get("text", "") for block in content)
         try:
             steps = json.loads(text)

@@ -73,7 +73,7 @@ class InstantPool(Pool):
     def counts(self) -> Counts:
         return Counts(2, 0, 0, 0, 0)
 
-    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Place:
         served = "new" if len(plan.messages) == 1 else "replayed"
         return Place(InstantConversation(plan), served, b"")  # type: ignore[arg-type]
 

@@ -101,15 +101,20 @@ class ScriptedPool(Pool):
         self.conversations = list(conversations)
         self.back: list[tuple[Conversation, bool]] = []
         self.opened: list[Conversation] = []
-        self.fresh: list[bool] = []
+        self.renewed: list[Conversation] = []
         self._served = list(served)
 
-    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
-        self.fresh.append(fresh)
+    async def open(self, plan: Plan, owner: str) -> Place:
         if not self.conversations:
             raise Rejection(Failure(Kind.QUEUE_FULL, "No room."))
         self.opened.append(self.conversations.pop(0))
         return Place(self.opened[-1], self._served.pop(0), b"")
+
+    async def renew(self, place: Place) -> Place:
+        new = await self.open(Plan("", None, ()), "")
+        self.renewed.append(place.conversation)
+        self.release(place)
+        return new
 
     def release(self, place: Place, *, keep: bool = False) -> None:
         if all(found is not place.conversation for found, _ in self.back):

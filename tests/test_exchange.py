@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,11 +151,11 @@ class Slow(ScriptedPool):
         self.asking = asking
         self.fails = fails
 
-    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Place:
         await asyncio.sleep(self.opening or self.fails * self.asking)
         if self.fails:
             raise Rejection(Failure(Kind.QUEUE_WAIT, "Too long."))
-        place = await super().open(plan, owner, fresh=fresh)
+        place = await super().open(plan, owner)
         ask_new = place.conversation.ask_new
 
         async def ask(plan: Plan) -> None:
@@ -224,7 +225,7 @@ async def test_a_kept_conversation_that_has_died_is_begun_again(silent: bool) ->
     exchange = Exchange(pool, asked, "", request="req_1")
     found = [deltas for deltas in await answer(exchange, 0.001) if deltas]
     assert found == [says("a")]
-    assert pool.fresh == [False, True]
+    assert pool.renewed == [lost]
     assert lost.asked == [asked.messages[-1]]
     assert new.asked == [asked]
     assert (exchange.served, exchange.asks) == ("replayed", 2)
@@ -249,7 +250,7 @@ async def test_a_new_conversation_that_dies_is_not_tried_again() -> None:
     assert failure((await exchanged(pool))[1]).kind is Kind.CLI_DIED
 
 
-async def test_no_room_for_beginning_again_is_a_rejection() -> None:
+async def test_no_child_for_beginning_again_is_a_rejection() -> None:
     pool = ScriptedPool(Scripted([[DIED]]), served=("continued",))
     with pytest.raises(Rejection):
         await answer(Exchange(pool, plan(), ""))
@@ -526,6 +527,46 @@ async def test_a_fault_of_ours_gives_the_conversation_back(monkeypatch: pytest.M
 
 
 # With processes
+
+
+async def test_one_that_dies_when_it_goes_on_keeps_its_slot(tmp_path: Path) -> None:
+    """It has had its turn in the queue, and is not asked to wait for another."""
+    settings = base_settings(max_conversations=1)
+    pool = Pool(settings, launch_of(fake_cli.write(tmp_path, questions=1), settings))
+    await answer(Exchange(pool, plan("one"), ""))
+    past = (*plan("one").messages, Message("assistant", (TextBlock("echo: one"),)))
+    going_on = Plan("opus", None, (*past, *plan("two").messages))
+    exchange = Exchange(pool, going_on, "")
+    deltas = exchange.deltas(5)
+    first = asyncio.create_task(anext(deltas))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(answer(Exchange(pool, plan("three"), "")))
+    found = [await first, *[each async for each in deltas]]
+    assert (exchange.served, exchange.asks) == ("replayed", 2)
+    assert text([delta for each in found for delta in each]) == "echo: two"
+    assert not waiting.done()
+    assert text([delta for each in await waiting for delta in each]) == "echo: three"
+    assert pool.counts.busy == 0
+    await pool.close()
+    assert children_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("leave", [0.0, 0.01, 0.05])
+async def test_one_who_leaves_while_it_is_begun_again_leaves_no_slot_taken(tmp_path: Path, leave: float) -> None:
+    settings = base_settings(max_conversations=1)
+    pool = Pool(settings, launch_of(fake_cli.write(tmp_path, questions=1, slow=0.3), settings))
+    await answer(Exchange(pool, plan("one"), ""))
+    past = (*plan("one").messages, Message("assistant", (TextBlock("echo: one"),)))
+    exchange = Exchange(pool, Plan("opus", None, (*past, *plan("two").messages)), "")
+    task = asyncio.create_task(answer(exchange))
+    await until(lambda: exchange.asks == 2 or pool.counts.starting > 0, 5, "it is begun again")
+    await asyncio.sleep(leave)
+    task.cancel()
+    await asyncio.wait([task])
+    assert pool.counts.busy == 0
+    assert text([delta for each in await answer(Exchange(pool, plan("x"), "")) for delta in each]) == "echo: x"
+    await pool.close()
+    assert children_of(tmp_path) == []
 
 
 @pytest.mark.parametrize("steps", [[["say", "a"], ["end"]], [["say", "a"], ["hang"]], [["exit", 3]], [["hang"]]])

@@ -44,14 +44,14 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
             "test_failures.test_the_rows_that_clients_act_on",
             "test_failures.test_text_never_decides",
             "test_errors.test_a_plan_limit_says_when_to_come_back",
-            "test_turn.test_long_retries_are_told_to_the_client",
+            "test_attempts.test_long_retries_are_told_to_the_client",
             "test_real_cli.test_errors_of_upstream_are_the_right_exceptions",
         ),
     ),
     4: (
         "Retried and continued upstream messages glued together.",
         (
-            "test_turn.test_two_attempts_are_never_glued",
+            "test_attempts.test_two_attempts_are_never_glued",
             "test_turn.test_the_first_stop_reason_ends_the_answer",
             "test_real_cli.test_a_cut_in_mid_answer_is_an_error_in_the_stream",
         ),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import random
 import signal
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -455,6 +457,22 @@ async def test_parked_ones_are_bounded_in_age(make: Make, monkeypatch: pytest.Mo
     assert pool.counts.parked == 0
 
 
+@pytest.mark.parametrize("pieces", [["many", 1000, "x" * 1000], ["say", "x" * 1_000_000]])
+async def test_a_parked_one_holds_nothing_of_its_answer(make: Make, pieces: list[Any]) -> None:
+    pool = await make()
+    asked = plan(user([pieces, ["end"]]))
+    tracemalloc.start()
+    try:
+        pid = (await served(pool, asked, keep=True))[2]
+        (parked,) = pool._parked.values()
+        assert await parked.settling
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
+    assert alive(pid)
+
+
 async def test_a_parked_one_that_dies_costs_nothing(make: Make) -> None:
     pool = await make()
     _, _, pid = await served(pool, plan("one"), keep=True)
@@ -479,6 +497,8 @@ async def test_nothing_is_parked_when_the_setting_says_so(make: Make) -> None:
 
 
 # Closing
+
+END = {"type": "stream_event", "event": {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}}
 
 
 async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
@@ -505,6 +525,31 @@ async def test_close_while_children_start(make: Make, tmp_path: Path) -> None:
     await asyncio.wait_for(pool.close(), 5)
     await asyncio.sleep(0.1)
     assert children_of(tmp_path) == []
+
+
+async def test_close_while_a_parked_one_is_being_continued(make: Make, tmp_path: Path) -> None:
+    """Its CLI has not said yet that the answer is over."""
+    pool = await make()
+    place = await pool.open(plan(), "")
+    await place.conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1], ["line", END], ["hang"]])))
+    assert isinstance((await place.conversation.deltas(5))[-1], Text)
+    assert isinstance((await place.conversation.deltas(5))[-1], Finished)
+    pool.release(place, keep=True)
+    opening = asyncio.create_task(pool.open(plan("hi", said("a"), "more"), ""))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(pool.close(), 3)
+    assert children_of(tmp_path) == []
+    assert (await asyncio.wait_for(rejected(opening), 1)).kind is Kind.SHUTTING_DOWN
+
+
+async def test_close_while_a_child_starts_for_a_request(make: Make, tmp_path: Path) -> None:
+    pool = await make()
+    opening = asyncio.create_task(pool.open(plan(), ""))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(pool.close(), 3)
+    assert (await asyncio.wait_for(rejected(opening), 1)).kind is Kind.SHUTTING_DOWN
+    await until(lambda: not children_of(tmp_path), 5, "it is gone")
 
 
 async def test_after_close_there_is_no_room(make: Make) -> None:

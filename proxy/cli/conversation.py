@@ -99,7 +99,8 @@ class Conversation:
         self._tools: tuple[Tool, ...] = ()
         self._schema: Schema | None = None
         self._reason: Reason | None = None
-        self._result: Result | None = None
+        # Whether the CLI's turn has ended well; None: it goes on.
+        self._ended_well: bool | None = None
         self._held: dict[str, HeldCall] = {}
         self._message_over = False
         self._stopped = False
@@ -181,7 +182,7 @@ class Conversation:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_WAIT):
                 while not self._settled():
-                    if self._diverged or self._result is not None:
+                    if self._diverged or self._ended_well is not None:
                         return False
                     lines = await self.child.read()
                     if not lines:
@@ -193,7 +194,7 @@ class Conversation:
     def _settled(self) -> bool:
         if self._reason is Reason.TOOL_CALLS:
             return self._stopped and self.echo.call_ids == self._held.keys()
-        return self._result is not None and not self._result.is_error
+        return self._ended_well is True
 
     def _begin_turn(self) -> None:
         limits = self._turn.limits
@@ -201,7 +202,7 @@ class Conversation:
         self._turn.limits = limits
         self.echo = Echo()
         self._reason = None
-        self._result = None
+        self._ended_well = None
         self._message_over = False
         self._stopped = False
         self._heard_at = asyncio.get_running_loop().time()
@@ -267,7 +268,7 @@ class Conversation:
                 if line.num_turns == 0 and not line.is_error:
                     self._taken_in += 1
                 else:
-                    self._result = line
+                    self._ended_well = not line.is_error
                     self.models_used |= line.modelUsage
                     self._bill(line.total_cost_usd)
             elif isinstance(line, ControlResponse):

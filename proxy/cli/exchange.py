@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -105,22 +105,20 @@ class Exchange:
         keep = False
         clock = asyncio.get_running_loop().time
         told_at = clock()
-        again_from_the_messages = False
+        begin: Callable[[], Coroutine[Any, Any, None]] | None = self._begin
         try:
             while True:
-                if self._opened is None:
-                    begin = self._begin(fresh=again_from_the_messages)
-                    async with aclosing(_patiently(begin, patience)) as silences:
+                if begin is not None:
+                    async with aclosing(_patiently(begin(), patience)) as silences:
                         async for _ in silences:
                             yield []
+                    begin = None
                     told_at = clock()
                 place = self._opened
                 assert place is not None
                 deltas = await place.conversation.deltas(patience)
                 if self._lost(place, deltas):
-                    again_from_the_messages = True
-                    self._give_back(place)
-                    self._held = []
+                    begin = self._begin_again
                     continue
                 if deltas and not self._begun:
                     self._pool.first_delta(place)
@@ -151,9 +149,21 @@ class Exchange:
     def _stopped(self) -> bool:
         return self._cutter is not None and self._cutter.stopped
 
-    async def _begin(self, *, fresh: bool = False) -> None:
+    async def _begin(self) -> None:
         """Get a conversation and ask it."""
-        place = self._opened = await self._pool.open(self._plan, self._owner, fresh=fresh)
+        self._opened = await self._pool.open(self._plan, self._owner)
+        await self._ask(self._opened)
+
+    async def _begin_again(self) -> None:
+        """Put the messages into another conversation, instead of the one that has died."""
+        assert self._opened is not None
+        self._held = []
+        lost = self._opened.conversation
+        self._opened = await self._pool.renew(self._opened)
+        self._spent += lost.tokens
+        await self._ask(self._opened)
+
+    async def _ask(self, place: Place) -> None:
         self.served = place.served
         self._owe(place.conversation)
         if place.served == "continued":

@@ -131,6 +131,8 @@ class Pool:
         self._start_turns: deque[asyncio.Future[None]] = deque()
         self._busy: dict[Conversation, Place] = {}
         self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
+        # Those that a request is to go on with as soon as they have settled.
+        self._settling: set[_Parked] = set()
         self._places = Places(settings.max_conversations, settings.max_queue, settings.queue_wait)
         self._tender: dict[Conversation, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,15 +163,15 @@ class Pool:
         self._round = asyncio.get_running_loop().create_task(self._look_after())
         self._refill()
 
-    async def open(self, plan: Plan, owner: str, *, fresh: bool = False) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Place:
         """A conversation for `plan`; `Rejection` when there is no room or no child. The caller must `release` it.
 
-        `owner`: the name of the API key, to whose requests a parked conversation belongs. `fresh`: not a parked one.
+        `owner`: the name of the API key, to whose requests a parked conversation belongs.
         """
         before = fingerprint.of(plan, owner, plan.messages[:-1])
         await self._places.take(owner)
         try:
-            conversation = None if fresh else await self._unpark(before, plan.messages[-1])
+            conversation = await self._unpark(before, plan.messages[-1])
             served: Served = "continued"
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
@@ -177,12 +179,28 @@ class Pool:
         except BaseException:
             self._places.give_back(owner)
             raise
-        place = Place(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner)
-        self._busy[conversation] = place
+        return self._begun(Place(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner))
+
+    async def renew(self, place: Place) -> Place:
+        """The same slot with another conversation, on a new child, for one that was continued and has died.
+
+        When that fails `place` is still the caller's to release.
+        """
+        conversation = await self._child()
+        if self._busy.pop(place.conversation, None) is None:
+            self._end(conversation)
+            raise _shutting_down()
+        self._tender.pop(place.conversation, None)
+        self._end(place.conversation)
+        return self._begun(Place(conversation, "replayed", place.fingerprint, place.owner))
+
+    def _begun(self, place: Place) -> Place:
+        """An answer is under way: what else wants the processor waits for its first delta."""
+        self._busy[place.conversation] = place
         now = asyncio.get_running_loop().time()
         self._rush = now - self._opened_at < RUSH and not any(spare.ready for spare in self._spares)
         self._opened_at = now
-        self._tender[conversation] = now + TENDER
+        self._tender[place.conversation] = now + TENDER
         if not self._rush:
             for spare in self._spares:
                 if not spare.ready:
@@ -208,6 +226,7 @@ class Pool:
         if answer is None:
             self._end(conversation)
         else:
+            conversation.echo.forget()
             self._park(fingerprint.extend(place.fingerprint, answer), conversation)
         self._places.give_back(place.owner)
         self._refill()
@@ -244,11 +263,14 @@ class Pool:
         parked = self._parked.pop(key, None)
         if parked is None:
             return None
+        self._settling.add(parked)
         try:
             settled = await parked.settling
         except asyncio.CancelledError:
             self._end(parked.conversation)
             raise
+        finally:
+            self._settling.remove(parked)
         if settled and parked.conversation.child.alive and parked.conversation.can_ask(message):
             return parked.conversation
         self._end(parked.conversation)
@@ -282,6 +304,8 @@ class Pool:
             self.release(place)
         while self._parked:
             self._unparked(self._parked.popitem()[1])
+        for parked in self._settling:
+            self._task(parked.conversation.child.stop(STOP_GRACE))
         if self._round is not None:
             self._round.cancel()
         while self._tasks:
@@ -296,7 +320,7 @@ class Pool:
 
     async def _child(self) -> Conversation:
         """A conversation on a waiting child, or on one that is started now, in turn."""
-        while True:
+        while not self._closing:
             spare = self._take_spare()
             if spare is not None:
                 if spare.attending is not None:
@@ -323,6 +347,7 @@ class Pool:
             finally:
                 with contextlib.suppress(ValueError):
                     self._start_turns.remove(turn)
+        raise _shutting_down()
 
     def _take_spare(self) -> _Spare | None:
         """The child that is ready, else the one that has been starting longest."""
@@ -358,6 +383,9 @@ class Pool:
             self.last_start_error = f"The CLI could not be started: {error.strerror or error}."
             raise Rejection(Failure(Kind.CLI_MISSING, self.last_start_error)) from None
         child.exited.add_done_callback(lambda _: started())
+        if self._closing:
+            self._task(child.stop(STOP_GRACE))
+            raise _shutting_down()
         return child, started
 
     @staticmethod
@@ -422,9 +450,6 @@ class Pool:
         finally:
             self._coming -= 1
         spare = _Spare(child, started, asyncio.get_running_loop().time(), stamp)
-        if self._closing:
-            await child.stop(STOP_GRACE)
-            return
         self._spares.append(spare)
         child.exited.add_done_callback(lambda _: self._spare_died(spare))
         child.write(commands.list_models())

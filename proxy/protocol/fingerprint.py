@@ -76,6 +76,11 @@ class Echo:
             elif isinstance(delta, Arguments):
                 self._arguments[delta.tool_index].append(delta.text)
 
+    def forget(self) -> None:
+        """Let the text and the arguments go. What stays is which calls there were."""
+        self._text = []
+        self._arguments = [[] for _ in self._calls]
+
     @property
     def text(self) -> str:
         return "".join(self._text)
