@@ -95,12 +95,14 @@ def _usage(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 class Command(Struct, frozen=True):
-    """A sub-command: what it is for, what it does, its own flags, without and with a value, with their help."""
+    """A sub-command: what it is for, what it does, its own flags, without and with a value, with their help; and the
+    settings that matter to it."""
 
     help: str
     run: Callable[[argparse.Namespace, Mapping[str, str]], int]
     flags: Mapping[str, str] = {}
     values: Mapping[str, str] = {}
+    settings: tuple[Setting, ...] = SETTINGS
 
 
 COMMANDS: Final = {
@@ -122,6 +124,7 @@ COMMANDS: Final = {
             "--since": "Requests from then on: 2026-08-01, or a date with a time.",
             "--until": "Requests up to then; a date is the end of that day.",
         },
+        tuple(setting for setting in SETTINGS if setting.field in ("state_dir", "usage_file")),
     ),
 }
 
@@ -135,11 +138,11 @@ def _help(setting: Setting) -> str:
     return f"{setting.help.replace('`', '')} [{_variable(setting)}]"
 
 
-def _epilog() -> str:
+def _epilog(settings: Sequence[Setting]) -> str:
     lines = ["commands (claude-max-api COMMAND --help tells more):"]
     lines += [f"  {name:<7} {command.help}" for name, command in COMMANDS.items()]
     lines += ["", "Each setting is also a variable of the environment; the argument is stronger. By variable only:"]
-    for setting in SETTINGS:
+    for setting in settings:
         if setting.argument is None:
             lines += [f"  {_variable(setting)}", f"        {setting.help.replace('`', '')}"]
     return "\n".join(lines)
@@ -150,7 +153,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="claude-max-api" if name == "serve" else f"claude-max-api {name}",
         description=f"{SUMMARY} {command.help}" if name == "serve" else command.help,
-        epilog=_epilog(),
+        epilog=_epilog(command.settings),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=8, width=100),
         allow_abbrev=False,
     )
@@ -159,7 +162,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         parser.add_argument(flag, action="store_true", help=text)
     for flag, text in command.values.items():
         parser.add_argument(flag, metavar="VALUE", help=text)
-    for setting in SETTINGS:
+    for setting in command.settings:
         if setting.argument is not None and setting.argument.startswith("--"):
             parser.add_argument(setting.argument, dest=setting.field, metavar="VALUE", help=_help(setting))
         elif setting.argument is not None:
@@ -170,7 +173,9 @@ def _parser(name: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = words.pop(0) if words and words[0] in COMMANDS else "serve"
+    name = words.pop(0) if words and words[0][:1].isalpha() else "serve"
+    if name not in COMMANDS:
+        _parser("serve").error(f"there is no command {name!r}, but {', '.join(COMMANDS)}")
     for stream in (sys.stdout, sys.stderr):
         # A path may hold bytes that are no text.
         if hasattr(stream, "reconfigure"):

@@ -203,13 +203,14 @@ SETTINGS: Final = (
     ),
     Setting(
         "log_level", "LOG_LEVEL", "--log-level", _one_of("error", "warn", "info", "debug"),
-        "`info` logs a line a request, `debug` every line type of the CLI; never message text or keys. "
+        "`error`, `warn`, `info` (a line a request) or `debug` (every line type of the CLI); no message text, no keys. "
         "`DEBUG=1` means `debug`.",
     ),
     Setting("cli", "CLAUDE_PROXY_CLI", "--cli", str, "Path of the `claude` to use. None: it is looked for."),
     Setting(
         "login", "CLAUDE_PROXY_LOGIN", "--login", _one_of("subscription", "api-key", "bedrock", "vertex"),
-        "Which login the CLI may use; API keys of the environment reach it only with `api-key`.",
+        "The login for the CLI to use: `subscription`, `api-key`, `bedrock` or `vertex`. API keys of the environment "
+        "reach it only with `api-key`.",
     ),
     Setting(
         "upstream_url", "CLAUDE_PROXY_UPSTREAM_URL", None, _url,

@@ -140,6 +140,26 @@ def test_a_tool_call_of_mcp_says_whose_it_is() -> None:
     assert line.request.message.params.meta.tool_use_id == "toolu_1"
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (say.piece("secret"), "stream_event/content_block_delta"),
+        (say.system("init"), "system/init"),
+        (say.error_result("secret"), "result/success"),
+        (say.limits(), "rate_limit_event"),
+        ({"type": "new", "text": "secret"}, "new"),
+        ({"type": "stream_event", "event": {"type": "new"}}, "stream_event/new"),
+        ({"type": "assistant", "message": "secret"}, "assistant"),
+    ],
+)
+def test_a_label_says_nothing_of_the_content(line: dict[str, Any], name: str) -> None:
+    assert lines.label(only(line)) == name
+
+
+def test_what_is_no_json_has_a_label() -> None:
+    assert lines.label(decode_line(b"secret")) == "(not JSON)"
+
+
 # Cuts
 
 

@@ -193,6 +193,22 @@ def test_help_lists_all_settings_and_commands(words: list[str], capsys: pytest.C
         assert f"{name} {command.help}" in said
 
 
+def test_usage_names_the_settings_that_matter_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["usage", "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    named = {setting.variable for setting in SETTINGS if setting.variable in said}
+    assert named == {"CLAUDE_PROXY_STATE_DIR", "CLAUDE_PROXY_USAGE_FILE"}
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["docter", "--live"])
+    assert caught.value.code == 2
+    assert "no command 'docter', but serve, doctor, usage" in capsys.readouterr().err
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])

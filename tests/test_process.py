@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -335,3 +336,13 @@ async def test_many_at_once(sh: Start) -> None:
         child.write(b'{"type":"%d"}\n' % number)
     answers = await asyncio.gather(*(child.read() for child in children))
     assert answers == [[Unknown(str(number))] for number in range(16)]
+
+
+async def test_debug_logs_the_sorts_of_lines(sh: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "proxy.cli")
+    child = await sh("""echo '{"type":"system","subtype":"init"}'; echo '{"type":"new","text":"secret"}'""")
+    await everything(child)
+    said = " ".join(record.getMessage() for record in caplog.records if record.name == "proxy.cli")
+    assert f"child {child.pid}: system/init" in said
+    assert "new" in said
+    assert "secret" not in said

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -23,7 +24,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxy.protocol.lines import Line, LineDecoder
+from proxy.protocol.lines import Line, LineDecoder, label
+
+log: Final = logging.getLogger("proxy.cli")
 
 # Bytes of stderr kept for error messages.
 STDERR_KEPT: Final = 8192
@@ -117,6 +120,8 @@ class Child(asyncio.SubprocessProtocol):
         if lines:
             self._lines += lines
             self._wake()
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("child %d: %s", self.pid, ", ".join(map(label, lines)))
         if not self._lines:
             # A line that is not complete yet must be read on, or nobody would ever take it.
             if self._unread > LONGEST_LINE:

@@ -303,6 +303,18 @@ def decode_line(raw: bytes) -> Line:
     return Malformed(type_, reason)
 
 
+def label(line: Line) -> str:
+    """What sort of line this is, for a log: `stream_event/message_stop`, `system/init`. Nothing of what it says."""
+    if isinstance(line, Garbage):
+        return "(not JSON)"
+    if isinstance(line, Unknown | Malformed):
+        return line.type
+    name = str(line.__struct_config__.tag)
+    if isinstance(line, StreamEvent):
+        return f"{name}/{line.event.__struct_config__.tag}"
+    return f"{name}/{line.subtype}" if isinstance(line, System | Result) else name
+
+
 class LineDecoder:
     """Bytes in, lines out, whatever way the bytes are cut. Holds at most one unfinished line.
 
