@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, cast
 
 import httpx
@@ -14,6 +15,8 @@ from proxy.http.service import Service
 from proxy.protocol.lines import ListedModel, ModelUse
 from proxy.protocol.models import FAMILIES
 from proxy.settings import ModelName
+from tests import fake_cli
+from tests.conftest import Serve, chat
 from tests.instant import InstantPool
 
 KEYS = ["id", "object", "created", "owned_by"]
@@ -50,6 +53,14 @@ async def test_the_list() -> None:
     assert ids == list(dict.fromkeys([*FAMILIES, OPUS, "claude-haiku-5-5"]))
 
 
+async def test_created_is_long_ago_and_never_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    before = await server.listed()
+    assert time.time() - CREATED > 86_400
+    monkeypatch.setattr("time.time", lambda: 4_000_000_000.0)
+    assert await server.listed() == before
+
+
 async def test_own_names_come_first_and_nothing_twice() -> None:
     server = Server(models=(ModelName("gpt-4o", "opus"), ModelName("haiku", "opus")))
     server.pool.models += (ListedModel("default", OPUS), ListedModel("", ""))
@@ -80,7 +91,8 @@ async def test_sizes_of_nothing_are_not_told() -> None:
 @pytest.mark.parametrize(
     ("asked", "id"),
     [("opus", "opus"), ("anthropic/claude-opus-4-7", "claude-opus-4-7"), ("claude-max/haiku", "haiku"),
-     ("claude-sonnet-4-20250514", "claude-sonnet-4-20250514"), ("opus%5B1m%5D", "opus[1m]")],
+     ("claude-sonnet-4-20250514", "claude-sonnet-4-20250514"), ("opus%5B1m%5D", "opus[1m]"),
+     ("a/b/sonnet/c", "a/b/sonnet/c"), ("opus/", "opus")],
 )  # fmt: skip
 async def test_one_by_its_name(asked: str, id: str) -> None:
     response = await Server().ask(f"/v1/models/{asked}")
@@ -88,12 +100,34 @@ async def test_one_by_its_name(asked: str, id: str) -> None:
     assert Model.model_validate(response.json(), strict=True).id == id
 
 
-@pytest.mark.parametrize("id", ["gpt-4o", "nobody/knows", "x", "openai/gpt-4o"])
+@pytest.mark.parametrize(
+    "id",
+    ["gpt-4o", "nobody/knows", "x", "openai/gpt-4o", "..%2f..%2fetc%2fpasswd", "%0d%0aset-cookie:%20x", "%00", "%ff",
+     "x" * 3000],
+)  # fmt: skip
 async def test_one_that_is_not_of_claude(id: str) -> None:
     response = await Server().ask(f"/v1/models/{id}")
     assert response.status_code == 404
     error = response.json()["error"]
     assert (error["param"], error["code"]) == ("model", "model_not_found")
+
+
+async def test_a_name_with_line_breaks_stays_in_the_body() -> None:
+    response = await Server().ask("/v1/models/opus%0d%0aset-cookie:%20x=1")
+    assert response.status_code == 200
+    assert "set-cookie" not in response.headers
+
+
+async def test_a_name_of_the_settings_reaches_the_cli_as_its_target(local: Serve) -> None:
+    server = await local(models=(ModelName("fast", "claude-haiku-5-5"),))
+    async with server.client() as client:
+        await client.post("/v1/chat/completions", json=chat(model="claude-max/fast"))
+    settings = [
+        line["request"]["settings"]
+        for line in fake_cli.told(server.directory)[0]
+        if "settings" in line.get("request", {})
+    ]
+    assert settings[0]["model"] == "claude-haiku-5-5"
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/opus"])
