@@ -496,3 +496,46 @@ async def test_two_requests_in_one_write_are_answered_in_order(serve: Serve) -> 
         text += await asyncio.wait_for(reader.read(65536), 5)
     assert re.findall(rb"HTTP/1\.1 (\d+)", text) == [b"200", b"404", b"200"]
     writer.close()
+
+
+# Offers of another protocol, as Java's client and `curl --http2` make them with every request
+
+OFFER = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 200, 400])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_offer_of_another_protocol_is_declined(serve: Serve, chunked: bool, cut: int) -> None:
+    server = await serve()
+    body = json.dumps(chat("Hello, you.")).encode()
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{OFFER}{framing}"
+    )
+    request = f"{head}\r\n\r\n".encode() + framed
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for part in (
+        request[:cut],
+        request[cut:],
+        HEALTH + OFFER.encode() + b"\r\n",
+        HEALTH + b"Connection: close\r\n\r\n",
+    ):
+        writer.write(part)
+        await asyncio.sleep(0.05)
+    said = (await asyncio.wait_for(reader.read(), 5)).decode()
+    writer.close()
+    assert "echo: Hello, you." in said
+    assert said.count("HTTP/1.1 200 OK") == said.count("HTTP/1.1 ") == 3
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding: chunked, x"])
+async def test_an_offer_does_not_hide_a_body_that_can_be_read_in_two_ways(serve: Serve, framing: str) -> None:
+    server = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n{OFFER}{framing}\r\n\r\n"
+    writer.write(head.encode() + b"12345" + HEALTH + b"\r\n")
+    said = (await asyncio.wait_for(reader.read(), 5)).decode()
+    writer.close()
+    assert "200 OK" not in said

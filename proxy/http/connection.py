@@ -9,6 +9,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Final
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,10 +21,15 @@ LONGEST_HEAD: Final = 64 * 1024
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's own, within bounds. A head must be complete within uvicorn's keep-alive time, from its first byte."""
+    """uvicorn's own, within bounds. A head must be complete within uvicorn's keep-alive time, from its first byte.
+
+    An offer to go on in another protocol is declined: the request is served as if it were not there. Java's client and
+    curl's `--http2` make one (h2c) with each request, body and all.
+    """
 
     _head_size = 0
     _in_head = True
+    _declining = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -41,17 +47,39 @@ class Connection(HttpToolsProtocol):
             self._head_size += len(data)
             if self._head_timer is None:
                 self._await_head()
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self._in_head and self._head_size > LONGEST_HEAD:
             self._refuse(431, f"The request's head is larger than {LONGEST_HEAD} bytes.")
 
+    def _decline(self, rest: bytes) -> None:
+        """After such an offer the parser reads no further. Another one begins where it stopped, with a head that says
+        only where the body ends."""
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        head = b"".join((b"POST / HTTP/1.1\r\n", *(b"%s: %s\r\n" % header for header in framing), b"\r\n"))
+        self.parser = httptools.HttpRequestParser(self)
+        self._declining = True
+        self.data_received(head)
+        self._declining = False
+        self.data_received(rest)
+
     def on_headers_complete(self) -> None:
+        if self._declining:
+            return
         self._head_came()
         self._in_head = False
         super().on_headers_complete()
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            # The parser stops here; the body may still come.
+            return
         super().on_message_complete()
         self._in_head = True
         self._head_size = 0
