@@ -7,7 +7,6 @@ The start of the server uses the same pieces.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import http.client
 import json
@@ -26,6 +25,7 @@ from proxy.cli import find
 from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
+from proxy.cli.memory import available
 from proxy.cli.pool import STOP_GRACE
 from proxy.cli.process import Child, death_wrapper
 from proxy.protocol.plan import Message, Plan, TextBlock
@@ -169,21 +169,8 @@ def check_ending() -> Check:
     return Check("ok", "ending", "the CLI ends with the server, even when that is killed")
 
 
-def free_megabytes(root: Path = Path("/")) -> int | None:
-    """Memory that may still be used, by the system and by the container's limit; None where that is not told."""
-    free = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) // 1024)
-    with contextlib.suppress(OSError, ValueError):
-        group = root / "sys/fs/cgroup"
-        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        free.append((most - used) // (1 << 20))
-    return min(free, default=None)
-
-
 def check_memory(settings: Settings, free: int | None) -> Check:
+    """`free`: bytes; None: not known."""
     most = settings.waiting + settings.max_conversations + settings.parked
     words = (
         f"{settings.waiting} waiting, {settings.max_conversations} answering and {settings.parked} parked processes "
@@ -191,6 +178,7 @@ def check_memory(settings: Settings, free: int | None) -> Check:
     )
     if free is None:
         return Check("ok", "memory", words)
+    free >>= 20
     if free < most * MB_PER_CHILD:
         lower = "lower CLAUDE_PROXY_MAX_CONVERSATIONS, CLAUDE_PROXY_PARKED or CLAUDE_PROXY_WAITING"
         return Check("warn", "memory", f"{words}, and {free} MB are free.", lower)
@@ -246,7 +234,7 @@ def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], liv
     yield from environment_notes(settings, environ)
     directory = state_dir(settings, environ, sys.platform)
     state = check_state_directory(directory)
-    yield from (check_address(settings), state, check_ending(), check_memory(settings, free_megabytes()))
+    yield from (check_address(settings), state, check_ending(), check_memory(settings, available()))
     name = "cli"
     try:
         path = find.find(settings, environ)

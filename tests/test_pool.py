@@ -457,6 +457,21 @@ async def test_parked_ones_are_bounded_in_age(make: Make, monkeypatch: pytest.Mo
     assert pool.counts.parked == 0
 
 
+async def test_parked_ones_go_when_memory_runs_short(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, seen = [None, pools.LEAST_MEMORY, pools.LEAST_MEMORY - 1], list[int]()
+
+    def available() -> int | None:
+        seen.append(pool.counts.parked)
+        return left.pop(0) if left else None
+
+    monkeypatch.setattr(pools, "ROUND", 0.05)
+    pool = await make()
+    await served(pool, plan("one"), keep=True)
+    monkeypatch.setattr(pools, "available", available)
+    await until(lambda: len(seen) > 3, 5, "it has looked four times")
+    assert seen[:4] == [1, 1, 1, 0]
+
+
 @pytest.mark.parametrize("pieces", [["many", 1000, "x" * 1000], ["say", "x" * 1_000_000]])
 async def test_a_parked_one_holds_nothing_of_its_answer(make: Make, pieces: list[Any]) -> None:
     pool = await make()

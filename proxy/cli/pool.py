@@ -23,6 +23,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from proxy.cli.conversation import UNOBSERVED, Conversation, Limits, Observer
+from proxy.cli.memory import available
 from proxy.cli.process import Child, Launch
 from proxy.cli.queue import Places
 from proxy.protocol import commands, fingerprint
@@ -495,23 +496,12 @@ class Pool:
             for spare in tuple(self._spares):
                 if spare.stamp != stamp or now - spare.born > self._settings.waiting_age:
                     self._discard(spare)
-            low = memory_is_low()
+            left = available()
+            low = left is not None and left < LEAST_MEMORY
             for key, parked in tuple(self._parked.items()):
                 if low or now - parked.since > self._settings.parked_age:
                     self._unparked(self._parked.pop(key))
             self._refill()
-
-
-def memory_is_low() -> bool:
-    """Whether the machine has less memory left than two more children need. False where that cannot be known."""
-    try:
-        with open("/proc/meminfo") as meminfo:
-            for line in meminfo:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024 < LEAST_MEMORY
-    except (OSError, ValueError):
-        pass
-    return False
 
 
 def _shutting_down() -> Rejection:
