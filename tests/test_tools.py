@@ -180,6 +180,11 @@ def test_names_that_are_not(name: str, kind: str) -> None:
         ({"tools": [function("a", parameters={"properties": {"a": {"type": "any"}}})]}, "tools[0].function.parameters"),
         ({"tools": [function("a", parameters={"required": True})]}, "tools[0].function.parameters"),
         ({"tools": [function("a", parameters={"$schema": 5})]}, "tools[0].function.parameters"),
+        (
+            {"tools": [function("b"), function("a", parameters={"properties": {"a.b-1": {}, "first name": {}}})]},
+            "tools[1].function.parameters.properties",
+        ),
+        ({"functions": [{"name": "a", "parameters": {"properties": {"": {}}}}]}, "functions[0].parameters.properties"),
         ({"tools": [function("a"), custom("b"), function("a")]}, "tools[2].function.name"),
         ({"tools": [function("a"), custom("a")]}, "tools[1].custom.name"),
         ({"tools": [function("a")], "functions": [{"name": "a"}]}, "functions[0].name"),

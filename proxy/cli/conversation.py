@@ -293,10 +293,18 @@ class Conversation:
     def _check_tools(self, tools: list[str]) -> Failure | None:
         """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it."""
         if self._schema is not None and STRUCTURED_OUTPUT not in tools:
-            return Failure(Kind.BAD_REQUEST, "The CLI cannot use this schema.", "response_format.json_schema.schema")
+            return Failure(
+                Kind.BAD_REQUEST,
+                "Claude Code does not take this schema, and does not say why: a simpler one may do.",
+                "response_format.json_schema.schema",
+            )
         missing = next((tool.name for tool in self._tools if tool.name not in tools), None)
         if missing is not None:
-            return Failure(Kind.BAD_REQUEST, f"The CLI cannot use the tool {missing!r}.", "tools")
+            return Failure(
+                Kind.BAD_REQUEST,
+                f"Claude Code does not take the tool {missing!r}, and does not say why: its name or its parameters.",
+                "tools",
+            )
         return None
 
     def _asked(self, line: ControlRequest) -> None:

@@ -27,14 +27,17 @@ from proxy.protocol.plan import Schema
 WRAPPER: Final = "value"
 FREE: Final = Schema(Raw(b'{"type":"object","additionalProperties":true}'), Raw(b'{"type":"object"}'), wrapped=False)
 
-# Keywords that the CLI's validator takes, by what stands under them.
+# Keywords that the CLI's validator takes, by what stands under them. What is dropped lets more pass; so nothing may
+# stay that would then let less pass (`not`, `if`).
 _PLAIN: Final = frozenset((
     "type", "enum", "const", "required", "minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "title",
     "description", "default", "examples",
 ))  # fmt: skip
-_SCHEMA: Final = frozenset(("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"))
-_SCHEMAS: Final = frozenset(("anyOf", "oneOf", "allOf"))
+_SCHEMA: Final = frozenset(("items", "additionalProperties", "contains", "propertyNames"))
+_SCHEMAS: Final = frozenset(("anyOf", "allOf"))
+# Keywords that mean more when one that is dropped does not stand beside them.
+_NEEDED: Final = {"items": "prefixItems", "contains": "minContains"}
 _NAMED: Final = frozenset(("properties", "$defs", "definitions", "patternProperties"))
 
 
@@ -54,6 +57,7 @@ _DRAFTS: Final = frozenset((
     "http://json-schema.org/draft-07/schema", "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 ))  # fmt: skip
+_ARGUMENT: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _format_decoder: Final = msgspec.json.Decoder(_Format)
 _any_decoder: Final = msgspec.json.Decoder(Any)
 
@@ -66,10 +70,13 @@ def _clean(schema: Any, root: str) -> Any:
     for keyword, value in schema.items():
         if keyword == "$ref" and isinstance(value, str):
             clean[keyword] = _moved(value, root)
-        elif keyword in _PLAIN:
+        elif keyword in _PLAIN and not (keyword.startswith("exclusive") and isinstance(value, bool)):
             clean[keyword] = value
-        elif keyword in _SCHEMA and isinstance(value, dict | bool):
+        elif keyword in _SCHEMA and isinstance(value, dict | bool) and _NEEDED.get(keyword) not in schema:
             clean[keyword] = _clean(value, root)
+        elif keyword == "oneOf" and isinstance(value, list) and "anyOf" not in schema:
+            # Two that differ in what is dropped are one too many.
+            clean["anyOf"] = [_clean(one, root) for one in value]
         elif keyword in _SCHEMAS and isinstance(value, list):
             clean[keyword] = [_clean(one, root) for one in value]
         elif keyword in _NAMED and isinstance(value, dict):
@@ -85,8 +92,16 @@ def _moved(reference: str, root: str) -> str:
     return f"#{root}{pointer}"
 
 
+def odd_property(schema: dict[str, Any]) -> str | None:
+    """A name in it that the Messages API does not take for an argument of a tool. Names further down may be any."""
+    named = schema.get("properties")
+    return next((name for name in named if not _ARGUMENT.fullmatch(name)), None) if isinstance(named, dict) else None
+
+
 def _is_object(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("type") == "object"
+    """Whether a tool can have this schema: the Messages API refuses one that begins with alternatives."""
+    alone = isinstance(schema, dict) and schema.get("type") == "object"
+    return alone and not schema.keys() & {"anyOf", "oneOf", "allOf"} and odd_property(schema) is None
 
 
 def _wrapped(schema: Any) -> Any:
@@ -125,7 +140,7 @@ MOST_REASONS: Final = 20_000
 _DATA: Final = ("enum", "const", "default", "examples")
 _MAPS: Final = (*_NAMED, "dependentSchemas", "dependencies")
 # Under these a schema is about the same value as the schema that they stand in.
-_SAME_VALUE: Final = frozenset((*_SCHEMAS, "not", "if", "then", "else", "dependentSchemas", "dependencies"))
+_SAME_VALUE: Final = frozenset((*_SCHEMAS, "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"))
 _ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -222,7 +237,8 @@ def response_format(raw: Raw) -> Schema | None:
     try:
         _checker(source)
     except (ValueError, RecursionError) as error:
-        raise bad_request(f"This is not a JSON Schema that can be used: {str(error)[:300]}", where) from None
+        words = _words(error) if isinstance(error, jsonschema_rs.ValidationError) else str(error)[:300]
+        raise bad_request(f"This is not a JSON Schema that can be used: {words}", where) from None
     wrap = not _is_object(schema)
     clean = _clean(schema, f"/properties/{WRAPPER}" if wrap else "")
     return Schema(Raw(msgspec.json.encode(_wrapped(clean) if wrap else clean)), Raw(source), wrapped=wrap)
@@ -263,10 +279,11 @@ def _misfit(source: bytes, text: str) -> str | None:
 class Unwrapper:
     """Takes the one value out of `{"value": …}` while it streams, however the text is cut."""
 
-    __slots__ = ("_depth", "_escaped", "_in_string", "_over", "_seen_colon")
+    __slots__ = ("_begun", "_depth", "_escaped", "_in_string", "_over", "_seen_colon")
 
     def __init__(self) -> None:
         self._seen_colon = False
+        self._begun = False
         self._in_string = False
         self._escaped = False
         self._depth = 0
@@ -281,6 +298,9 @@ class Unwrapper:
                 # Before the colon stand a brace, the member's name in quotes, and white space.
                 self._seen_colon = char == ":"
                 continue
+            if not self._begun and char in " \n\t\r":
+                continue
+            self._begun = True
             if self._in_string:
                 if self._escaped:
                     self._escaped = False

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import PLAIN_CALLS, CallStyle, Tool, ToolChoice
-from proxy.protocol.schema import flaw
+from proxy.protocol.schema import flaw, odd_property
 
 MOST_TOOLS: Final = 1024
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -105,6 +105,12 @@ def _schema(raw: Raw, where: str) -> Raw:
     wrong = flaw(schema)
     if wrong is not None:
         raise bad_request(f"The parameters of a tool must be a JSON Schema. {wrong}", where)
+    odd = odd_property(schema)
+    if odd is not None:
+        words = (
+            f"The parameter {odd[:100]!r} cannot be: a name has 1 to 64 letters, digits, dots, underscores and dashes."
+        )
+        raise bad_request(words, f"{where}.properties")
     return Raw(msgspec.json.encode(schema))
 
 
