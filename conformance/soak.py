@@ -167,15 +167,17 @@ def _memory(process: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
-def _children(process: int) -> list[int]:
-    """All processes below `process`, from /proc."""
+def below(process: int) -> list[int]:
+    """All processes below `process`, from /proc, but for the shell that ends them should it be killed."""
     parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            text = stat.read_text()
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            guardian = parent == process and (entry / "cmdline").read_bytes().startswith(b"sh\0-c\0\ncd /\n")
         except OSError:
             continue
-        parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+        if not guardian:
+            parents[int(entry.name)] = parent
     found, new = set[int](), {process}
     while new:
         new = {child for child, parent in parents.items() if parent in new}
@@ -222,7 +224,7 @@ async def soak(cli: Path, conversations: int, at_once: int, seed: int) -> Figure
                 await asyncio.sleep(PARKED_AGE + 6)
                 after = _memory(server.pid)
                 health = (await http.get(f"{server.url}/health")).json()["children"]
-                living = _children(server.pid)
+                living = below(server.pid)
                 if health["busy"] or health["parked"] or len(living) > health["waiting"]:
                     wrong.append(f"the server still holds {health} and has {len(living)} children")
         finally:

@@ -27,7 +27,7 @@ from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
 from proxy.cli.memory import available
 from proxy.cli.pool import STOP_GRACE
-from proxy.cli.process import Child, death_wrapper
+from proxy.cli.process import Child
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Started
 from proxy.serve import empty_directory
@@ -158,17 +158,6 @@ def check_state_directory(directory: Path) -> Check:
     return Check("ok", "state", f"{directory}: private; {empty.name}/, where the CLI runs, is empty")
 
 
-def check_ending() -> Check:
-    """Whether children go when the server is killed."""
-    wrapper = death_wrapper()
-    if not wrapper:
-        return Check("ok", "ending", "the CLI ends by itself when the server is gone (this system cannot enforce it)")
-    if wrapper[0] == sys.executable:
-        words = "setpriv is missing: the CLI is started by way of Python, which is slower."
-        return Check("warn", "ending", words, "install util-linux")
-    return Check("ok", "ending", "the CLI ends with the server, even when that is killed")
-
-
 def check_memory(settings: Settings, free: int | None) -> Check:
     """`free`: bytes; None: not known."""
     most = settings.waiting + settings.max_conversations + settings.parked
@@ -234,7 +223,7 @@ def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], liv
     yield from environment_notes(settings, environ)
     directory = state_dir(settings, environ, sys.platform)
     state = check_state_directory(directory)
-    yield from (check_address(settings), state, check_ending(), check_memory(settings, available()))
+    yield from (check_address(settings), state, check_memory(settings, available()))
     name = "cli"
     try:
         path = find.find(settings, environ)

@@ -6,7 +6,6 @@ import http.server
 import os
 import socket
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +39,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return home | small | {"CLAUDE_PROXY_CLI": str(cli), "CLAUDE_PROXY_PORT": "0"}
 
 
-ALL = ("settings", "address", "state", "ending", "memory", "cli", "version", "login")
+ALL = ("settings", "address", "state", "memory", "cli", "version", "login")
 
 
 def test_all_is_well(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,15 +258,6 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     check = doctor.check_state_directory(tmp_path / "file" / "state")
     assert (check.state, str(tmp_path / "file") in check.words) == ("FAIL", True)
-
-
-@pytest.mark.parametrize(
-    ("wrapper", "state"), [(("/usr/bin/setpriv", "--"), "ok"), ((sys.executable, "-c"), "warn"), ((), "ok")]
-)
-def test_how_children_end(wrapper: tuple[str, ...], state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.check_ending().state in ("ok", "warn")
-    monkeypatch.setattr(doctor, "death_wrapper", lambda: wrapper)
-    assert doctor.check_ending().state == state
 
 
 @pytest.mark.parametrize(("free", "state"), [(None, "ok"), (2660 << 20, "ok"), ((2660 << 20) - 1, "warn")])

@@ -101,7 +101,7 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
             "test_edge.test_one_that_leaves_in_mid_stream_ends_its_child",
             "test_edge.test_one_that_leaves_a_whole_call_in_mid_answer_ends_its_child",
             "test_process.test_one_that_does_not_listen_is_killed",
-            "test_process.test_a_server_killed_with_sigkill_leaves_no_child",
+            "test_guardian.test_a_server_killed_with_sigkill_leaves_nothing",
             "test_real_cli.test_no_process_is_left_when_the_server_ends",
         ),
     ),
@@ -179,7 +179,7 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
     20: (
         "created = now on every call; ids that differ between chunks; two [DONE].",
         (
-            "test_health.test_created_never_changes",
+            "test_models_http.test_the_list",
             "test_laws.test_law_4_one_identity_one_role_one_end",
             "test_pitfalls.test_20_a_stream_is_done_once_and_nothing_follows",
         ),

@@ -21,6 +21,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from conformance import upstream as messages
+from conformance.soak import below
 from conformance.upstream import Arrived, Reply, Upstream
 from tests.conftest import alive, until
 
@@ -49,24 +50,6 @@ def answer(request: Arrived) -> Reply:
     if "CUT" in question:
         return messages.stream(messages.message(messages.text("half ", "of it"), model=model), between=300, cut=3)
     return messages.stream(messages.message(messages.text("Hel", "lo ", "wörld 🌍"), model=model))
-
-
-def descendants(pid: int) -> list[int]:
-    """All processes below this one."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, rest = [], [pid]
-    while rest:
-        below = parents.get(rest.pop(), [])
-        found += below
-        rest += below
-    return found
 
 
 class Server:
@@ -119,7 +102,7 @@ class Server:
         end = time.monotonic() + 20
         while True:
             counts = (await self.health())["children"]
-            left = set(descendants(self.popen.pid))
+            left = set(below(self.popen.pid))
             if (counts["waiting"], counts["starting"], counts["busy"], len(left)) == (1, 0, 0, 1):
                 return left
             assert time.monotonic() < end, (counts, left)
@@ -268,9 +251,9 @@ async def test_no_text_of_the_user_is_on_a_command_line(server: Server) -> None:
                 model="opus", messages=[{"role": "system", "content": "needle-system"}, user("SLOWLY needle-text")]
             )
         )
-        await until(lambda: len(descendants(server.popen.pid)) >= 1, 5, "a child")
+        await until(lambda: len(below(server.popen.pid)) >= 1, 5, "a child")
         await asyncio.sleep(0.5)
-        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(server.popen.pid)]
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(server.popen.pid)]
         asked.cancel()
         await asyncio.wait([asked])
     assert lines
@@ -366,8 +349,8 @@ async def test_no_process_is_left_when_the_server_ends(up: Upstream, scratch: Pa
     async with running.client() as client:
         stream = await client.chat.completions.create(model="opus", messages=[user("SLOWLY")], stream=True)
         await anext(aiter(stream))
-        await until(lambda: len(descendants(running.popen.pid)) == 2, 20, "one answers, one waits")
-        children = descendants(running.popen.pid)
+        await until(lambda: len(below(running.popen.pid)) == 2, 20, "one answers, one waits")
+        children = below(running.popen.pid)
         running.popen.send_signal(number)
         await until(lambda: running.popen.poll() is not None, 15, "the server ended")
         await until(lambda: not any(map(alive, children)), 1, "the children ended with it")

@@ -129,7 +129,10 @@ def test_only_the_http_edge_knows_falcon(path: Path) -> None:
     assert not any(name.split(".")[0] == "falcon" for name in imported(tree(path)))
 
 
-@pytest.mark.parametrize("path", [path for path in PROXY if path.name not in ("process.py", "find.py")], ids=named)
+STARTERS = ("process.py", "guardian.py", "find.py")
+
+
+@pytest.mark.parametrize("path", [path for path in PROXY if path.name not in STARTERS], ids=named)
 def test_only_the_process_edge_starts_and_signals_children(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Attribute) and node.attr in (

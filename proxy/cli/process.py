@@ -1,9 +1,7 @@
 """One child process: starting it, its bytes in and out, and ending it with all that it started.
 
 - A child is the leader of its own session and process group; ending it ends the group: SIGTERM, then SIGKILL.
-- It dies with the server, even when that is killed with SIGKILL: on Linux by PR_SET_PDEATHSIG, set by `setpriv` (or,
-  where that is missing, by a small Python start) and not by `preexec_fn`, which would take vfork away from every start.
-  Elsewhere the end of its stdin is what tells it: the CLI ends itself then, within 0.1 s when it is idle.
+- It dies with the server, even when that is killed with SIGKILL: the guardian sees to it.
 - A child that goes before it has read its stdin costs nothing but itself: writing to it is not an error.
 """
 
@@ -11,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
-import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
-from functools import cache
 from typing import Final
 
 from msgspec import Struct
 
+from proxy.cli.guardian import GUARDIAN
 from proxy.protocol.lines import Line, LineDecoder, label
 
 log: Final = logging.getLogger("proxy.cli")
@@ -36,10 +31,6 @@ MOST_BYTES_WAITING: Final = 256 << 10
 # A line that grows beyond this is no line of the CLI: it is ended.
 LONGEST_LINE: Final = 256 << 20
 
-_PYTHON_PDEATHSIG: Final = (
-    "import ctypes,os,signal,sys;ctypes.CDLL(None).prctl(1,signal.SIGKILL);os.execv(sys.argv[1],sys.argv[1:])"
-)
-
 
 class Launch(Struct, frozen=True):
     """How to start the CLI: full argument list, whole environment, working directory."""
@@ -47,20 +38,6 @@ class Launch(Struct, frozen=True):
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
-
-
-@cache
-def death_wrapper() -> tuple[str, ...]:
-    """What to put before a command so that it dies with its parent; empty where that cannot be had."""
-    if sys.platform != "linux":
-        return ()
-    setpriv = shutil.which("setpriv")
-    if setpriv is not None:
-        command = (setpriv, "--pdeathsig", "KILL", "--")
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            if subprocess.run([*command, "true"], capture_output=True, timeout=5).returncode == 0:
-                return command
-    return (sys.executable, "-I", "-S", "-c", _PYTHON_PDEATHSIG)
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -85,14 +62,9 @@ class Child(asyncio.SubprocessProtocol):
     @classmethod
     async def start(cls, launch: Launch) -> Child:
         """Start the CLI. Raises OSError when it cannot be started."""
-        program = launch.argv[0]
-        if not (os.path.isfile(program) and os.access(program, os.X_OK)):
-            # Seen from behind the wrapper it would be a child that dies.
-            missing = not os.path.exists(program)
-            raise OSError(errno.ENOENT if missing else errno.EACCES, f"{program} cannot be run", program)
         loop = asyncio.get_running_loop()
         _, child = await loop.subprocess_exec(
-            cls, *death_wrapper(), *launch.argv,
+            cls, *launch.argv,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=launch.env, cwd=launch.cwd, start_new_session=True,
         )  # fmt: skip
@@ -104,6 +76,7 @@ class Child(asyncio.SubprocessProtocol):
         assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
         self.pid = transport.get_pid()
+        GUARDIAN.watch(self.pid)
         stdin, stdout = transport.get_pipe_transport(0), transport.get_pipe_transport(1)
         assert isinstance(stdin, asyncio.WriteTransport)
         assert isinstance(stdout, asyncio.ReadTransport)
@@ -143,6 +116,7 @@ class Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         # What it left behind would hold its pipes open, and so keep the answer from ending.
         self._signal_group(signal.SIGKILL)
+        GUARDIAN.forget(self.pid)
         if not self.exited.done():
             self.exited.set_result(None)
 

@@ -1,0 +1,141 @@
+"""proxy/cli/guardian.py: what is left of a server that was killed, and of a guardian that was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.cli.guardian import Guardian
+from tests.conftest import alive
+from tests.served import wait_for
+
+# Deaf to everything but SIGKILL, and so is what it starts.
+DEAF = "trap '' TERM HUP INT PIPE; (while :; do sleep 0.05; done) & echo $!; while :; do sleep 0.05; done"
+
+
+@pytest.fixture
+def guardian() -> Iterator[Guardian]:
+    guardian = Guardian()
+    yield guardian
+    guardian.end()
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[int]]:
+    """Process groups of one sleeper each."""
+    processes = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(4)]
+    yield [process.pid for process in processes]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def close(guardian: Guardian) -> None:
+    """What the kernel does when the server dies."""
+    assert guardian._pipe is not None
+    os.close(guardian._pipe)
+    guardian._pipe = None
+    os.waitpid(guardian.pid, 0)
+
+
+def test_what_is_watched_ends_with_the_pipe_and_nothing_else(guardian: Guardian, sleepers: list[int]) -> None:
+    kept, ended, forgotten, unknown = sleepers
+    for group in (kept, ended, forgotten):
+        guardian.watch(group)
+    guardian.forget(forgotten)
+    guardian.forget(unknown)
+    close(guardian)
+    wait_for(lambda: not alive(kept) and not alive(ended), 2, "both are killed")
+    assert alive(forgotten)
+    assert alive(unknown)
+
+
+def test_a_guardian_that_was_killed_is_followed_by_another(guardian: Guardian, sleepers: list[int]) -> None:
+    first, second, *_ = sleepers
+    guardian.watch(first)
+    killed = guardian.pid
+    os.kill(killed, signal.SIGKILL)
+    os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+    guardian.watch(second)
+    assert guardian.pid != killed
+    with pytest.raises(ChildProcessError):
+        os.waitpid(killed, os.WNOHANG)  # it is no zombie
+    close(guardian)
+    wait_for(lambda: not alive(first) and not alive(second), 2, "the new one knows all")
+
+
+def test_a_guardian_that_does_not_listen_is_replaced(guardian: Guardian, sleepers: list[int]) -> None:
+    guardian.watch(sleepers[0])
+    stopped = guardian.pid
+    os.kill(stopped, signal.SIGSTOP)
+    for _ in range(10_000):
+        guardian.watch(sleepers[1])
+        guardian.forget(sleepers[1])
+    assert guardian.pid != stopped
+    close(guardian)
+    wait_for(lambda: not alive(sleepers[0]), 2, "the new one knows it")
+    assert alive(sleepers[1])
+
+
+def test_where_no_shell_can_be_started_it_is_tried_again(
+    guardian: Guardian, sleepers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    with monkeypatch.context() as patched:
+        patched.setattr("os.posix_spawn", lambda *_, **__: os.open("/nowhere/at/all", 0))
+        guardian.watch(sleepers[0])
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) == before
+    guardian.watch(sleepers[1])
+    close(guardian)
+    wait_for(lambda: not alive(sleepers[0]) and not alive(sleepers[1]), 2, "both are killed")
+
+
+def _start_server(tmp_path: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """A server with one child that has one itself; and the pids of the two and of the guardian."""
+    program = f"""
+        import asyncio, os
+        from proxy.cli import guardian, process
+        async def main():
+            child = await process.Child.start(process.Launch(
+                ("/bin/sh", "-c", {DEAF!r}), {{"PATH": os.environ["PATH"]}}, {str(tmp_path)!r}))
+            await child.read()
+            print(child.pid, guardian.GUARDIAN.pid, flush=True)
+            await asyncio.sleep(600)
+        asyncio.run(main())
+    """
+    server = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert server.stdout is not None
+    with server.stdout as out:
+        child, guardian = map(int, out.readline().split())
+    return server, [child, *_members(child), guardian]
+
+
+def _members(group: int) -> list[int]:
+    found = subprocess.run(["ps", "-A", "-o", "pid=,pgid="], capture_output=True, text=True, check=True).stdout
+    pairs = (map(int, line.split()) for line in found.splitlines())
+    return [pid for pid, of in pairs if of == group and pid != group]
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_server_killed_with_sigkill_leaves_nothing(tmp_path: Path, whole_group: bool) -> None:
+    server, pids = _start_server(tmp_path)
+    assert len(pids) >= 3
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        os.kill(pids[-1], number)  # as a terminal or a service manager may, before it kills
+    assert all(map(alive, pids))
+    if whole_group:
+        os.killpg(server.pid, signal.SIGKILL)
+    else:
+        server.kill()
+    server.wait()
+    wait_for(lambda: not any(map(alive, pids)), 2, "children and guardian ended with the server")
