@@ -77,6 +77,12 @@ def test_below_the_place_where_it_stands(text: bytes, param: str) -> None:
     assert refused(DECODER, text, "messages[3]")[0] == param
 
 
+def test_it_is_said_what_is_needed() -> None:
+    """In words for whoever wrote the request, not in those of a library."""
+    assert refused(DECODER, b"{}", "messages[3]")[1] == "`messages[3].name` is needed."
+    assert refused(DECODER, b'{"name":5}', "")[1] == "Expected `str`, got `int`: `name`."
+
+
 def test_lists_in_lists() -> None:
     assert refused(NUMBERS, b'[[1],[2,"3"]]', "prompt")[0] == "prompt[1][1]"
     assert refused(NUMBERS, b'[[1],[2,"3"]]', "")[0] == "[1][1]"

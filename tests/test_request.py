@@ -53,7 +53,7 @@ def talk(*messages: Any, **more: Any) -> list[tuple[str, list[Any]]]:
     return shown(request(*messages, **more).plan.messages)
 
 
-def called(*calls: tuple[str, str, str], content: Any = None) -> dict[str, Any]:
+def called(*calls: tuple[str, str, str | None], content: Any = None) -> dict[str, Any]:
     made = [{"id": id, "type": "function", "function": {"name": name, "arguments": text}} for id, name, text in calls]
     return {"role": "assistant", "content": content, "tool_calls": made}
 
@@ -164,12 +164,13 @@ def test_calls_and_their_results() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("", {}), ("  ", {}), ("{}", {}), ('{"a":{"b":[1]}}', {"a": {"b": [1]}}), ('{\n "a": 1\n}', {"a": 1}),
+        (None, {}), ("", {}), ("  ", {}), ("{}", {}),
+        ('{"a":{"b":[1]}}', {"a": {"b": [1]}}), ('{\n "a": 1\n}', {"a": 1}),
         ("not json", {"arguments": "not json"}), ("[1]", {"arguments": "[1]"}), ("null", {"arguments": "null"}),
         ('{"a":', {"arguments": '{"a":'}),
     ],
 )  # fmt: skip
-def test_arguments_become_an_object(text: str, value: Any) -> None:
+def test_arguments_become_an_object(text: str | None, value: Any) -> None:
     assert talk(HI, called(("c", "get", text)), result("c"))[1] == ("assistant", [("call", "c", "get", value)])
 
 
@@ -209,6 +210,12 @@ def test_calls_without_results_at_the_end_get_them_too() -> None:
         ([HI, called(("c1", "get", "{}"), ("c1", "get", "{}")), result("c1")], "messages[1].tool_calls[1].id"),
         ([HI, {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function"}]}], "messages[1].tool_calls[0]"),
         ([HI, {"role": "assistant", "tool_calls": [{"function": {"name": "x"}}]}], "messages[1].tool_calls[0].id"),
+        ([HI, called(("c1", "get it", "{}"))], "messages[1].tool_calls[0].function.name"),
+        (
+            [HI, {"role": "assistant", "tool_calls": [{"id": "c1", "custom": {"name": ""}}]}],
+            "messages[1].tool_calls[0].custom.name",
+        ),
+        ([HI, {"role": "assistant", "function_call": {"name": "a.b"}}], "messages[1].function_call.name"),
     ],
 )
 def test_results_that_answer_no_call_are_refused(messages: list[Any], param: str) -> None:

@@ -93,6 +93,10 @@ def test_a_format_that_is_none(asked: Any, param: str) -> None:
     assert refused(asked)[0] == param
 
 
+def test_it_is_said_which_formats_there_are() -> None:
+    assert refused({"type": "grammar"})[1] == "Must be one of text, json_object, json_schema."
+
+
 @pytest.mark.parametrize(
     "schema",
     [

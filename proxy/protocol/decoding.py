@@ -25,7 +25,8 @@ def decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T
         missing = _MISSING.search(text)
         inner = [found["path"] if found else "", missing["name"] if missing else ""]
         param = ".".join(filter(None, (where, *inner))).replace(".[", "[")
-        raise bad_request(f"{_PATH.sub('', text)}: `{param or 'the body'}`.", param or None) from None
+        words = f"`{param}` is needed." if missing else f"{_PATH.sub('', text)}: `{param or 'the body'}`."
+        raise bad_request(words, param or None) from None
     except (ValueError, RecursionError) as error:
         # Too deep a nesting is bad input like any other, not a fault of ours.
         raise bad_request(f"The body is not valid JSON: {error}.", where or None) from None

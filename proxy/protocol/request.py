@@ -19,7 +19,7 @@ from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Block, Message, Plan, Sampling, TextBlock, ToolResultBlock, ToolUseBlock
 from proxy.protocol.schema import response_format
-from proxy.protocol.tools import CUSTOM_ARGUMENT, ToolUse, tool_use
+from proxy.protocol.tools import CUSTOM_ARGUMENT, NAME, NAME_RULE, ToolUse, tool_use
 
 # What a field of any shape holds when it is not given: msgspec has no optional Raw.
 ABSENT: Final = Raw()
@@ -124,12 +124,12 @@ MOST_CHOICES: Final = 8
 
 class _FunctionCall(Struct, frozen=True):
     name: str
-    arguments: str = ""
+    arguments: str | None = None
 
 
 class _CustomCall(Struct, frozen=True):
     name: str
-    input: str = ""
+    input: str | None = None
 
 
 class _ToolCall(Struct, frozen=True):
@@ -340,10 +340,9 @@ def _assistant(message: _InMessage, where: str, index: int) -> tuple[list[Block]
         blocks.append(TextBlock(message.refusal))
     ids: list[str] = []
     if message.function_call is not None:
+        called = message.function_call
         ids.append(f"function_{index}")
-        blocks.append(
-            ToolUseBlock(ids[0], message.function_call.name, argument_object(message.function_call.arguments))
-        )
+        blocks.append(_call(ids[0], called.name, argument_object(called.arguments), f"{where}.function_call"))
     for at, raw in enumerate(message.tool_calls or ()):
         place = f"{where}.tool_calls[{at}]"
         call = decoded(_call_decoder, raw, place)
@@ -352,18 +351,25 @@ def _assistant(message: _InMessage, where: str, index: int) -> tuple[list[Block]
             raise bad_request(f"Two calls have the id {call.id!r}.", f"{place}.id")
         ids.append(call_id)
         if call.function is not None:
-            blocks.append(ToolUseBlock(call_id, call.function.name, argument_object(call.function.arguments)))
+            arguments = argument_object(call.function.arguments)
+            blocks.append(_call(call_id, call.function.name, arguments, f"{place}.function"))
         elif call.custom is not None:
-            wrapped = Raw(msgspec.json.encode({CUSTOM_ARGUMENT: call.custom.input}))
-            blocks.append(ToolUseBlock(call_id, call.custom.name, wrapped))
+            wrapped = Raw(msgspec.json.encode({CUSTOM_ARGUMENT: call.custom.input or ""}))
+            blocks.append(_call(call_id, call.custom.name, wrapped, f"{place}.custom"))
         else:
             raise bad_request("A tool call needs `function` or `custom`.", place)
     return blocks, ids
 
 
-def argument_object(text: str) -> Raw:
+def _call(call_id: str, name: str, arguments: Raw, where: str) -> ToolUseBlock:
+    if not NAME.fullmatch(name):
+        raise bad_request(NAME_RULE, f"{where}.name")
+    return ToolUseBlock(call_id, name, arguments)
+
+
+def argument_object(text: str | None) -> Raw:
     """The arguments as a JSON object. What a model wrote that is none is kept as text under one name."""
-    if not text.strip():
+    if not text or not text.strip():
         return Raw(b"{}")
     try:
         _object_decoder.decode(text)

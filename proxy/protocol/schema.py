@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
@@ -47,7 +47,7 @@ class _JsonSchema(Struct, frozen=True):
 
 
 class _Format(Struct, frozen=True):
-    type: Literal["text", "json_object", "json_schema"]
+    type: str
     json_schema: _JsonSchema | None = None
 
 
@@ -224,6 +224,8 @@ def response_format(raw: Raw) -> Schema | None:
         return None
     if format.type == "json_object":
         return FREE
+    if format.type != "json_schema":
+        raise bad_request("Must be one of text, json_object, json_schema.", f"{where}.type")
     where = "response_format.json_schema"
     if format.json_schema is None:
         raise bad_request("A schema is needed.", where)

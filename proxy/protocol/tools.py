@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,7 +19,8 @@ from proxy.protocol.plan import PLAIN_CALLS, CallStyle, Tool, ToolChoice
 from proxy.protocol.schema import flaw, odd_property
 
 MOST_TOOLS: Final = 1024
-_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+NAME_RULE: Final = "A tool's name has 1 to 128 letters, digits, underscores and dashes."
 # A custom tool takes free text; the model gets it as a tool with this one argument.
 CUSTOM_ARGUMENT: Final = "input"
 _CUSTOM_SCHEMA: Final = Raw(
@@ -69,7 +70,7 @@ class _Name(Struct, frozen=True):
 
 
 class _Allowed(Struct, frozen=True):
-    mode: Literal["auto", "required"]
+    mode: str
     tools: list[Raw]
 
 
@@ -115,8 +116,8 @@ def _schema(raw: Raw, where: str) -> Raw:
 
 
 def _checked_name(name: str, where: str, seen: set[str]) -> str:
-    if not _NAME.fullmatch(name):
-        raise bad_request("A tool's name has 1 to 128 letters, digits, underscores and dashes.", where)
+    if not NAME.fullmatch(name):
+        raise bad_request(NAME_RULE, where)
     if name in seen:
         raise bad_request(f"Two tools have the name {name!r}.", where)
     seen.add(name)
@@ -214,6 +215,8 @@ def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple
             if isinstance(entry, str) or entry.name is None:
                 raise bad_request("An allowed tool needs type and name.", place)
             names.append(entry.name)
+        if choice.allowed_tools.mode not in ("auto", "required"):
+            raise bad_request("Must be one of auto, required.", f"{where}.allowed_tools.mode")
         left = _only(tools, names, f"{where}.allowed_tools.tools")
         if choice.allowed_tools.mode == "required" and not left:
             raise bad_request("There are no tools to call.", f"{where}.allowed_tools.tools")
