@@ -73,6 +73,8 @@ FIXED: Final = {
     "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",
     # A model that is out of reach is an error, not another model's answer.
     "CLAUDE_CODE_NO_MODEL_FALLBACK": "1",
+    # A conversation that is too long is an error; it is not put in short and answered from that.
+    "DISABLE_COMPACT": "1",
     # An answer that does not fit the schema is asked for once more, no oftener (fixtures schema/*).
     "MAX_STRUCTURED_OUTPUT_RETRIES": "2",
     # A tool call is held for as long as its conversation is kept, a day at the most (milliseconds).
