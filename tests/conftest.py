@@ -105,7 +105,9 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-class _QuietServer(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """One that leaves the signals of the tests alone."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -154,7 +156,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             access_log=False, server_header=False, date_header=False, proxy_headers=False,
             timeout_keep_alive=keep_alive, timeout_graceful_shutdown=1,
         )  # fmt: skip
-        server = _QuietServer(config)
+        server = QuietServer(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         await until(lambda: server.started, 5, "the server listens")
         found = Running(service, directory, app, sock.getsockname()[1])

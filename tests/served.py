@@ -14,16 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests import fake_cli
-from tests.test_find import fake_cli as find_cli
-
 ROOT = Path(__file__).parent.parent
-
-
-def fake(directory: Path, **faults: Any) -> Path:
-    """An executable that says its version and login, and otherwise is the fake CLI with these faults."""
-    answering = fake_cli.write(directory / "answering", **faults)
-    return find_cli(directory / "claude", otherwise=f'exec {answering} "$@"')
 
 
 class Served:

@@ -16,8 +16,8 @@ from proxy import doctor
 from proxy.cli import find
 from proxy.doctor import NEWEST_PROVEN, Check
 from proxy.settings import Settings
-from tests import fake_cli as conversing
-from tests.test_find import LOGGED_OUT, fake_cli
+from tests import fake_cli
+from tests.cli_script import LOGGED_OUT, cli_script
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -31,8 +31,7 @@ def states(checks: str) -> dict[str, str]:
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """One in which all is well."""
-    answering = conversing.write(tmp_path / "answering")
-    cli = fake_cli(tmp_path / "claude", otherwise=f'exec {answering} "$@"')
+    cli = fake_cli.write(tmp_path / "cli")
     home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "XDG_STATE_HOME": str(tmp_path / "state")}
     # Memory depends on the machine: little enough to be there.
     small = {"CLAUDE_PROXY_WAITING": "0", "CLAUDE_PROXY_MAX_CONVERSATIONS": "1", "CLAUDE_PROXY_PARKED": "0"}
@@ -56,7 +55,7 @@ def test_live_asks_through_a_child_like_the_servers(
     printed = capsys.readouterr().out
     assert states(printed) == dict.fromkeys((*ALL, "live"), "ok")
     assert "claude-opus-5-5 answered after" in printed
-    (sent,) = conversing.told(tmp_path / "answering")
+    (sent,) = fake_cli.told(tmp_path / "cli")
     assert "Reply with the word ok." in str(sent[-1])
 
 
@@ -76,7 +75,7 @@ def test_live_fails_in_words(
     words: str,
 ) -> None:
     monkeypatch.setattr(doctor, "LIVE_PATIENCE", 0.5)
-    environ["CLAUDE_PROXY_CLI"] = str(fake_cli(tmp_path / "claude", otherwise=otherwise))
+    environ["CLAUDE_PROXY_CLI"] = str(cli_script(tmp_path / "claude", otherwise=otherwise))
     assert doctor.run({}, environ, live=True) == 1
     last = capsys.readouterr().out.splitlines()[-2]
     assert last.startswith("FAIL  live ")
@@ -105,14 +104,14 @@ def test_the_cli_is_asked_step_by_step(
         seen = states(capsys.readouterr().out)
         assert {name: seen[name] for name in ("cli", "version", "login", "live") if name in seen} == expected
         if "version" not in expected:
-            fake_cli(path, "echo 2.1.0")
+            cli_script(path, "echo 2.1.0")
         else:
-            fake_cli(path, login=LOGGED_OUT, code=1)
+            cli_script(path, login=LOGGED_OUT, code=1)
 
 
 def test_a_key_that_is_billed_is_a_warning(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     key = '{"loggedIn": true, "authMethod": "api_key", "apiKeySource": "ANTHROPIC_API_KEY"}'
-    fake_cli(Path(environ["CLAUDE_PROXY_CLI"]), login=key)
+    cli_script(Path(environ["CLAUDE_PROXY_CLI"]), login=key)
     environ |= {"CLAUDE_PROXY_LOGIN": "api-key", "ANTHROPIC_API_KEY": "sk-ant"}
     assert doctor.run({}, environ, live=False) == 0
     printed = capsys.readouterr().out

@@ -32,7 +32,7 @@ from tests import cli_lines as say
 from tests import fake_cli
 from tests.conftest import Serve, alive, chat
 from tests.outcomes import Expects
-from tests.served import Served, fake, wait_for
+from tests.served import Served, wait_for
 
 IDLE = 1
 SCENARIOS = replay.FIXTURES / "scenarios"
@@ -47,7 +47,7 @@ ANSWER = [["say", "Hello "], ["say", "there."], ["end"]]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("faults")
     settings = {"CLAUDE_PROXY_IDLE_TIMEOUT": str(IDLE), "CLAUDE_PROXY_CLIENT_TIMEOUT": "1"}
-    with Served(fake(home), home / "state", settings) as served:
+    with Served(fake_cli.write(home), home / "state", settings) as served:
         yield served
 
 
@@ -137,7 +137,7 @@ def test_a_late_result_after_the_client_has_left(tmp_path: Path, expects: Expect
     then = "the child is killed, the next answer is its own"
     expects("faults", "lines after the client has left, from a CLI that ignores SIGTERM", then)
     settings = {"CLAUDE_PROXY_WAITING": "0", "CLAUDE_PROXY_PARKED": "0"}
-    with Served(fake(tmp_path, stubborn=True), tmp_path / "state", settings) as server:
+    with Served(fake_cli.write(tmp_path, stubborn=True), tmp_path / "state", settings) as server:
         with httpx.Client(trust_env=False, timeout=15) as client:
             steps = chat(late([["sleep", 0.5], ["say", "late"], ["end"]]), stream=True)
             with client.stream("POST", f"{server.url}/v1/chat/completions", json=steps) as stream:
@@ -145,7 +145,7 @@ def test_a_late_result_after_the_client_has_left(tmp_path: Path, expects: Expect
                 next(lines)
         answers = server.chat(chat("next")).json()["choices"][0]["message"]["content"]
         assert answers == "echo: next"
-        [first, *_] = fake_cli.pids(tmp_path / "answering")
+        [first, *_] = fake_cli.pids(tmp_path)
         wait_for(lambda: not alive(first), 5, "the child of the client that left is gone")
 
 
@@ -217,7 +217,7 @@ async def test_a_refusal_that_comes_together_with_the_answer(expects: Expects) -
 def test_a_start(tmp_path: Path, expects: Expects, name: str, faults: dict[str, Any], then: str) -> None:
     expects("faults", name, then)
     settings = {"CLAUDE_PROXY_IDLE_TIMEOUT": str(IDLE), "CLAUDE_PROXY_WAITING": "0"}
-    with Served(fake(tmp_path, **faults), tmp_path / "state", settings) as server:
+    with Served(fake_cli.write(tmp_path, **faults), tmp_path / "state", settings) as server:
         assert outcome(server, chat(ANSWER, stream=True)) == then
         assert server.get("/health").status_code in (200, 503)
 
@@ -238,7 +238,7 @@ def test_a_cli_that_goes_while_the_server_runs(tmp_path: Path, expects: Expects)
     then = "502 cli_unavailable, not to be retried"
     for name, _ in UNSTARTABLE:
         expects("faults", name, f"{then}; health 503; well again once the CLI is")
-    cli = fake(tmp_path)
+    cli = fake_cli.write(tmp_path)
     whole = cli.read_bytes()
     with Served(cli, tmp_path / "state", {"CLAUDE_PROXY_WAITING": "0"}) as server:
         for _, spoil in UNSTARTABLE:
@@ -259,7 +259,7 @@ def test_a_disk_that_is_full(tmp_path: Path, expects: Expects) -> None:
     """No file may grow beyond 48 kB, as if the disk were full then."""
     expects("faults", "disk full for usage", "every answer 200, one warning, the file is whole")
     wrapper = ("bash", "-c", 'ulimit -f 48; exec "$@"', "bash")
-    with Served(fake(tmp_path), tmp_path / "state", {"LOG_LEVEL": "warn"}, wrapper=wrapper) as server:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", {"LOG_LEVEL": "warn"}, wrapper=wrapper) as server:
         for number in range(25):
             assert server.chat(chat(f"{number}")).status_code == 200
         wait_for(lambda: "usage cannot be written" in server.log(), 5, "the warning")
@@ -298,33 +298,33 @@ def test_sigterm(tmp_path: Path, expects: Expects) -> None:
     expects(
         "faults", "SIGTERM of the server", "answers under way end well within the grace; exit code 0; no child left"
     )
-    with Served(fake(tmp_path), tmp_path / "state", {"CLAUDE_PROXY_GRACE": "5"}) as server:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", {"CLAUDE_PROXY_GRACE": "5"}) as server:
         with streaming(server, [["say", "Hello "], ["sleep", 0.5], ["say", "there."], ["end"]]) as (lines, _):
             server.process.send_signal(signal.SIGTERM)
             assert "data: [DONE]" in list(lines)
         assert server.end(signal.SIGTERM) == 0
-        assert not any(map(alive, fake_cli.pids(tmp_path / "answering")))
+        assert not any(map(alive, fake_cli.pids(tmp_path)))
 
 
 def test_sigterm_with_an_answer_that_does_not_end(tmp_path: Path, expects: Expects) -> None:
     expects(
         "faults", "SIGTERM, and an answer that outlasts the grace", "error event, no [DONE]; exit code 0; no child left"
     )
-    with Served(fake(tmp_path), tmp_path / "state", {"CLAUDE_PROXY_GRACE": "1"}) as server:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", {"CLAUDE_PROXY_GRACE": "1"}) as server:
         with streaming(server, [["say", "Hello "], ["sleep", 30]]) as (lines, _):
             assert server.end(signal.SIGTERM) == 0
             said = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
         assert said[-1]["error"]["code"] == "shutting_down"
-        assert not any(map(alive, fake_cli.pids(tmp_path / "answering")))
+        assert not any(map(alive, fake_cli.pids(tmp_path)))
 
 
 def test_sigkill(tmp_path: Path, expects: Expects) -> None:
     expects("faults", "SIGKILL of the server", "no child left; the request shows as interrupted after the restart")
-    cli = fake(tmp_path)
+    cli = fake_cli.write(tmp_path)
     with Served(cli, tmp_path / "state") as server, streaming(server, [["say", "Hello "], ["sleep", 30]]):
         wait_for(lambda: server.recent(1), 10, "the row is opened")
         server.end(signal.SIGKILL)
-    wait_for(lambda: not any(map(alive, fake_cli.pids(tmp_path / "answering"))), 5, "the children are gone")
+    wait_for(lambda: not any(map(alive, fake_cli.pids(tmp_path))), 5, "the children are gone")
     with Served(cli, tmp_path / "state") as again:
         assert again.recent()[0]["outcome"] == "interrupted"
 
@@ -486,7 +486,7 @@ def slow_readers(home: Path, count: int, at_once: int) -> float:
         "CLAUDE_PROXY_WAITING": "0",
     }  # fmt: skip
     body = json.dumps(chat([["many", 10_000, "x" * 2000], ["end"]], stream=True)).encode()
-    with Served(fake(home), home / "state", settings) as server, contextlib.ExitStack() as stack:
+    with Served(fake_cli.write(home), home / "state", settings) as server, contextlib.ExitStack() as stack:
         before = server.memory()
         for _ in range(count):
             sock = stack.enter_context(connection(server))

@@ -25,39 +25,7 @@ from proxy.cli.find import (
     update_command,
 )
 from proxy.settings import Login, Settings
-
-# Said by 2.1.330 and 2.1.300 (`claude --setting-sources "" auth status --json`), shortened.
-SUBSCRIPTION = '{"loggedIn": true, "authMethod": "claude.ai", "email": null, "subscriptionType": "max"}'
-TOKEN = '{"loggedIn": true, "authMethod": "oauth_token", "apiProvider": "firstParty", "loginExpiresAt": null}'
-MANAGED_KEY = '{"loggedIn": true, "authMethod": "api_key", "apiKeySource": "/login managed key"}'
-ENVIRONMENT_KEY = '{"loggedIn": true, "authMethod": "api_key", "apiKeySource": "ANTHROPIC_API_KEY"}'
-CLOUD = '{"loggedIn": true, "authMethod": "third_party", "apiProvider": "bedrock"}'
-LOGGED_OUT = '{"loggedIn": false, "authMethod": "none"}'
-
-
-def fake_cli(
-    path: Path,
-    version: str = "echo '2.1.330 (Claude Code)'",
-    login: str = SUBSCRIPTION,
-    code: int = 0,
-    otherwise: str = "exit 1",
-) -> Path:
-    """A CLI that runs the shell command `version` for its version, says `login`, and `otherwise` runs that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f"""#!/bin/sh
-case "$*" in
---version) {version} ;;
-"--setting-sources  auth status --json") env > "$0.env"; pwd > "$0.cwd"; cat <<'END'
-{login}
-END
-exit {code} ;;
-*) {otherwise} ;;
-esac
-"""
-    )
-    path.chmod(0o755)
-    return path
+from tests.cli_script import CLOUD, ENVIRONMENT_KEY, LOGGED_OUT, MANAGED_KEY, SUBSCRIPTION, TOKEN, cli_script
 
 
 @pytest.fixture(autouse=True)
@@ -75,20 +43,20 @@ def environ(home: Path, *path: Path) -> dict[str, str]:
 
 
 def test_the_setting_is_first(tmp_path: Path) -> None:
-    chosen = fake_cli(tmp_path / "mine" / "claude-next")
-    fake_cli(tmp_path / "bin" / "claude")
+    chosen = cli_script(tmp_path / "mine" / "claude-next")
+    cli_script(tmp_path / "bin" / "claude")
     assert find.find(Settings(cli=str(chosen)), environ(tmp_path, tmp_path / "bin")) == str(chosen)
 
 
 def test_the_setting_may_name_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    chosen = fake_cli(tmp_path / "claude")
+    chosen = cli_script(tmp_path / "claude")
     assert find.find(Settings(cli="~/claude"), environ(tmp_path)) == str(chosen)
 
 
 @pytest.mark.parametrize(("make", "why"), [(False, "does not exist"), (True, "is no program")])
 def test_a_wrong_setting_is_named(tmp_path: Path, make: bool, why: str) -> None:
-    fake_cli(tmp_path / "bin" / "claude")
+    cli_script(tmp_path / "bin" / "claude")
     path = tmp_path / "nothing"
     if make:
         path.write_text("")
@@ -97,30 +65,30 @@ def test_a_wrong_setting_is_named(tmp_path: Path, make: bool, why: str) -> None:
 
 
 def test_path_comes_before_the_usual_places(tmp_path: Path) -> None:
-    fake_cli(tmp_path / ".local" / "bin" / "claude")
-    on_path = fake_cli(tmp_path / "bin" / "claude")
+    cli_script(tmp_path / ".local" / "bin" / "claude")
+    on_path = cli_script(tmp_path / "bin" / "claude")
     assert find.find(Settings(), environ(tmp_path, tmp_path / "bin")) == str(on_path)
 
 
 def test_a_relative_entry_of_path_gives_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_path = fake_cli(tmp_path / "bin" / "claude")
+    on_path = cli_script(tmp_path / "bin" / "claude")
     monkeypatch.chdir(tmp_path)
     assert find.find(Settings(), environ(tmp_path, Path("bin"))) == str(on_path)
 
 
 @pytest.mark.parametrize("place", [place for place in find.PLACES if place.startswith("~")])
 def test_the_usual_places(tmp_path: Path, place: str) -> None:
-    path = fake_cli(tmp_path / place[2:].replace("*", "v22.1.0"))
+    path = cli_script(tmp_path / place[2:].replace("*", "v22.1.0"))
     assert find.find(Settings(), environ(tmp_path)) == str(path)
 
 
 def test_npm_prefix(tmp_path: Path) -> None:
-    path = fake_cli(tmp_path / "npm" / "bin" / "claude")
+    path = cli_script(tmp_path / "npm" / "bin" / "claude")
     assert find.find(Settings(), environ(tmp_path) | {"NPM_CONFIG_PREFIX": str(tmp_path / "npm")}) == str(path)
 
 
 def test_links_are_kept_as_they_are(tmp_path: Path) -> None:
-    real = fake_cli(tmp_path / "versions" / "2.1.330")
+    real = cli_script(tmp_path / "versions" / "2.1.330")
     link = tmp_path / ".local" / "bin" / "claude"
     link.parent.mkdir(parents=True)
     link.symlink_to(real)
@@ -133,12 +101,12 @@ def test_the_python_package_is_the_last_place_and_is_not_imported(
     monkeypatch.undo()
     monkeypatch.setattr(find, "PLACES", ("~/.local/bin/claude",))
     package = tmp_path / "site" / "claude_agent_sdk"
-    bundled = fake_cli(package / "_bundled" / "claude")
+    bundled = cli_script(package / "_bundled" / "claude")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert find.find(Settings(), environ(tmp_path)) == str(bundled)
     assert update_command(str(bundled)).endswith("-m pip install --upgrade claude-agent-sdk")
-    earlier = fake_cli(tmp_path / ".local" / "bin" / "claude")
+    earlier = cli_script(tmp_path / ".local" / "bin" / "claude")
     assert find.find(Settings(), environ(tmp_path)) == str(earlier)
 
 
@@ -157,25 +125,25 @@ def test_none_at_all_says_how_to_get_one(tmp_path: Path) -> None:
     ("said", "version"), [("2.1.330 (Claude Code)", (2, 1, 330)), ("2.1.272", (2, 1, 272)), ("3.0.0-rc.1 x", (3, 0, 0))]
 )
 def test_versions(tmp_path: Path, said: str, version: find.Version) -> None:
-    path = fake_cli(tmp_path / "claude", f"echo '{said}'")
+    path = cli_script(tmp_path / "claude", f"echo '{said}'")
     assert find.version(str(path), environ(tmp_path)) == version
 
 
 @pytest.mark.parametrize("said", ["2.1.271 (Claude Code)", "1.0.128", "0.2.9"])
 def test_too_old_says_how_to_update(tmp_path: Path, said: str) -> None:
-    path = fake_cli(tmp_path / "claude", f"echo '{said}'")
+    path = cli_script(tmp_path / "claude", f"echo '{said}'")
     with pytest.raises(CliTooOld, match=rf"version {said.split()[0]}; {find.shown(FLOOR)} or newer") as caught:
         find.version(str(path), environ(tmp_path))
     assert caught.value.help == f"{path} update"
 
 
 def test_how_to_update_depends_on_the_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    npm = fake_cli(tmp_path / "lib" / "node_modules" / "x" / "cli")
+    npm = cli_script(tmp_path / "lib" / "node_modules" / "x" / "cli")
     link = tmp_path / "bin" / "claude"
     link.parent.mkdir()
     link.symlink_to(npm)
     assert update_command(str(link)) == "npm install -g @anthropic-ai/claude-code@latest"
-    native = fake_cli(tmp_path / "native" / "claude")
+    native = cli_script(tmp_path / "native" / "claude")
     assert update_command(str(native)) == f"{native} update"
     monkeypatch.setenv("PATH", str(native.parent))
     assert update_command(str(native)) == "claude update"
@@ -196,7 +164,7 @@ def test_how_to_update_depends_on_the_install(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_anything_else_is_no_version(tmp_path: Path, version: str) -> None:
-    path = fake_cli(tmp_path / "claude", version)
+    path = cli_script(tmp_path / "claude", version)
     with pytest.raises(CliUnusable, match="did not say its version") as caught:
         find.version(str(path), environ(tmp_path))
     assert ("no such library" in caught.value.message) == ("no such library" in version)
@@ -212,7 +180,7 @@ def test_a_cli_that_hangs_is_ended_with_all_that_it_started(
 ) -> None:
     monkeypatch.setattr(find, "PATIENCE", 0.3)
     beat = tmp_path / "beat"
-    path = fake_cli(tmp_path / "claude", version.format(beat=beat))
+    path = cli_script(tmp_path / "claude", version.format(beat=beat))
     began = time.monotonic()
     with pytest.raises(CliUnusable, match=r"within 0\.3 seconds"):
         find.version(str(path), environ(tmp_path))
@@ -223,7 +191,7 @@ def test_a_cli_that_hangs_is_ended_with_all_that_it_started(
 
 
 def test_a_cli_that_floods_is_ended(tmp_path: Path) -> None:
-    path = fake_cli(tmp_path / "claude", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done")
+    path = cli_script(tmp_path / "claude", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done")
     with pytest.raises(CliUnusable) as caught:
         find.version(str(path), environ(tmp_path))
     assert len(caught.value.message) < 1000
@@ -254,7 +222,7 @@ def test_what_cannot_be_started(tmp_path: Path) -> None:
     ],
 )
 def test_logins(tmp_path: Path, said: str, code: int, state: LoginState, words: str) -> None:
-    path = fake_cli(tmp_path / "claude", login=said, code=code)
+    path = cli_script(tmp_path / "claude", login=said, code=code)
     found = find.login(str(path), environ(tmp_path))
     assert found == state
     assert str(found).startswith(words)
@@ -262,13 +230,13 @@ def test_logins(tmp_path: Path, said: str, code: int, state: LoginState, words: 
 
 @pytest.mark.parametrize("said", ["", "hello", "[]", "{}", '{"loggedIn": "yes"}', "[" * 20000])
 def test_anything_else_is_no_login(tmp_path: Path, said: str) -> None:
-    path = fake_cli(tmp_path / "claude", login=said)
+    path = cli_script(tmp_path / "claude", login=said)
     with pytest.raises(CliUnusable, match="whether it is logged in"):
         find.login(str(path), environ(tmp_path))
 
 
 def test_it_is_asked_as_children_are_run(tmp_path: Path) -> None:
-    path = fake_cli(tmp_path / "claude", login=TOKEN)
+    path = cli_script(tmp_path / "claude", login=TOKEN)
     given = environ(tmp_path) | {
         "ANTHROPIC_API_KEY": "billed",
         "API_KEYS": "secret",
@@ -302,7 +270,7 @@ SAID: dict[str, str] = {
 def test_the_login_must_be_there_and_of_the_kind_that_is_asked_for(
     tmp_path: Path, wanted: Login, good: set[str], said: str
 ) -> None:
-    path = str(fake_cli(tmp_path / "claude", login=SAID[said], code=1 if said == "out" else 0))
+    path = str(cli_script(tmp_path / "claude", login=SAID[said], code=1 if said == "out" else 0))
     settings = Settings(cli=path, login=wanted)
     if said in good:
         found = look(settings, environ(tmp_path))
@@ -314,7 +282,7 @@ def test_the_login_must_be_there_and_of_the_kind_that_is_asked_for(
 
 
 def test_logged_out_says_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = fake_cli(tmp_path / "claude")
+    path = cli_script(tmp_path / "claude")
     with pytest.raises(CliLoggedOut) as caught:
         check_login(LoginState(False, "none"), "subscription", str(path))
     assert caught.value.help.splitlines()[0] == f"{path} auth login"

@@ -18,9 +18,10 @@ import pytest
 
 from conformance import bench
 from conformance.bench.processes import BenchError
+from tests import fake_cli
 from tests.conftest import chat
 from tests.outcomes import Expects
-from tests.served import Served, fake, wait_for
+from tests.served import Served, wait_for
 from tests.test_faults import slow_readers
 
 KEYS = {"ann": "sk-ann", "bob": "sk-bob"}
@@ -106,7 +107,7 @@ def rest(server: Served) -> tuple[float, int]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
     settings = {"CLAUDE_PROXY_MAX_QUEUE": "100", "LOG_LEVEL": "error", "CLAUDE_PROXY_PARKED": "2"}
-    with Served(fake(tmp_path), tmp_path / "state", settings) as served:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", settings) as served:
         yield served
 
 
@@ -170,7 +171,7 @@ def test_a_greedy_key(tmp_path: Path, expects: Expects) -> None:
     name = "a key with 30 requests in the queue, and another's one"
     keys = ",".join(f"{each}:{secret}" for each, secret in KEYS.items())
     settings = {"API_KEYS": keys, "CLAUDE_PROXY_MAX_CONVERSATIONS": "2", "CLAUDE_PROXY_MAX_QUEUE": "20"}
-    with Served(fake(tmp_path), tmp_path / "state", settings) as server:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", settings) as server:
 
         async def ask(client: httpx.AsyncClient, key: str) -> tuple[int, float]:
             began = time.perf_counter()
@@ -200,7 +201,7 @@ def test_a_greedy_key(tmp_path: Path, expects: Expects) -> None:
 def test_a_queue_of_those_who_leave(tmp_path: Path, expects: Expects) -> None:
     expects("load", "20 in the queue, all of whom leave", "none takes a place; the queue is empty at once")
     settings = {"CLAUDE_PROXY_MAX_CONVERSATIONS": "1", "LOG_LEVEL": "error"}
-    with Served(fake(tmp_path), tmp_path / "state", settings) as server:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", settings) as server:
 
         async def leave() -> None:
             async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:

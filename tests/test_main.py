@@ -21,8 +21,8 @@ from proxy.__main__ import CANNOT_START, COMMANDS, main, welcome
 from proxy.cli.find import FoundCli, LoginState
 from proxy.protocol.lines import ListedModel
 from proxy.settings import SETTINGS, Key, ModelName, Settings, default
-from tests import fake_cli as conversing
-from tests.test_find import LOGGED_OUT, fake_cli
+from tests import fake_cli
+from tests.cli_script import LOGGED_OUT, cli_script
 
 CLI = FoundCli("/opt/claude", (2, 1, 330), LoginState(True, "claude.ai", None, "max"))
 MODELS = (ListedModel("default", "claude-opus-5-5"), ListedModel("opus"), ListedModel("sonnet[1m]"))
@@ -35,7 +35,7 @@ def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name not in ("PATH", "LANG", "PYTHONPATH", "COVERAGE_PROCESS_START"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("CLAUDE_PROXY_CLI", str(fake_cli(tmp_path / "claude")))
+    monkeypatch.setenv("CLAUDE_PROXY_CLI", str(cli_script(tmp_path / "claude")))
     monkeypatch.setenv("CLAUDE_PROXY_PORT", "0")
 
 
@@ -139,8 +139,8 @@ def test_what_keeps_it_from_starting(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {
-        "{old}": str(fake_cli(tmp_path / "old", "echo 2.1.0")),
-        "{out}": str(fake_cli(tmp_path / "out", login=LOGGED_OUT, code=1)),
+        "{old}": str(cli_script(tmp_path / "old", "echo 2.1.0")),
+        "{out}": str(cli_script(tmp_path / "out", login=LOGGED_OUT, code=1)),
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -242,8 +242,7 @@ def test_ctrl_c_while_it_starts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_whole_command(number: signal.Signals, tmp_path: Path) -> None:
-    answering = conversing.write(tmp_path / "answering")
-    fake_cli(tmp_path / "claude", otherwise=f'exec {answering} "$@"')
+    fake_cli.write(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-m", "proxy", "--waiting", "1", "--log-level", "warn"],
         stdout=subprocess.PIPE,

@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
 from tests import cli_lines as say
-from tests.served import Served, fake, wait_for
+from tests import fake_cli
+from tests.served import Served, wait_for
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -42,7 +43,7 @@ def value(found: Samples, name: str, **labels: str) -> float:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home: Path = tmp_path_factory.mktemp("metrics")
-    with Served(fake(home), home / "state") as served:
+    with Served(fake_cli.write(home), home / "state") as served:
         yield served
 
 

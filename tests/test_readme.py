@@ -18,8 +18,7 @@ import yaml
 
 from proxy.cli.find import FLOOR, shown
 from proxy.settings import SETTINGS, default
-from tests import fake_cli as conversing
-from tests.test_find import fake_cli
+from tests import fake_cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -91,8 +90,7 @@ def test_configurations_can_be_read() -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server as the README has it started, on a CLI that repeats what it is told; its base URL."""
     home = tmp_path_factory.mktemp("home")
-    answering = conversing.write(home / "answering")
-    cli = fake_cli(home / "claude", otherwise=f'exec {answering} "$@"')
+    cli = fake_cli.write(home)
     with subprocess.Popen(
         [sys.executable, "-m", "proxy", "0", "--waiting", "1", "--log-level", "warn"],
         cwd=ROOT,

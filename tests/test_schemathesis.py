@@ -21,9 +21,8 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
 from conformance.replay import Server
-from tests import fake_cli as conversing
+from tests import fake_cli
 from tests.instant import application
-from tests.test_find import fake_cli
 
 Case = schemathesis.Case[Any]
 
@@ -116,9 +115,7 @@ def test_in_process(case: Case) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
     """The document of a server on a socket that wants a key, and has a CLI that repeats what it is told."""
-    home = tmp_path_factory.mktemp("cli")
-    answering = conversing.write(home / "answering")
-    cli = fake_cli(home / "claude", otherwise=f'exec {answering} "$@"')
+    cli = fake_cli.write(tmp_path_factory.mktemp("cli"))
     with Server(cli, {"API_KEYS": KEY["Authorization"].split()[1]}) as server:
         yield schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=KEY, config=config(("fuzzing",)))
 

@@ -23,10 +23,10 @@ from proxy.cli.launch import BILLED, FIXED, FLAGS, PASSED, PASSED_FOR_LOGIN
 from proxy.http import guard
 from proxy.settings import Key, SettingError, read
 from tests import fake_cli
+from tests.cli_script import cli_script
 from tests.conftest import chat
 from tests.outcomes import Expects
 from tests.served import Served, wait_for
-from tests.test_find import fake_cli as find_cli
 
 KEYS = {"ann": "sk-ann-0123456789", "bob": "sk-bob-0123456789"}
 SECRETS = {
@@ -44,7 +44,7 @@ def spying_cli(home: Path) -> Path:
     answering = fake_cli.write(home / "answering")
     (home / "seen").mkdir()
     spy = f"""env -0 > {home}/seen/$$.env; printf '%s\\0' "$@" > {home}/seen/$$.argv; exec {answering} "$@\""""
-    return find_cli(home / "claude", otherwise=spy)
+    return cli_script(home / "claude", otherwise=spy)
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +369,7 @@ def test_a_state_directory_of_others(tmp_path: Path, expects: Expects) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o777)
     state.chmod(0o777)
-    cli = find_cli(tmp_path / "claude")
+    cli = cli_script(tmp_path / "claude")
     with pytest.raises(RuntimeError, match="can be changed by other users"), Served(cli, state):
         pass
 

@@ -23,7 +23,8 @@ from proxy.protocol.lines import Window
 from proxy.protocol.turn import Tokens
 from proxy.usage import moment
 from tests import cli_lines as say
-from tests.served import Served, fake, wait_for
+from tests import fake_cli
+from tests.served import Served, wait_for
 
 HOUR = 3600.0
 
@@ -48,7 +49,7 @@ def body(text: str, **more: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("usage")
-    with Served(fake(home), home / "state", {"API_KEYS": "ann:sesame,bob:barley"}) as served:
+    with Served(fake_cli.write(home), home / "state", {"API_KEYS": "ann:sesame,bob:barley"}) as served:
         yield served
 
 
@@ -205,7 +206,7 @@ def test_a_plan_that_is_used_up(server: Served) -> None:
 
 
 def test_usage_survives_a_restart_and_a_kill(tmp_path: Path) -> None:
-    cli = fake(tmp_path)
+    cli = fake_cli.write(tmp_path)
     with Served(cli, tmp_path / "state") as first:
         first.chat(body(answer()))
         wait_for(lambda: first.recent(1)[0]["list_price_usd"] == 0.25, 5, "the cost is there")
@@ -226,7 +227,7 @@ def test_usage_survives_a_restart_and_a_kill(tmp_path: Path) -> None:
 
 
 def test_an_answer_under_way_when_the_server_is_told_to_stop_has_its_row(tmp_path: Path) -> None:
-    with Served(fake(tmp_path), tmp_path / "state") as server:
+    with Served(fake_cli.write(tmp_path), tmp_path / "state") as server:
         text = json.dumps([["say", "half"], ["sleep", 20]])
         url, sent = f"{server.url}/v1/chat/completions", body(text, stream=True)
         with httpx.Client(trust_env=False, timeout=15) as client, client.stream("POST", url, json=sent) as stream:
