@@ -207,6 +207,15 @@ def test_as_many_tools_as_there_may_be() -> None:
     assert len(request(tools=[function(f"t{n}") for n in range(MOST_TOOLS)]).plan.tools) == MOST_TOOLS
 
 
+def test_the_answers_own_tool_has_its_name_for_itself() -> None:
+    """Offered twice under one name, the call of the wrong one would be waited for for ever."""
+    tools = [function("get"), function("StructuredOutput")]
+    assert [tool.name for tool in request(tools=tools).plan.tools] == ["get", "StructuredOutput"]
+    with pytest.raises(Rejection) as caught:
+        request(tools=tools, response_format={"type": "json_object"})
+    assert caught.value.failure.param == "tools"
+
+
 def test_parameters_nested_too_deep_are_refused() -> None:
     deep = b'{"items":' * 5000 + b"{}" + b"}" * 5000
     body = b'{"model":"opus","messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":'

@@ -119,7 +119,7 @@ def _file(file: _File | None, where: str) -> DocumentBlock:
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise bad_request("Files can be PDF or UTF-8 text.", place) from None
+        raise bad_request("Files can be PDF or UTF-8 text; an image goes into an `image_url` part.", place) from None
     if not text.strip():
         raise bad_request("The file is empty.", place)
     return DocumentBlock(TextSource(text), title)

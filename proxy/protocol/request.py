@@ -20,6 +20,7 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Block, Message, Plan, Sampling, TextBlock, ToolResultBlock, ToolUseBlock
 from proxy.protocol.schema import response_format
 from proxy.protocol.tools import CUSTOM_ARGUMENT, NAME, NAME_RULE, ToolUse, tool_use
+from proxy.protocol.turn import STRUCTURED_OUTPUT
 
 # What a field of any shape holds when it is not given: msgspec has no optional Raw.
 ABSENT: Final = Raw()
@@ -176,6 +177,11 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
     effort, thinking = _effort(chat.reasoning_effort, rules.abilities_of(model))
     ignored = ignored_of(chat, IGNORED, rules)
     options = chat.stream_options
+    schema = response_format(chat.response_format) if given(chat.response_format) else None
+    if schema is not None and any(tool.name == STRUCTURED_OUTPUT for tool in use.tools):
+        raise bad_request(
+            f"With `response_format` no tool can be named {STRUCTURED_OUTPUT}: the answer's own is.", "tools"
+        )
     return Request(
         plan=Plan(
             model=model,
@@ -187,7 +193,7 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
             max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
             effort=effort,
             thinking=thinking,
-            schema=response_format(chat.response_format) if given(chat.response_format) else None,
+            schema=schema,
             sampling=sampling_of(chat.temperature, chat.top_p, rules),
         ),
         model=chat.model,
