@@ -36,6 +36,12 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("project")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: a good part of the tests waits for processes and time limits."""
+    return (os.cpu_count() or 1) + 1
+
+
 def alive(pid: int) -> bool:
     """The process runs: neither gone nor a zombie."""
     try:

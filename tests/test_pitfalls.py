@@ -179,7 +179,7 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
     20: (
         "created = now on every call; ids that differ between chunks; two [DONE].",
         (
-            "test_models_http.test_the_list",
+            "test_models_http.test_created_is_long_ago_and_never_changes",
             "test_laws.test_law_4_one_identity_one_role_one_end",
             "test_pitfalls.test_20_a_stream_is_done_once_and_nothing_follows",
         ),
