@@ -1,4 +1,4 @@
-"""proxy/protocol/schema.py: what the CLI gets of a schema, what an answer is checked against, unwrapping."""
+"""proxy/protocol/schema.py and checking.py: what the CLI gets of a schema, whether an answer fits, unwrapping."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from proxy.protocol.checking import MOST_SCHEMAS, misfit, odd_arguments
 from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.plan import Schema
-from proxy.protocol.schema import FREE, MOST_SCHEMAS, Unwrapper, misfit, odd_arguments, response_format
+from proxy.protocol.schema import FREE, Unwrapper, response_format
 
 
 def made(schema: Any, **more: Any) -> Schema:

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Place, Pool, Served
+from proxy.protocol.checking import misfit, odd_arguments
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.schema import FREE, misfit, odd_arguments
+from proxy.protocol.schema import FREE
 from proxy.protocol.stop import StopCutter
 from proxy.protocol.turn import (
     Delta,

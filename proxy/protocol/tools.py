@@ -13,10 +13,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.protocol.checking import flaw
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import PLAIN_CALLS, CallStyle, Tool, ToolChoice
-from proxy.protocol.schema import flaw, odd_property
+from proxy.protocol.schema import odd_property
 
 MOST_TOOLS: Final = 1024
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
