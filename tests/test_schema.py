@@ -17,7 +17,7 @@ from msgspec import Raw
 from proxy.protocol.checking import MOST_SCHEMAS, misfit, odd_arguments
 from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.plan import Schema
-from proxy.protocol.schema import FREE, Unwrapper, response_format
+from proxy.protocol.schema import FREE, Unwrapper, _clean, response_format
 
 
 def made(schema: Any, **more: Any) -> Schema:
@@ -130,17 +130,15 @@ def test_an_object_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("schema", "clean"),
     [
-        ({"format": "uri"}, {}),
+        ({"x-foo": "uri", "example": 5}, {}),
         ({"$schema": "http://json-schema.org/draft-07/schema#", "$id": "urn:x", "$comment": "x"}, {}),
-        ({"properties": {"a": {"type": "string", "format": "email"}}}, {"properties": {"a": STRING}}),
+        ({"properties": {"a": {"type": "string", "example": "x"}}}, {"properties": {"a": STRING}}),
         ({"properties": {"a": {"items": {"x-order": 1, "type": "string"}}}}, {"properties": {"a": {"items": STRING}}}),
-        ({"items": {"anyOf": [{"format": "uri"}, True]}}, {"items": {"anyOf": [{}, True]}}),
-        ({"items": {"oneOf": [{"format": "uri"}, True]}}, {"items": {"anyOf": [{}, True]}}),
-        ({"$defs": {"format": {"format": "uri", "type": "string"}}}, {"$defs": {"format": STRING}}),
+        ({"items": {"anyOf": [{"example": "uri"}, True]}}, {"items": {"anyOf": [{}, True]}}),
+        ({"items": {"oneOf": [{"example": "uri"}, True]}}, {"items": {"anyOf": [{}, True]}}),
+        ({"$defs": {"example": {"example": "uri", "type": "string"}}}, {"$defs": {"example": STRING}}),
         ({"additionalProperties": {"nullable": True, "type": "string"}}, {"additionalProperties": STRING}),
         ({"additionalProperties": False}, {"additionalProperties": False}),
-        ({"items": [{"type": "string"}], "dependencies": {}}, {}),
-        ({"if": {"format": "x"}, "then": {"deprecated": True}, "else": True, "not": {"type": "array"}}, {}),
         # Data is not a schema: what looks like a keyword in it stays.
         ({"enum": [{"format": "uri"}], "default": {"$id": 5}}, {"enum": [{"format": "uri"}], "default": {"$id": 5}}),
     ],
@@ -186,7 +184,58 @@ def test_properties_that_are_named_like_keywords_are_kept() -> None:
     assert made(schema).source == Raw(json.dumps(schema, separators=(",", ":")).encode())
 
 
-def test_an_answer_is_checked_against_what_was_dropped() -> None:
+@pytest.mark.parametrize("format", ["date-time", "email", "uri", "uuid", "int32", "frobnicate"])
+def test_a_format_is_kept_for_the_model_to_see(format: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "format": format}}}
+    assert offered(schema) == schema
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        {"prefixItems": [STRING, {"type": "integer"}]}, {"items": [STRING]}, {"dependentRequired": {"a": ["b"]}},
+        {"dependencies": {"a": ["b"]}}, {"dependentSchemas": {"a": STRING}}, {"minContains": 2}, {"maxContains": 2},
+        {"unevaluatedProperties": False}, {"unevaluatedItems": STRING}, {"additionalItems": False},
+        {"pattern": "^\\d{3}\\-\\d{4}$"}, {"not": STRING}, {"if": STRING, "then": {"minLength": 2}, "else": True},
+        {"prefixItems": [STRING], "items": False}, {"contains": STRING, "minContains": 0},
+    ],
+)  # fmt: skip
+def test_the_model_is_told_what_the_cli_does_not_take(keyword: dict[str, Any]) -> None:
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    schema = {"type": "object", "properties": {"a": keyword, "b": keyword | {"description": "Words."}}} | draft
+    told = f"Must also fit this JSON Schema: {json.dumps(keyword, separators=(',', ':'))}"
+    assert offered(schema)["properties"] == {"a": {"description": told}, "b": {"description": f"Words. {told}"}}
+
+
+# Each was put to `new RegExp(pattern, "u")`, which is what the CLI's validator does.
+PATTERNS = [
+    "", "^a|b$", "^[a-z0-9_.+-]+@[^@ ]+$", r"^\d{1,3}(?:,\d{3})*(\.\d+)?$", r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+    "(?<=a)b", r"^[\w\-.]+$", "^[-a]$", "[^a-]", "a*?b+?c??d{2,}?", r"\bx\B", r"[\^\]\-]", "ä🌍.", r"\/",
+    r"^([0-9a-fA-F]{8}-[0-9a-fA-F]{4})$",
+]  # fmt: skip
+ODD_PATTERNS = [
+    r"\-", r"\_", r"^\w+\@\w+$", "(?P<a>x)", "(?i)x", r"\Ax\z", r"[\w-.]", r"[a-\d]", r"[\_]", "}", "a{,3}", "x{a}",
+    "a**", "^*", r"\b+", "(?#x)", r"\h", "[[:alpha:]]", "(?x: a )", "a++",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_that_javascript_takes_is_kept(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"pattern": pattern}}}
+    assert offered(schema) == schema
+
+
+@pytest.mark.parametrize("pattern", ODD_PATTERNS)
+def test_another_pattern_is_told_in_words(pattern: str) -> None:
+    assert _clean({"pattern": pattern}, "").keys() == {"description"}
+
+
+def test_a_pattern_where_no_metaschema_looks_need_not_be_one() -> None:
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    assert "description" in offered({"type": "object", "$defs": {"a": {"pattern": 5}}} | draft)["$defs"]["a"]
+
+
+def test_an_answer_is_checked_against_what_the_cli_does_not_check() -> None:
     schema = made({"type": "object", "properties": {"a": {"type": "string", "format": "email"}}})
     assert misfit(schema, '{"a":"someone@example.com"}') is None
     assert "email" in (misfit(schema, '{"a":"nobody"}') or "")

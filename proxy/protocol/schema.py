@@ -2,7 +2,8 @@
 
 - The CLI offers the schema to the model as a tool and checks the answer itself. It takes only schemas of an object, and
   drops a schema silently that its validator does not like (an unknown keyword, a broken `$schema`; fixtures schema/*).
-  So it gets a copy without anything doubtful, and another root is wrapped into an object with one member.
+  So it gets a copy without anything doubtful, and another root is wrapped into an object with one member. What would
+  change the answer is then told to the model in words: an answer is refused for nothing that it was not told.
 - The client's own schema, as it came, is what the answer is checked against (`checking`).
 """
 
@@ -27,14 +28,31 @@ FREE: Final = Schema(Raw(b'{"type":"object","additionalProperties":true}'), Raw(
 # stay that would then let less pass (`not`, `if`).
 _PLAIN: Final = frozenset((
     "type", "enum", "const", "required", "minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "title",
-    "description", "default", "examples",
+    "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "format",
+    "title", "description", "default", "examples",
 ))  # fmt: skip
 _SCHEMA: Final = frozenset(("items", "additionalProperties", "contains", "propertyNames"))
 _SCHEMAS: Final = frozenset(("anyOf", "allOf"))
 # Keywords that mean more when one that is dropped does not stand beside them.
 _NEEDED: Final = {"items": "prefixItems", "contains": "minContains"}
 _NAMED: Final = frozenset(("properties", "$defs", "definitions", "patternProperties"))
+# Keywords that say what an answer may be and that the CLI does not get, or not always: the model is told of them.
+_TOLD: Final = frozenset((
+    "pattern", "exclusiveMinimum", "exclusiveMaximum", "not", "oneOf", "if", "then", "else", "items", "prefixItems",
+    "additionalItems", "unevaluatedItems", "contains", "minContains", "maxContains", "dependencies",
+    "dependentRequired", "dependentSchemas", "unevaluatedProperties",
+))  # fmt: skip
+TOLD: Final = "Must also fit this JSON Schema: {}"
+
+# Patterns that JavaScript is sure to take with the flag `u`, as the CLI's validator sets it: no escape without a
+# meaning, no lone brace, no class as the end of a range, nothing of Python's or Perl's own.
+_ESCAPE: Final = r"\\[dDwWsStnrfv^$\\.*+?()\[\]{}|/]"
+_IN_CLASS: Final = r"(?:[^\\\[\]-]|\\[tnrfv^$\\.*+?()\[\]{}|/-])"
+_CLASS: Final = rf"\[\^?-?(?:{_IN_CLASS}(?:-{_IN_CLASS})?|\\[dDwWsS])*+-?\]"
+_PATTERN: Final = re.compile(
+    r"(?:\((?:\?(?:[:=!]|<[=!]))?|[\^$|]|\\[bB]"
+    rf"|(?:[^\\()\[\]{{}}*+?^$|]|\)|{_ESCAPE}|{_CLASS})(?:[*+?]\??|\{{\d+(?:,\d*)?\}}\??)?+)*+"
+)
 
 
 class _JsonSchema(Struct, frozen=True):
@@ -57,10 +75,11 @@ def _clean(schema: Any, root: str) -> Any:
     if not isinstance(schema, dict):
         return schema
     clean: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     for keyword, value in schema.items():
         if keyword == "$ref" and isinstance(value, str):
             clean[keyword] = _moved(value, root)
-        elif keyword in _PLAIN and not (keyword.startswith("exclusive") and isinstance(value, bool)):
+        elif keyword in _PLAIN and _plain(keyword, value):
             clean[keyword] = value
         elif keyword in _SCHEMA and isinstance(value, dict | bool) and _NEEDED.get(keyword) not in schema:
             clean[keyword] = _clean(value, root)
@@ -71,7 +90,19 @@ def _clean(schema: Any, root: str) -> Any:
             clean[keyword] = [_clean(one, root) for one in value]
         elif keyword in _NAMED and isinstance(value, dict):
             clean[keyword] = {name: _clean(one, root) for name, one in value.items()}
+        elif keyword in _TOLD:
+            told[keyword] = value
+    if told:
+        words = TOLD.format(msgspec.json.encode(told).decode())
+        clean["description"] = f"{schema['description']} {words}" if schema.get("description") else words
     return clean
+
+
+def _plain(keyword: str, value: Any) -> bool:
+    """Whether the CLI's validator takes this value, which is that of a keyword that it knows."""
+    if keyword == "pattern":
+        return isinstance(value, str) and _PATTERN.fullmatch(value) is not None
+    return not (keyword.startswith("exclusive") and isinstance(value, bool))
 
 
 def _moved(reference: str, root: str) -> str:
