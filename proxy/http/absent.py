@@ -1,4 +1,4 @@
-"""Endpoints of OpenAI's that nothing behind this server can serve: a 404 that says so, rather than "unknown path"."""
+"""Endpoints of OpenAI's that nothing behind this server can serve: a 404 that says so, and what to do instead."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import falcon.asgi
 
 from proxy.protocol.failures import Failure, Kind, Rejection
 
+_NONE: Final = "The Claude Code CLI has no {}, so this server has none."
 ABSENT: Final = {
-    "/v1/embeddings": "embeddings",
-    "/v1/images": "image generation",
-    "/v1/audio": "audio",
-    "/v1/moderations": "moderation",
+    "/v1/embeddings": _NONE.format("embeddings"),
+    "/v1/images": _NONE.format("image generation"),
+    "/v1/audio": _NONE.format("audio"),
+    "/v1/moderations": _NONE.format("moderation"),
+    # What several clients ask first, unless they are told otherwise.
+    "/v1/responses": "There is no Responses API here. Set the client to chat completions (/v1/chat/completions): in "
+    "the AI SDK `openai.chat(model)`, in LangChain `use_responses_api=False`, in the OpenAI Agents SDK "
+    "`set_default_openai_api('chat_completions')`, elsewhere a provider called OpenAI compatible.",
 }
 
 
 class Absent:
-    """A sink for one of them, whatever comes after its path and by whatever method."""
+    """A sink for one of them, with its words, whatever comes after its path and by whatever method."""
 
-    def __init__(self, what: str) -> None:
-        self._failure = Failure(Kind.UNKNOWN_PATH, f"The Claude Code CLI has no {what}, so this server has none.")
+    def __init__(self, words: str) -> None:
+        self._failure = Failure(Kind.UNKNOWN_PATH, words)
 
     async def __call__(self, req: falcon.asgi.Request, resp: falcon.asgi.Response | None, **params: Any) -> None:
         raise Rejection(self._failure)

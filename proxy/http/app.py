@@ -38,6 +38,6 @@ def create_app(service: Service) -> App:
     app.add_route("/health", HealthCheck(service))
     app.add_route("/openapi.json", OpenApi(service))
     app.add_route("/docs", Docs(service))
-    for path, what in ABSENT.items():
-        app.add_sink(Absent(what), f"{path}(?:/.*)?$")
+    for path, words in ABSENT.items():
+        app.add_sink(Absent(words), f"{path}(?:/.*)?$")
     return Edge(app, service.accounts, service.settings.client_timeout)
