@@ -49,6 +49,7 @@ def test_every_kind_has_a_row_that_clients_understand(kind: Kind) -> None:
         (Kind.QUEUE_FULL, 429, "queue_full", None),
         (Kind.CLI_DIED, 502, "cli_died", None),
         (Kind.UPSTREAM_CUT, 502, "upstream_cut", None),
+        (Kind.SCHEMA_UNMET, 502, "schema_unmet", False),
         (Kind.CLI_SILENT, 504, "cli_silent", None),
         (Kind.INTERNAL, 500, "internal_error", None),
     ],

@@ -499,6 +499,18 @@ def test_a_form_that_the_cli_asks_for_again_is_taken_back() -> None:
 def test_a_form_that_never_fits_is_a_failure() -> None:
     unmet = say.result(subtype="error_max_structured_output_retries", is_error=True)
     assert failure(fed(*form('{"a":"x"}'), unmet, schema=FORM)).kind is Kind.SCHEMA_UNMET
+    # The CLI looks at the form before the message has ended, and ends the message itself (fixtures schema/given_up).
+    given_up = *form('{"a":"x"}')[:-2], say.end(None), say.stopped(), unmet
+    found = fed(*form('{"a":"y"}'), *given_up, schema=FORM)
+    assert failure(found).kind is Kind.SCHEMA_UNMET
+    assert text(found) == '{"a":"y"}{"a":"x"}'
+
+
+@pytest.mark.parametrize("after", [say.retry(), say.start(), say.result()])
+def test_a_form_that_is_cut_is_a_failure(after: say.Table) -> None:
+    found = fed(*form('{"a":"x"}')[:-2], say.stopped(), after, schema=FORM)
+    assert text(found) == '{"a":"x"}'
+    assert failure(found).kind is Kind.UPSTREAM_CUT
 
 
 def test_another_error_after_a_form_is_that_error() -> None:

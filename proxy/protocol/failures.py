@@ -78,7 +78,7 @@ TABLE: Final[dict[Kind, Row]] = {
     Kind.OVERLOADED: Row(503, "server_error", "overloaded"),
     Kind.UPSTREAM_ERROR: Row(502, "server_error", "upstream_error"),
     Kind.UPSTREAM_CUT: Row(502, "server_error", "upstream_cut"),
-    Kind.SCHEMA_UNMET: Row(502, "server_error", "schema_unmet"),
+    Kind.SCHEMA_UNMET: Row(502, "server_error", "schema_unmet", retry=False),
     Kind.QUEUE_FULL: Row(429, "rate_limit_error", "queue_full"),
     Kind.QUEUE_WAIT: Row(429, "rate_limit_error", "queue_timeout"),
     Kind.SHUTTING_DOWN: Row(503, "server_error", "shutting_down"),

@@ -466,10 +466,11 @@ class Turn:
         """The message ended without a `stop_reason` (fixtures errors/cut_*).
 
         When the CLI has said something in it, it does not try again: its result follows at once (errors/stream_error).
+        So it does when it gives up on a structured answer, which it looks at before the message ends (schema/given_up).
         """
         if not self._started:
             return None
-        return self._cut(line) if self._error is None else State.MESSAGE
+        return State.MESSAGE if self._error is not None or self._json else self._cut(line)
 
     def _cut(self, line: object) -> State:
         self._fail(Failure(failures.Kind.UPSTREAM_CUT, "The connection to the Messages API was lost in mid-answer."))
