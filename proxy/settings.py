@@ -153,6 +153,20 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip() for part in text.split(","))))
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    for origin in _names(text):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#*]+/?", origin):
+            raise ValueError("must be origins such as https://app.example, separated by commas")
+    return _names(text)
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    for host in _names(text):
+        if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?", host):
+            raise ValueError("must be host names such as nas.local, without scheme, separated by commas")
+    return _names(text)
+
+
 def _keys(text: str) -> tuple[Key, ...]:
     keys = []
     for number, part in enumerate(_names(text), 1):
@@ -272,11 +286,11 @@ SETTINGS: Final = (
     ),
     Setting("max_body", "CLAUDE_PROXY_MAX_BODY", None, _whole(1024), "Largest request body, in bytes."),
     Setting(
-        "origins", "CLAUDE_PROXY_ORIGINS", None, _names,
+        "origins", "CLAUDE_PROXY_ORIGINS", None, _origins,
         "Web origins that may call the server from a browser, separated by commas. None: no web page may.",
     ),
     Setting(
-        "hosts", "CLAUDE_PROXY_HOSTS", None, _names,
+        "hosts", "CLAUDE_PROXY_HOSTS", None, _hosts,
         "Further host names by which clients reach the server (`Host` header), separated by commas.",
     ),
     Setting(

@@ -168,7 +168,7 @@ def test_limits_stops_and_the_stream() -> None:
 
 
 def test_what_has_no_effect_is_said() -> None:
-    every: dict[str, Any] = dict.fromkeys(IGNORED, 1) | {"logit_bias": {}, "user": "x"}
+    every: dict[str, Any] = dict.fromkeys(IGNORED, 1) | {"logit_bias": {"50": 1}, "user": "x"}
     assert request(**every).ignored == IGNORED
     assert request(seed=None).ignored == ()
 

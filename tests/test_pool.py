@@ -169,7 +169,9 @@ async def test_one_that_died_just_now_is_not_taken(make: Make, tmp_path: Path) -
     assert (await served(pool, plan()))[1:] == ("echo: hi", fake_cli.pids(tmp_path)[-1])
 
 
-async def test_starts_that_fail_are_not_repeated_at_once(make: Make, tmp_path: Path) -> None:
+async def test_starts_that_fail_are_not_repeated_at_once(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     runs = tmp_path / "runs"
     pool = await make(waiting=2, cli={"exit": 1, "stderr": "no such option\n"})
     path = tmp_path / "claude"
@@ -177,6 +179,8 @@ async def test_starts_that_fail_are_not_repeated_at_once(make: Make, tmp_path: P
     await asyncio.sleep(1.2)
     assert len(runs.read_text()) <= 8
     assert "no such option" in str(pool.last_start_error)
+    # Whoever started the server sees why no answer can come, before anyone has asked.
+    assert "no such option" in caplog.text
 
 
 async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Make, tmp_path: Path) -> None:

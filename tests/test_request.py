@@ -324,8 +324,18 @@ def test_what_clients_send_without_meaning_it(more: dict[str, Any]) -> None:
 
 
 def test_what_has_no_effect_is_said() -> None:
-    made = request(seed=5, logit_bias={}, user=None, temperature=0.5, store=False)
-    assert set(made.ignored) == {"seed", "logit_bias", "temperature", "store"}
+    made = request(seed=0, logit_bias={"50": 1}, user=None, temperature=0.5, store=True, service_tier="flex")
+    assert set(made.ignored) == {"seed", "logit_bias", "temperature", "store", "service_tier"}
+
+
+def test_what_asks_for_what_is_done_anyway_is_not_ignored() -> None:
+    """Clients send such defaults with every request: a strict server must be of use to them."""
+    neutral: dict[str, Any] = {
+        "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": False, "metadata": {},
+        "service_tier": "auto", "store": False,
+    }  # fmt: skip
+    assert request(**neutral).ignored == ()
+    decode(json.dumps({"model": "opus", "messages": [HI], **neutral}).encode(), Rules(strict=True))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ NO_EFFECT: dict[str, Any] = {
     "prompt_cache_retention": "24h",
     "safety_identifier": "s",
     "seed": 7,
-    "service_tier": "auto",
+    "service_tier": "flex",
     "store": True,
     "temperature": 0.5,
     "top_logprobs": 2,

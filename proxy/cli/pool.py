@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 from collections import OrderedDict, deque
@@ -32,6 +33,7 @@ from proxy.protocol.lines import ControlResponse, ListedModel, ModelUse
 from proxy.protocol.plan import Message, Plan
 from proxy.settings import Settings
 
+log: Final = logging.getLogger("proxy.pool")
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
 STOP_GRACE: Final = 2.0
 # An answer holds the starts back no longer than this: the CLI has sent its request by then, upstream may think on.
@@ -482,6 +484,7 @@ class Pool:
             self._start_failed()
 
     def _start_failed(self) -> None:
+        log.warning("%s", self.last_start_error)
         self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
         self._no_start_before = asyncio.get_running_loop().time() + self._pause
         self._refill()

@@ -85,6 +85,18 @@ IGNORED: Final = (
 )  # fmt: skip
 
 
+# Values of theirs that ask for what is done anyway.
+NEUTRAL: Final[dict[str, tuple[bytes, ...]]] = {
+    "frequency_penalty": (b"0", b"0.0"),
+    "logit_bias": (b"{}",),
+    "logprobs": (b"false",),
+    "metadata": (b"{}",),
+    "presence_penalty": (b"0", b"0.0"),
+    "service_tier": (b'"auto"', b'"default"'),
+    "store": (b"false",),
+}
+
+
 class Request(Struct, frozen=True):
     """`model` is what the client asked for, `plan.model` what the CLI is asked for. `tool_use`: how calls go back."""
 
@@ -208,11 +220,13 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
 
 def ignored_of(asked: object, names: Sequence[str], rules: Rules) -> tuple[str, ...]:
     """The parameters given that have no effect. Raises Rejection when the server is strict about them."""
-    ignored = tuple(
-        name
-        for name in names
-        if given(getattr(asked, name)) and not (rules.forward_sampling and name in ("temperature", "top_p"))
-    )
+
+    def idle(name: str, value: object) -> bool:
+        if not given(value) or (rules.forward_sampling and name in ("temperature", "top_p")):
+            return False
+        return not (isinstance(value, Raw) and bytes(value) in NEUTRAL.get(name, ()))
+
+    ignored = tuple(name for name in names if idle(name, getattr(asked, name)))
     if ignored and rules.strict:
         raise bad_request(f"`{ignored[0]}` has no effect here, and the server is set to refuse such.", ignored[0])
     return ignored
