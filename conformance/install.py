@@ -1,4 +1,4 @@
-"""Puts a released CLI into a cache, from npm, and finds its binary."""
+"""Puts a released CLI, or another package, into a cache, from npm."""
 
 import argparse
 import os
@@ -30,17 +30,29 @@ def install(version: str) -> Path:
     """The binary of that version, installed if it is not there yet. Raises NotInstalled, with npm's own words."""
     target = cache() / version
     if (cli := _binary(target)) is None:
-        target.mkdir(parents=True, exist_ok=True)
-        _npm(
-            "install", "--prefix", str(target), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts",
-            f"{PACKAGE}@{version}",
-        )  # fmt: skip
+        _fetch(PACKAGE, version, target)
         cli = _binary(target)
     if cli is None:
         raise NotInstalled(f"{PACKAGE}@{version} was installed, but holds no binary for this machine")
     if (found := version_of(cli)) != version:
         raise NotInstalled(f"the cache says {version}, the binary says {found}: remove {target} and try again")
     return cli
+
+
+def modules(package: str, version: str) -> Path:
+    """The `node_modules` with that package, installed if it is not there yet. Raises NotInstalled, as above."""
+    target = cache() / f"{package}-{version}"
+    if not (target / "node_modules" / package / "package.json").exists():
+        _fetch(package, version, target)
+    return target / "node_modules"
+
+
+def _fetch(package: str, version: str, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    _npm(
+        "install", "--prefix", str(target), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts",
+        f"{package}@{version}",
+    )  # fmt: skip
 
 
 def version_of(cli: Path) -> str:
