@@ -21,6 +21,10 @@ from proxy.settings import SettingError, read, usage_file
 
 # Stands for every moment that this computer's calendar cannot tell in seconds since 1970, and comes after all others.
 LAST_MOMENT: Final = 1e12
+# Not eight digits: they may be meant as a date.
+SECONDS: Final = r"[0-9]{1,7}|[0-9]{9,11}"
+DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIME: Final = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?"
 # What is shown in a terminal: characters of a bar and of a name, days, rows, and the last moment that is a date there.
 BAR: Final = 20
 NAME: Final = 24
@@ -76,6 +80,11 @@ def plan_state(allowance: Allowance, now: float) -> PlanState:
     return PlanState(allowance.status or None, allowance.seen, {name: PlanWindow() for name in WINDOWS} | known)
 
 
+def empty(since: float | None, until: float | None) -> bool:
+    """Nothing can lie in such a period."""
+    return since is not None and until is not None and since >= until
+
+
 def report(path: Path, since: float | None, until: float | None) -> UsageReport:
     """From the file. Raises sqlite3.Error."""
     with Reader(path) as reader:
@@ -93,15 +102,18 @@ def recent(path: Path, limit: int) -> RecentUsage:
 def moment(text: str, *, end: bool = False) -> float:
     """Seconds since 1970, a date (its beginning, or its `end`), or a date with a time; of this computer's zone when it
     names none. Raises ValueError with words that follow the parameter's name."""
-    if re.fullmatch(r"[0-9]{1,11}", text):
+    if re.fullmatch(SECONDS, text):
         return float(text)
+    text = text.upper()
     try:
+        if not re.fullmatch(f"{DATE}({TIME})?", text):
+            raise ValueError
         found = datetime.fromisoformat(text)
     except ValueError:
         words = "must be a date (2026-08-01), a date with a time (2026-08-01T12:00:00Z) or seconds since 1970"
         raise ValueError(words) from None
     try:
-        return (found + timedelta(days=end and len(text) <= len("2026-08-01"))).timestamp()
+        return (found + timedelta(days=end and len(text) == len("2026-08-01"))).timestamp()
     except (ValueError, OverflowError, OSError):
         return 0.0 if found.year < 2000 else LAST_MOMENT
 
@@ -222,6 +234,8 @@ def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], latest:
     try:
         settings = read(arguments, environ)
         since, until = (_bound(arguments, name) for name in ("since", "until"))
+        if empty(since, until):
+            raise ValueError("--until must be later than --since")
     except (SettingError, ValueError) as error:
         print(f"claude-max-api usage: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ from proxy.http import docs, health, models, shapes, usage
 from proxy.http.service import Service
 from proxy.protocol import chat, completions
 from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
-from proxy.usage import RecentUsage, UsageReport
+from proxy.usage import SECONDS, RecentUsage, UsageReport
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"
@@ -58,7 +58,7 @@ _MOMENT: Final = {
     "anyOf": [
         {"type": "string", "format": "date"},
         {"type": "string", "format": "date-time"},
-        {"type": "string", "pattern": r"^[0-9]{1,11}$", "description": "Seconds since 1970."},
+        {"type": "string", "pattern": f"^({SECONDS})$", "description": "Seconds since 1970."},
     ]
 }
 _HEALTH: Final = (

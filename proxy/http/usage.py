@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.http.service import Service
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
-from proxy.usage import moment, recent, report
+from proxy.usage import empty, moment, recent, report
 
 log: Final = logging.getLogger("proxy.ledger")
 # Seconds that a reader waits for what has just ended to be in the file.
@@ -71,7 +71,7 @@ class UsageSummary(_FromLedger):
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         period = _parameters(req, {"since": moment, "until": lambda text: moment(text, end=True)})
         since, until = period.get("since"), period.get("until")
-        if since is not None and until is not None and since >= until:
+        if empty(since, until):
             raise bad_request("until must be later than since.", "until")
         resp.data = msgspec.json.encode(await self._read(lambda path: report(path, since, until)))
         resp.content_type = falcon.MEDIA_JSON
