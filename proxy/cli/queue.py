@@ -35,7 +35,7 @@ class Places:
         """Wait for a place. Raises Rejection: no room in the queue, too long a wait, closed."""
         if self._closed is not None:
             raise self._closed
-        if self._free and not self._waiting:
+        if self._free:
             self._free -= 1
             self._taken[owner] += 1
             return
@@ -46,13 +46,13 @@ class Places:
             async with asyncio.timeout(self._wait):
                 await turn
         except TimeoutError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 turn.result()
                 return
             words = f"No place became free within {self._wait:g} seconds."
             raise Rejection(Failure(Kind.QUEUE_WAIT, words, retry_after=2.0)) from None
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if not turn.cancelled() and turn.exception() is None:
                 self.give_back(owner)
             raise
         finally:
@@ -61,8 +61,6 @@ class Places:
     def give_back(self, owner: str) -> None:
         """Free a place of the owner's: the next in the queue has it at once."""
         self._taken[owner] -= 1
-        if not self._taken[owner]:
-            del self._taken[owner]
         self._free += 1
         while self._waiting:
             following = min(self._waiting, key=lambda each: self._taken[each])
