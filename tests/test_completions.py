@@ -165,6 +165,8 @@ def test_limits_stops_and_the_stream() -> None:
     assert made.plans[0].max_tokens == 5
     assert (made.stop, made.stream, made.include_usage) == (("\n", "END"), True, True)
     assert not request(stream_options={"include_usage": True}).include_usage
+    for options in (None, {}, {"include_usage": False}):
+        assert request(stream=True, stream_options=options).include_usage is False
 
 
 def test_what_has_no_effect_is_said() -> None:
@@ -269,6 +271,7 @@ def test_any_mix_of_choices_folds_to_the_same(answers: list[Any], dice: Any, wit
         chunks([Started("m"), *map(Text, pieces), finished(reason)], identity, index)
         for index, (pieces, reason) in enumerate(answers)
     ]
+    ends = [queue[-1].choices[0].finish_reason for queue in queues]
     mixed = []
     while left := [queue for queue in queues if queue]:
         mixed.append(dice.choice(left).pop(0))
@@ -280,6 +283,7 @@ def test_any_mix_of_choices_folds_to_the_same(answers: list[Any], dice: Any, wit
     Judge.model_validate_json(msgspec.json.encode(whole), strict=True)
     assert [choice.text for choice in whole.choices] == ["".join(pieces) for pieces, _ in answers]
     assert [choice.index for choice in whole.choices] == list(range(len(answers)))
+    assert [choice.finish_reason for choice in whole.choices] == ends
 
 
 @given(st.lists(st.integers(0, 5), max_size=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -86,8 +87,11 @@ async def test_several_answers_of_one_request_are_unpriced_until_all_are_priced(
     assert await ledger.written(5)
     assert rows(ledger)["r"].list_price_usd is None
     ledger.paid(["r"], 0.25)
+    ledger.ended(record("s", asks=2))
+    ledger.paid(["s", "s"], 0.5)
     assert await ledger.written(5)
-    assert rows(ledger)["r"].list_price_usd == 0.75
+    found = rows(ledger)
+    assert (found["r"].list_price_usd, found["s"].list_price_usd) == (0.75, 0.5)
 
 
 async def test_one_price_for_several_requests_stands_in_the_last(make: Make) -> None:
@@ -223,6 +227,12 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert not ledgers._gone(f"{os.getpid()} {mark}")
 
 
+def test_a_process_that_nobody_has_waited_for_is_gone() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert process_mark(ended.pid) is None
+
+
 # Files that cannot be written.
 
 
@@ -263,6 +273,22 @@ async def test_a_locked_file_delays_nobody_and_loses_nothing(make: Make, caplog:
     assert len(rows(ledger, 1000)) == 100
     assert len(warnings(caplog)) == 2
     assert "again" in warnings(caplog)[1]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_can_be_written_now_and_then_is_complained_of_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ledgers, "CALM", 60.0)
+    ledger = make()
+    assert await ledger.written(5)
+    for number in range(2):
+        with contextlib.closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            ledger.ended(record(f"r{number}"))
+            assert not await ledger.written(1)
+        await until_written(ledger)
+    assert len(warnings(caplog)) == 1
 
 
 @pytest.mark.usefixtures("impatient")

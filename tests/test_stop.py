@@ -45,13 +45,20 @@ def wanted(stops: list[str], text: str) -> tuple[str, bool]:
     ],
 )  # fmt: skip
 def test_cut(stops: list[str], pieces: list[str], out: str) -> None:
-    assert cut(stops, pieces)[0] == out
+    assert cut(stops, pieces)[:2] == (out, out != "".join(pieces))
 
 
 def test_what_cannot_begin_a_stop_sequence_is_not_held_back() -> None:
     cutter = StopCutter(["END"])
     assert [cutter.feed(piece) for piece in ("one", " E", "a", "EN")] == ["one", " ", "Ea", ""]
     assert cutter.close() == "EN"
+    assert StopCutter([]).feed("all of it") == "all of it"
+
+
+@pytest.mark.parametrize("stops", [["ab"], ["ab", "abc"]])
+def test_a_stop_sequence_that_is_complete_ends_it_at_once(stops: list[str]) -> None:
+    cutter = StopCutter(stops)
+    assert (cutter.feed("xab"), cutter.stopped) == ("x", True)
 
 
 def test_after_the_end_nothing_comes() -> None:

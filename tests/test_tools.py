@@ -114,6 +114,7 @@ def test_a_description_may_be_missing(description: str | None) -> None:
 
 def test_custom_tools_take_one_text() -> None:
     made = request(tools=[custom("note", description="Notes.", format={"type": "text"}), custom("sing")])
+    assert [tool.description for tool in made.plan.tools] == ["Notes.", ""]
     for tool in made.plan.tools:
         assert json.loads(bytes(tool.schema)) == {
             "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
