@@ -64,9 +64,11 @@ def test_arguments_that_are_no_value_do_no_harm(arguments: bytes) -> None:
 
 def test_the_echo_is_the_message_that_a_client_sends_back() -> None:
     echo = Echo()
-    echo.take([Text("a"), Text("b"), ToolCall(0, "call_1", "look"), Arguments(0, '{"a"'), Thinking("hm"), Arguments(0, ":1}")])
+    echo.take([Text("a"), Text("b"), ToolCall(0, "call_1", "look")])
+    echo.take([Arguments(0, '{"a"'), Thinking("hm"), Arguments(0, ":1}")])
     assert echo.message() == Message("assistant", (TextBlock("ab"), ToolUseBlock("call_1", "look", Raw(b'{"a":1}'))))
-    assert (echo.call_ids, echo.calls) == ({"call_1"}, (("look", '{"a":1}'),))
+    assert echo.call_ids == {"call_1"}
+    assert echo.calls == (("look", '{"a":1}'),)
 
 
 def test_what_was_taken_back_is_not_echoed() -> None:
