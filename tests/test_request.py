@@ -1,10 +1,11 @@
-"""proxy/protocol/request.py: what clients send, tolerated, merged, checked; and refused by name of the parameter."""
+"""proxy/protocol/request.py and messages.py: what clients send, tolerated, merged, checked; refused by parameter."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from proxy.protocol import commands, content, fingerprint
 from proxy.protocol.failures import TABLE, Kind, Rejection
+from proxy.protocol.messages import clean_id
 from proxy.protocol.plan import Message, Sampling, TextBlock, ToolResultBlock, ToolUseBlock
-from proxy.protocol.request import Abilities, Request, Rules, clean_id, decode
+from proxy.protocol.request import Abilities, Request, Rules, decode
 
 HI = {"role": "user", "content": "hi"}
 
@@ -184,6 +186,18 @@ def test_ids_of_other_makers_become_ids_that_the_api_takes() -> None:
 def test_any_id_becomes_one_that_the_api_takes(id: str) -> None:
     assert re.fullmatch(r"[a-zA-Z0-9_-]+", clean_id(id))
     assert clean_id(clean_id(id)) == clean_id(id)
+
+
+def test_many_messages_calls_and_results_take_their_time_once() -> None:
+    count = 30_000
+    made = called(*((f"c{number}", "get", "{}") for number in range(count)))
+    results = [result(f"c{number}") for number in reversed(range(count))]
+    began = time.monotonic()
+    assert len(talk(*[HI] * count)[0][1]) == count
+    assert len(talk(HI, made, *results)[2][1]) == count
+    assert len(talk(HI, made, HI)[2][1]) == count + 1
+    # If each looked through those before it, minutes.
+    assert time.monotonic() - began < 20
 
 
 def test_a_call_without_a_result_gets_an_error_result() -> None:

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from proxy.protocol.messages import argument_object, clean_id
 from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolUseBlock
-from proxy.protocol.request import argument_object, clean_id
 from proxy.protocol.turn import Arguments, Delta, Retracted, Text, ToolCall
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode

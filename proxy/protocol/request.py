@@ -7,19 +7,19 @@ parameter. Shapes: `openai.types.chat.completion_create_params` of the PyPI pack
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.protocol import content, models
+from proxy.protocol import models
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Block, Message, Plan, Sampling, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.messages import conversation
+from proxy.protocol.plan import Plan, Sampling, ToolUseBlock
 from proxy.protocol.schema import response_format
-from proxy.protocol.tools import CUSTOM_ARGUMENT, NAME, NAME_RULE, ToolUse, tool_use
+from proxy.protocol.tools import ToolUse, tool_use
 from proxy.protocol.turn import STRUCTURED_OUTPUT
 
 # What a field of any shape holds when it is not given: msgspec has no optional Raw.
@@ -135,37 +135,7 @@ MOST_STOPS: Final = 4
 MOST_CHOICES: Final = 8
 
 
-class _FunctionCall(Struct, frozen=True):
-    name: str
-    arguments: str | None = None
-
-
-class _CustomCall(Struct, frozen=True):
-    name: str
-    input: str | None = None
-
-
-class _ToolCall(Struct, frozen=True):
-    id: str
-    function: _FunctionCall | None = None
-    custom: _CustomCall | None = None
-
-
-class _InMessage(Struct, frozen=True):
-    role: str
-    content: str | list[Raw] | None = None
-    refusal: str | None = None
-    tool_calls: list[Raw] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    function_call: _FunctionCall | None = None
-
-
-_ODD_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
-_message_decoder: Final = msgspec.json.Decoder(_InMessage)
-_call_decoder: Final = msgspec.json.Decoder(_ToolCall)
-_object_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 def decode(body: bytes, rules: Rules = RULES) -> Request:
@@ -176,7 +146,7 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
     if any(one != "text" for one in chat.modalities or ()):
         raise bad_request("Claude Code gives text and nothing else.", "modalities")
     model = rules.model_for(chat.model)
-    system, messages = _conversation(chat.messages)
+    system, messages = conversation(chat.messages)
     past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
     use = tool_use(
         chat.tools,
@@ -278,137 +248,3 @@ def limit_of(max_completion_tokens: int | None, max_tokens: int | None) -> int |
         if value is not None and value > 0:
             return value
     return None
-
-
-def _conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
-    """System prompt and messages. The last message is the user's: what is to be answered."""
-    if not raws:
-        raise bad_request("At least one message is needed.", "messages")
-    system: list[str] = []
-    messages: list[Message] = []
-    open_calls: list[str] = []
-    last_role = ""
-    images = 0
-    for index, raw in enumerate(raws):
-        where = f"messages[{index}]"
-        message = decoded(_message_decoder, raw, where)
-        last_role = message.role
-        if message.role in ("system", "developer"):
-            texts = content.blocks(message.content, where, text_only=True)
-            text = "".join(block.text for block in texts if isinstance(block, TextBlock))
-            if text:
-                system.append(text)
-        elif message.role == "user":
-            _answer_open(messages, open_calls)
-            shown = content.blocks(message.content, where, images_before=images)
-            images += content.images_in(shown)
-            _append(messages, "user", shown)
-        elif message.role == "assistant":
-            _answer_open(messages, open_calls)
-            blocks, open_calls = _assistant(message, where, index)
-            _append(messages, "assistant", blocks)
-        elif message.role in ("tool", "function"):
-            result = _result(message, where, open_calls, images)
-            images += content.images_in(result.content)
-            _append(messages, "user", [result])
-        else:
-            raise bad_request(f"Unknown role {message.role!r}.", f"{where}.role")
-    _answer_open(messages, open_calls)
-    where = f"messages[{len(raws) - 1}]"
-    if not messages and system:
-        # A prompt made of system messages alone is put as the question: the Messages API needs one from the user.
-        return None, (Message("user", (TextBlock("\n\n".join(system)),)),)
-    if not messages:
-        raise bad_request("There is no message with content.", f"{where}.content")
-    if messages[-1].role == "assistant":
-        raise bad_request(
-            "The last message with content is the assistant's: Claude cannot go on from the middle of its own answer. "
-            "End the messages with one of role user or tool.",
-            where,
-        )
-    if last_role == "user" and not content.blocks(decoded(_message_decoder, raws[-1], where).content, where):
-        raise bad_request("The last message has no content.", f"{where}.content")
-    return "\n\n".join(system) or None, tuple(messages)
-
-
-def _append(messages: list[Message], role: Literal["user", "assistant"], blocks: Sequence[Block]) -> None:
-    """Roles alternate: what follows in the same role becomes further blocks of one message, results first."""
-    if not blocks:
-        return
-    if messages and messages[-1].role == role:
-        blocks = (*messages.pop().content, *blocks)
-    messages.append(Message(role, tuple(blocks)))
-
-
-def _answer_open(messages: list[Message], open_calls: list[str]) -> None:
-    """A call without a result gets an error result: the Messages API refuses a conversation with a gap."""
-    for call_id in open_calls:
-        text = TextBlock("No result was given for this call.")
-        _append(messages, "user", [ToolResultBlock(call_id, (text,), is_error=True)])
-    open_calls.clear()
-
-
-def clean_id(call_id: str) -> str:
-    """The id as the Messages API takes it (`^[a-zA-Z0-9_-]+$`); ids of its own are unchanged."""
-    return _ODD_IN_ID.sub("_", call_id) or "_"
-
-
-def _assistant(message: _InMessage, where: str, index: int) -> tuple[list[Block], list[str]]:
-    """The blocks of an assistant message, and the ids of its calls."""
-    blocks: list[Block] = list(content.blocks(message.content, where, text_only=True))
-    if not blocks and message.refusal and message.refusal.strip():
-        blocks.append(TextBlock(message.refusal))
-    ids: list[str] = []
-    if message.function_call is not None:
-        called = message.function_call
-        ids.append(f"function_{index}")
-        blocks.append(_call(ids[0], called.name, argument_object(called.arguments), f"{where}.function_call"))
-    for at, raw in enumerate(message.tool_calls or ()):
-        place = f"{where}.tool_calls[{at}]"
-        call = decoded(_call_decoder, raw, place)
-        call_id = clean_id(call.id)
-        if call_id in ids:
-            raise bad_request(f"Two calls have the id {call.id!r}.", f"{place}.id")
-        ids.append(call_id)
-        if call.function is not None:
-            arguments = argument_object(call.function.arguments)
-            blocks.append(_call(call_id, call.function.name, arguments, f"{place}.function"))
-        elif call.custom is not None:
-            wrapped = Raw(msgspec.json.encode({CUSTOM_ARGUMENT: call.custom.input or ""}))
-            blocks.append(_call(call_id, call.custom.name, wrapped, f"{place}.custom"))
-        else:
-            raise bad_request("A tool call needs `function` or `custom`.", place)
-    return blocks, ids
-
-
-def _call(call_id: str, name: str, arguments: Raw, where: str) -> ToolUseBlock:
-    if not NAME.fullmatch(name):
-        raise bad_request(NAME_RULE, f"{where}.name")
-    return ToolUseBlock(call_id, name, arguments)
-
-
-def argument_object(text: str | None) -> Raw:
-    """The arguments as a JSON object. What a model wrote that is none is kept as text under one name."""
-    if not text or not text.strip():
-        return Raw(b"{}")
-    try:
-        _object_decoder.decode(text)
-    except (ValueError, RecursionError):
-        return Raw(msgspec.json.encode({"arguments": text}))
-    return Raw(text.encode())
-
-
-def _result(message: _InMessage, where: str, open_calls: list[str], images_before: int) -> ToolResultBlock:
-    """The result of one of the calls that are open; takes it off them."""
-    if message.role == "function":
-        call_id = open_calls[0] if open_calls else ""
-        param = f"{where}.name"
-    else:
-        if message.tool_call_id is None:
-            raise bad_request("A tool message needs the id of the call that it answers.", f"{where}.tool_call_id")
-        call_id = clean_id(message.tool_call_id)
-        param = f"{where}.tool_call_id"
-    if call_id not in open_calls:
-        raise bad_request("No call of the assistant message before it has this id, or it has a result already.", param)
-    open_calls.remove(call_id)
-    return ToolResultBlock(call_id, tuple(content.blocks(message.content, where, images_before=images_before)))

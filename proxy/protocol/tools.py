@@ -159,11 +159,11 @@ def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool,
 
 
 def _only(tools: tuple[Tool, ...], names: Sequence[str], where: str) -> tuple[Tool, ...]:
-    known = {tool.name for tool in tools}
+    known, wanted = {tool.name for tool in tools}, set(names)
     for name in names:
         if name not in known:
             raise bad_request(f"No tool has the name {name!r}.", where)
-    return tuple(tool for tool in tools if tool.name in names)
+    return tuple(tool for tool in tools if tool.name in wanted)
 
 
 def tool_use(
