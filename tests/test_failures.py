@@ -95,6 +95,8 @@ def test_words_of_the_cli_decide(word: str, kind: Kind) -> None:
 
 def test_the_status_is_stronger_than_the_word_on_the_line_before() -> None:
     assert of_result(error(api_error_status=529), "rate_limit", None).kind is Kind.OVERLOADED
+    assert of_result(error(api_error_status=400), "billing_error", None).kind is Kind.PLAN_LIMIT
+    assert of_result(error(api_error_status=400), "invalid_request", None).kind is Kind.REFUSED_UPSTREAM
 
 
 @pytest.mark.parametrize(("type", "kind"), BY_TYPE.items())

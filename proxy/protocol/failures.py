@@ -188,7 +188,8 @@ def of_result(result: Result, assistant_error: str | None, limits: RateLimitInfo
     """The failure that an error result stands for.
 
     The fields decide, never the text (fixtures errors/*): `api_error`, then `terminal_reason`, then
-    `api_error_status` or else `api_error_type`, then the word on the assistant line before it.
+    `api_error_status` or else `api_error_type`, then the word on the assistant line before it, which says more than
+    a plain 400.
     """
     text = result.result or "; ".join(result.errors) or "The CLI reported an error without words."
     kind = BY_WORD.get(result.api_error or "") or BY_WORD.get(result.terminal_reason or "")
@@ -196,8 +197,8 @@ def of_result(result: Result, assistant_error: str | None, limits: RateLimitInfo
         kind = by_status(result.api_error_status)
     if kind is None:
         kind = BY_TYPE.get(result.api_error_type or "")
-    if kind is None:
-        kind = BY_WORD.get(assistant_error or "", Kind.UPSTREAM_ERROR)
+    if kind in (None, Kind.REFUSED_UPSTREAM):
+        kind = BY_WORD.get(assistant_error or "", kind or Kind.UPSTREAM_ERROR)
     resets_at = limits.resetsAt if kind is Kind.PLAN_LIMIT and limits is not None else None
     if kind is Kind.NOT_LOGGED_IN:
         text = f"{LOGIN_HELP} (the CLI said: {text})"
