@@ -191,6 +191,17 @@ async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Mak
     assert pool.last_start_error is None
 
 
+async def test_an_answer_ends_the_wait_after_starts_that_failed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "FIRST_PAUSE", 30.0)
+    pool = await make(waiting=1, cli={"exit": 1})
+    await until(lambda: pool.last_start_error is not None, 5, "it failed")
+    fake_cli.write(tmp_path)
+    assert (await served(pool, plan()))[1] == "echo: hi"
+    await until(lambda: ready(pool) == 1, 5, "one waits again")
+
+
 async def test_without_a_stock_a_start_that_failed_is_forgotten_too(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=0)
     (tmp_path / "claude").unlink()
@@ -513,75 +524,6 @@ async def test_nothing_is_parked_when_the_setting_says_so(make: Make) -> None:
     pool = await make(parked=0)
     _, _, pid = await served(pool, plan("one"), keep=True)
     await until(lambda: not alive(pid), 5, "it ended")
-
-
-# Closing
-
-END = {"type": "stream_event", "event": {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}}
-
-
-async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=2, max_conversations=2)
-    await until(lambda: ready(pool) == 2, 5, "two wait")
-    await served(pool, plan("parked"), keep=True)
-    await pool.open(plan(), "")
-    await asyncio.wait_for(pool.close(), 5)
-    assert children_of(tmp_path) == []
-    counts = pool.counts
-    assert (counts.waiting, counts.starting, counts.busy, counts.parked, counts.queued) == (0, 0, 0, 0, 0)
-
-
-async def test_close_ends_those_that_do_not_listen(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "STOP_GRACE", 0.2)
-    pool = await make(waiting=2, cli={"stubborn": True})
-    await until(lambda: ready(pool) == 2, 5, "two wait")
-    await asyncio.wait_for(pool.close(), 5)
-    assert children_of(tmp_path) == []
-
-
-async def test_close_while_children_start(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=2, cli={"slow": 0.2})
-    await asyncio.wait_for(pool.close(), 5)
-    await asyncio.sleep(0.1)
-    assert children_of(tmp_path) == []
-
-
-async def test_close_while_a_parked_one_is_being_continued(make: Make, tmp_path: Path) -> None:
-    """Its CLI has not said yet that the answer is over."""
-    pool = await make()
-    place = await pool.open(plan(), "")
-    await place.conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1], ["line", END], ["hang"]])))
-    assert isinstance((await place.conversation.deltas(5))[-1], Text)
-    assert isinstance((await place.conversation.deltas(5))[-1], Finished)
-    pool.release(place, keep=True)
-    opening = asyncio.create_task(pool.open(plan("hi", said("a"), "more"), ""))
-    await asyncio.sleep(0.05)
-    await asyncio.wait_for(pool.close(), 3)
-    assert children_of(tmp_path) == []
-    assert (await asyncio.wait_for(rejected(opening), 1)).kind is Kind.SHUTTING_DOWN
-
-
-async def test_close_while_a_child_starts_for_a_request(make: Make, tmp_path: Path) -> None:
-    pool = await make()
-    opening = asyncio.create_task(pool.open(plan(), ""))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    await asyncio.wait_for(pool.close(), 3)
-    assert (await asyncio.wait_for(rejected(opening), 1)).kind is Kind.SHUTTING_DOWN
-    await until(lambda: not children_of(tmp_path), 5, "it is gone")
-
-
-async def test_after_close_there_is_no_room(make: Make) -> None:
-    pool = await make(max_conversations=1)
-    place = await pool.open(plan(), "")
-    queued = asyncio.create_task(pool.open(plan(), ""))
-    await asyncio.sleep(0.01)
-    closing = asyncio.create_task(pool.close())
-    assert (await rejected(queued)).kind is Kind.SHUTTING_DOWN
-    await asyncio.wait_for(closing, 5)
-    assert (await rejected(pool.open(plan(), ""))).kind is Kind.SHUTTING_DOWN
-    pool.release(place)
-    assert pool.closing
 
 
 # Anything

@@ -229,6 +229,19 @@ async def test_a_paused_child_can_be_stopped(sh: Start) -> None:
     assert time.perf_counter() - before < 2
 
 
+async def test_one_that_has_exited_is_signalled_no_more(sh: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another process's by then."""
+    child = await sh("exit 0")
+    await child.exited
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, number: signalled.append(pid))
+    child.pause()
+    child.resume()
+    child.kill()
+    await child.stop(1)
+    assert signalled == []
+
+
 async def test_it_leads_a_session_of_its_own(sh: Start) -> None:
     child = await sh("exec sleep 600")
     assert os.getpgid(child.pid) == child.pid

@@ -328,17 +328,9 @@ class Pool:
             if spare is not None:
                 if spare.attending is not None:
                     spare.attending.cancel()
-                return Conversation(
-                    spare.child, self._limits, self._settings.system_prompt_mode, spare.started, self._observer
-                )
+                return self._conversation(spare.child, spare.started)
             if self._starting < self._most_starting:
-                child, started = await self._spawn()
-
-                def ready(started: Callable[[], None] = started) -> None:
-                    self.last_start_error = None
-                    started()
-
-                return Conversation(child, self._limits, self._settings.system_prompt_mode, ready, self._observer)
+                return self._conversation(*await self._spawn())
             turn = asyncio.get_running_loop().create_future()
             self._start_turns.append(turn)
             try:
@@ -351,6 +343,18 @@ class Pool:
                 with contextlib.suppress(ValueError):
                     self._start_turns.remove(turn)
         raise _shutting_down()
+
+    def _conversation(self, child: Child, started: Callable[[], None]) -> Conversation:
+        def ready() -> None:
+            self._answers()
+            started()
+
+        return Conversation(child, self._limits, self._settings.system_prompt_mode, ready, self._observer)
+
+    def _answers(self) -> None:
+        """A child has answered: starts that have failed before are no reason to wait any more."""
+        self.last_start_error = None
+        self._pause = self._no_start_before = 0.0
 
     def _take_spare(self) -> _Spare | None:
         """The child that is ready, else the one that has been starting longest."""
@@ -465,8 +469,7 @@ class Pool:
             for line in lines:
                 if isinstance(line, ControlResponse) and line.response.request_id == commands.LIST_MODELS_ID:
                     spare.ready = True
-                    self._pause = 0.0
-                    self.last_start_error = None
+                    self._answers()
                     if line.response.response is not None and line.response.response.models:
                         self.models = tuple(line.response.response.models)
                     self.models_known.set()

@@ -173,7 +173,8 @@ class Child(asyncio.SubprocessProtocol):
             self._stdin.write(data)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        if self.pid:
+        # Once it is known to have exited its number may be another's.
+        if self.pid and not self.exited.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -185,7 +186,7 @@ class Child(asyncio.SubprocessProtocol):
             self._signal_group(signal.SIGTERM)
             self.resume()
             await asyncio.wait([self.exited], timeout=grace)
-        # Whatever it started and left behind goes too, and itself if it did not listen.
+        # If it did not listen. What it has left behind goes when it does.
         self._signal_group(signal.SIGKILL)
         await self.exited
         self._transport.close()
