@@ -355,7 +355,7 @@ def test_what_asks_for_what_is_done_anyway_is_not_ignored() -> None:
 @pytest.mark.parametrize(
     ("more", "limit"),
     [({"max_tokens": 5}, 5), ({"max_completion_tokens": 7}, 7), ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
-     ({"max_tokens": 5, "max_completion_tokens": 0}, 5)],
+     ({"max_tokens": 5, "max_completion_tokens": 0}, 5), ({"max_tokens": 1}, 1)],
 )  # fmt: skip
 def test_limits(more: dict[str, Any], limit: int) -> None:
     assert request(**more).plan.max_tokens == limit
@@ -364,6 +364,7 @@ def test_limits(more: dict[str, Any], limit: int) -> None:
 def test_usage_only_in_a_stream_that_asks_for_it() -> None:
     assert request(stream=True, stream_options={"include_usage": True}).include_usage
     assert not request(stream=True).include_usage
+    assert not request(stream=True, stream_options={"include_usage": False}).include_usage
     assert not request(stream_options={"include_usage": True}).include_usage
 
 
@@ -474,6 +475,8 @@ def test_no_thinking_where_the_model_can_do_without() -> None:
     rules = Rules(abilities_of=lambda _: Abilities(("low",), thinking_off=True))
     made = decode(json.dumps({"model": "opus", "messages": [HI], "reasoning_effort": "none"}).encode(), rules)
     assert (made.plan.effort, made.plan.thinking) == (None, False)
+    made = decode(json.dumps({"model": "opus", "messages": [HI], "reasoning_effort": "low"}).encode(), rules)
+    assert (made.plan.effort, made.plan.thinking) == ("low", True)
 
 
 def test_sampling_is_passed_on_only_by_the_servers_leave() -> None:
@@ -482,6 +485,9 @@ def test_sampling_is_passed_on_only_by_the_servers_leave() -> None:
     made = decode(body, Rules(forward_sampling=True))
     assert made.plan.sampling == Sampling(temperature=1.0, top_p=0.5)
     assert made.ignored == ()
+    other = json.dumps({"model": "opus", "messages": [HI], "top_p": 0, "seed": 5}).encode()
+    made = decode(other, Rules(forward_sampling=True))
+    assert (made.plan.sampling, made.ignored) == (Sampling(temperature=None, top_p=0), ("seed",))
 
 
 def test_a_strict_server_refuses_what_has_no_effect() -> None:
@@ -490,7 +496,17 @@ def test_a_strict_server_refuses_what_has_no_effect() -> None:
     assert caught.value.failure.param == "seed"
 
 
-@pytest.mark.parametrize(("stop", "stops"), [("x", ("x",)), (["x", "y"], ("x", "y")), (["", "x"], ("x",)), ("", ())])
+@pytest.mark.parametrize(
+    ("stop", "stops"),
+    [
+        ("x", ("x",)),
+        (["x", "y"], ("x", "y")),
+        (["", "x"], ("x",)),
+        ("", ()),
+        ("END", ("END",)),
+        (list("abcd"), tuple("abcd")),
+    ],
+)
 def test_stops(stop: Any, stops: tuple[str, ...]) -> None:
     assert request(stop=stop).stop == stops
 

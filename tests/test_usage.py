@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension
+from syrupy.location import PyTestLocation
 
 from proxy import usage
 from proxy.__main__ import main
 from proxy.http.accounts import duration, plan_headers
-from proxy.ledger import Ledger, Record
+from proxy.ledger import Ledger, Reader, Record
 from proxy.protocol.allowance import Allowance
 from proxy.protocol.lines import Window
 from proxy.protocol.turn import Tokens
@@ -335,6 +339,54 @@ def test_the_terminal_shows_the_same(state: Path, capsys: pytest.CaptureFixture[
     assert "3.00" in lines["Total"]
     assert "1 failed" in said
     assert "saved 3.00 $" in said
+
+
+class Page(SingleFileSnapshotExtension):
+    """One `.txt` file each, in tests/snapshots, by module."""
+
+    file_extension = "txt"
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        return str(Path(test_location.filepath).parent / "snapshots" / test_location.basename)
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("utc")
+@pytest.mark.parametrize("latest", [False, True], ids=["sums", "latest"])
+def test_pages_of_the_terminal(state: Path, snapshot: SnapshotAssertion, latest: bool) -> None:
+    now = 1.75e9
+    windows = {
+        "five_hour": Window(0.425, now + 2 * HOUR + 60, "allowed"),
+        "seven_day": Window(0.99, now + 90 * HOUR, "rejected"),
+        "seven_day_opus": Window(None, None, None),
+    }
+    many = Tokens(2_500_000, 1_200_000, 100_000, 12_345, 3)
+    write(
+        state,
+        record("a", key="ann", began=now, first_delta=None, duration=None),
+        record("b", began=now - 60, model="claude-haiku-5-5", outcome="cli_died", tokens=many),
+        record("c", began=now - 120, model="", asked="a model with a name that does not fit", outcome="cancelled"),
+        record("d", began=now - 180, key="bob", outcome="interrupted", asks=2),
+        *(record(f"day {day}", began=now - day * 24 * HOUR, tokens=Tokens(1, 0, 0, 0, 0)) for day in range(1, 16)),
+        plan=Allowance("allowed", now, windows),
+    )
+    ink = usage._ink("utf-8")
+    if latest:
+        lines = usage.rows(usage.recent(state, 8))
+    else:
+        with Reader(state) as reader:
+            plan = usage.plan_state(reader.allowance(), now)
+        lines = usage.words(msgspec.structs.replace(usage.report(state, None, None), plan=plan), ink, now)
+    assert "\n".join(lines).encode() == snapshot(extension_class=Page)
 
 
 def test_the_terminal_shows_the_latest(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
