@@ -191,6 +191,17 @@ async def test_a_refusal_never_repeats_the_key(local: Serve) -> None:
     assert "sk-alice" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [({"Authorization": "sk-bob"}, "Bearer KEY"), ({"x-api-key": "sk-bob"}, "Bearer KEY"),
+     ({"Authorization": "Bearer sk-no"}, "none of those in this server's API_KEYS")],
+)  # fmt: skip
+async def test_it_is_said_what_a_key_must_look_like(local: Serve, header: dict[str, str], words: str) -> None:
+    server = await local(api_keys=KEYS)
+    async with server.client() as client:
+        assert words in (await client.get(MODELS, headers=header)).text
+
+
 async def test_no_key_is_needed_when_none_is_set(local: Serve) -> None:
     assert (await status(await local(), Authorization="Bearer anything"))[0] == 200
 

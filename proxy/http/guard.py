@@ -76,15 +76,10 @@ class Guard:
         if self._keys and req.path not in OPEN_PATHS:
             key = find_key(self._keys, req.get_header("authorization"))
             if key is None:
-                given = req.get_header("authorization") is not None
-                raise Rejection(
-                    Failure(
-                        Kind.BAD_KEY if given else Kind.NO_KEY,
-                        "Incorrect API key provided."
-                        if given
-                        else "No API key given: send `Authorization: Bearer KEY`.",
-                    )
-                )
+                if (req.get_header("authorization") or "").lower().startswith("bearer "):
+                    words = "Incorrect API key provided: it is none of those in this server's API_KEYS."
+                    raise Rejection(Failure(Kind.BAD_KEY, words))
+                raise Rejection(Failure(Kind.NO_KEY, "No API key given: send `Authorization: Bearer KEY`."))
             req.context.key_name = key.name
 
     def _check_origin(self, origin: str, host: str, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
