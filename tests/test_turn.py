@@ -70,6 +70,7 @@ TO_STATE: dict[State, list[say.Table]] = {
 
 
 FORM = Schema(Raw(b'{"type":"object"}'), Raw(b'{"type":"object"}'), wrapped=False)
+WRAPPED = Schema(FORM.offered, FORM.source, wrapped=True)
 
 
 def fed(*tables: say.Table, schema: Schema | None = None) -> list[Delta]:
@@ -399,6 +400,7 @@ def test_a_whole_message_of_several_blocks_a_line_each() -> None:
         say.result(stop_reason="tool_use"),
     )
     assert text(deltas) == "let me"
+    assert Thinking("hm") in deltas
     found = calls(deltas)
     assert [(id, name, json.loads(given)) for id, name, given in found] == [
         ("toolu_1", "get", {"a": 1}), ("toolu_2", "get", {}),
@@ -461,8 +463,7 @@ def test_a_structured_answer_is_text_while_it_streams() -> None:
 
 
 def test_a_wrapped_answer_is_unwrapped() -> None:
-    wrapped = Schema(FORM.offered, FORM.source, wrapped=True)
-    deltas = fed(*form('{"va', 'lue":[1,', "2]}"), say.result(), schema=wrapped)
+    deltas = fed(*form('{"va', 'lue":[1,', "2]}"), say.result(), schema=WRAPPED)
     assert json.loads(text(deltas)) == [1, 2]
 
 
@@ -473,6 +474,12 @@ def test_words_instead_of_the_form_are_a_refusal() -> None:
     assert isinstance(deltas[-1], Finished)
 
 
+@pytest.mark.parametrize("first", [say.message("Sure!"), form('{"a":"x"}')], ids=["words", "a form"])
+def test_words_at_last_are_the_only_refusal(first: list[say.Table]) -> None:
+    deltas = fed(*first, *say.message("No."), say.result(), schema=FORM)
+    assert [delta for delta in deltas if isinstance(delta, Refusal)] == [Refusal("No.")]
+
+
 def test_words_before_the_form_are_no_part_of_it() -> None:
     words = [say.start(), say.opened(0), say.piece("Sure!"), say.closed(0)]
     deltas = fed(*words, *form('{"a":1}', index=1)[1:], say.result(), schema=FORM)
@@ -481,16 +488,19 @@ def test_words_before_the_form_are_no_part_of_it() -> None:
 
 
 def test_words_and_then_a_second_try_that_fits() -> None:
-    deltas = fed(*say.message("Sure!"), *form('{"a":1}'), say.result(), schema=FORM)
+    thought = say.END_USAGE | {"output_tokens_details": {"thinking_tokens": 5}}
+    words = [*say.message("Sure!")[:-2], say.end("end_turn", thought), say.stopped()]
+    deltas = fed(*words, *form('{"a":1}'), say.result(), schema=FORM)
     assert text(deltas) == '{"a":1}'
     assert Retracted() not in deltas
     last = deltas[-1]
     assert isinstance(last, Finished)
-    assert last.tokens.output == 24, "both messages are paid"
+    assert (last.tokens.output, last.tokens.reasoning) == (24, 5), "both messages are paid, each once"
 
 
-def test_a_form_that_the_cli_asks_for_again_is_taken_back() -> None:
-    deltas = fed(*form('{"a":"x"}'), *form('{"a":1}'), say.result(), schema=FORM)
+@pytest.mark.parametrize(("schema", "frame"), [(FORM, "%s"), (WRAPPED, '{"value":%s}')], ids=["plain", "wrapped"])
+def test_a_form_that_the_cli_asks_for_again_is_taken_back(schema: Schema, frame: str) -> None:
+    deltas = fed(*form(frame % '{"a":"x"}'), *form(frame % '{"a":1}'), say.result(), schema=schema)
     at = deltas.index(Retracted())
     assert text(deltas[:at]) == '{"a":"x"}'
     assert text(deltas[at:]) == '{"a":1}'
