@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -101,6 +101,25 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class Complaints:
+    """Handles what goes wrong in the event loop: it is logged, but for connections that cannot be accepted.
+
+    When no descriptor is left for one, asyncio says so two thousand times a second; that is told every `EVERY` seconds.
+    """
+
+    EVERY: Final = 10.0
+
+    def __init__(self) -> None:
+        self._told_at = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "accept()" not in context["message"]:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._told_at >= self.EVERY:
+            self._told_at = loop.time()
+            log.error("No connection can be accepted: %s", context["exception"])
+
+
 def configure_logging(settings: Settings) -> None:
     """Our lines to stderr; uvicorn's and asyncio's only when something is wrong."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
@@ -119,6 +138,7 @@ def watch_children_without_threads() -> None:
 async def _serve(
     settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
 ) -> None:
+    asyncio.get_running_loop().set_exception_handler(Complaints())
     cwd = empty_directory(state_dir(settings, os.environ, sys.platform))
     start = DemoChild.start if cli.demo else Child.start
     file = usage_file(settings, os.environ, sys.platform)

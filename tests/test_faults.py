@@ -41,6 +41,7 @@ HALF_A_LETTER = (
     '{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\udcc3'
 )
 ANSWER = [["say", "Hello "], ["say", "there."], ["end"]]
+WITH_FEW_FILES = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,19 @@ def test_a_flood_on_stderr(tmp_path: Path, expects: Expects) -> None:
         before = server.memory()
         assert asyncio.run(replay.drive(scenario("chat/plain"), "stream", server.url)) == []
         assert server.memory() < before + 10
+
+
+def test_no_descriptor_is_left(tmp_path: Path, expects: Expects) -> None:
+    expects("faults", "no descriptor is left", "one line in the log; served again when there are some")
+    cli = fake_cli.write(tmp_path)
+    with Served(cli, tmp_path / "state", {"CLAUDE_PROXY_WAITING": "0"}, wrapper=WITH_FEW_FILES) as server:
+        with contextlib.ExitStack() as stack:
+            for _ in range(80):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 5))
+            wait_for(lambda: "No connection can be accepted: [Errno 24]" in server.log(), 5, "it runs out of them")
+            time.sleep(1.5)
+            assert server.log().count("accept") == 1
+        wait_for(lambda: outcome(server, chat(ANSWER)) == "200, 'Hello there.'", 5, "it serves again")
 
 
 def test_a_late_result_after_the_client_has_left(tmp_path: Path, expects: Expects) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 
 from proxy.cli import pool as pools
 from proxy.cli.pool import Place, Pool
-from proxy.cli.process import Launch
+from proxy.cli.process import Child, Launch
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Text
@@ -189,6 +190,16 @@ async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Mak
     fake_cli.write(tmp_path)
     await until(lambda: ready(pool) == 1, 10, "it succeeded")
     assert pool.last_start_error is None
+
+
+async def test_too_few_descriptors_for_a_child_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    async def start(launch: Launch) -> Child:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    pool = Pool(base_settings(), launch_of(tmp_path / "claude"), start)
+    failure = await rejected(pool.open(plan(), ""))
+    assert (failure.kind, failure.row.retry) == (Kind.OVERLOADED, None)
+    assert "Too many open files" in failure.message
 
 
 async def test_an_answer_ends_the_wait_after_starts_that_failed(

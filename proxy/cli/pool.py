@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -46,6 +47,8 @@ RUSH: Final = 1.0
 PROCESSORS: Final = os.cpu_count() or 1
 CHEAP_START: Final = 0.1
 MOST_CHEAP_STARTS: Final = 16
+# What the system has none of for the moment: descriptors, processes, memory. A client may try again.
+USED_UP: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM))
 # After a start that failed: seconds until the next try, doubled up to the most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -388,7 +391,8 @@ class Pool:
             if not isinstance(error, OSError):
                 raise
             self.last_start_error = f"The CLI could not be started: {error.strerror or error}."
-            raise Rejection(Failure(Kind.CLI_MISSING, self.last_start_error)) from None
+            kind = Kind.OVERLOADED if error.errno in USED_UP else Kind.CLI_MISSING
+            raise Rejection(Failure(kind, self.last_start_error)) from None
         child.exited.add_done_callback(lambda _: started())
         if self._closing:
             self._task(child.stop(STOP_GRACE))
