@@ -210,8 +210,9 @@ class SchemaFormat(Struct, tag_field="type", tag="json_schema"):
 Stops = Annotated[list[str], Meta(max_length=MOST_STOPS)]
 Model = Annotated[str, Meta(pattern=r"\S", description="A name of `/v1/models`; any other means the latest Opus.")]
 Count = Annotated[int, Meta(ge=1, le=MOST_CHOICES)]
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+_SAMPLING: Final = "Has an effect only if the server is set to `CLAUDE_PROXY_SAMPLING=forward`."
+Temperature = Annotated[float, Meta(ge=0, le=2, description=_SAMPLING)]
+Share = Annotated[float, Meta(ge=0, le=1, description=_SAMPLING)]
 Prompt = Annotated[str, Meta(pattern=r"\S")]
 Ignored = Annotated[Any, Meta(description="Has no effect, which the response header `x-ignored-params` says.")]
 
