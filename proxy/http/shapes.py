@@ -83,13 +83,13 @@ class UserMessage(Struct, tag_field="role", tag="user"):
 class PastFunctionCall(Struct):
     """`arguments` is JSON text."""
 
-    name: str
-    arguments: str = ""
+    name: ToolName
+    arguments: str | None = ""
 
 
 class PastCustomCall(Struct):
-    name: str
-    input: str = ""
+    name: ToolName
+    input: str | None = ""
 
 
 class PastCall(Struct):
