@@ -108,3 +108,11 @@ def test_long_retries_are_told_to_the_client(status: int | None, error: str | No
     found = failure(fed(say.retry(LONGEST_RETRY_WAIT * 1000 + 1, status, error)))
     assert found.kind is kind
     assert found.retry_after == pytest.approx(LONGEST_RETRY_WAIT + 0.001)
+
+
+def test_an_answer_without_the_clients_image_is_none() -> None:
+    """As 2.1.330 wrote it (media/refused): it has put a note in the image's place, and asks again."""
+    words = say.words("API Error: an image in the conversation could not be processed and was removed.")
+    deltas = fed(words | {"error": "invalid_request", "api_error": "media_removed"}, *say.message("What image?"))
+    assert text(deltas) == ""
+    assert failure(deltas).kind is Kind.REFUSED_UPSTREAM

@@ -146,6 +146,8 @@ BY_STATUS: Final[dict[int, Kind]] = {
     401: Kind.NOT_LOGGED_IN,
     403: Kind.NO_PERMISSION,
     404: Kind.MODEL_NOT_FOUND,
+    408: Kind.UPSTREAM_ERROR,
+    409: Kind.UPSTREAM_ERROR,
     413: Kind.BODY_TOO_LARGE,
     429: Kind.RATE_LIMIT,
     503: Kind.OVERLOADED,

@@ -114,6 +114,7 @@ class Assistant(Struct, frozen=True, tag="assistant"):
 
     message: SnapshotMessage
     error: str | None = None
+    api_error: str | None = None
     parent_tool_use_id: str | None = None
 
 

@@ -50,6 +50,9 @@ from proxy.protocol.schema import Unwrapper
 SYNTHETIC: Final = "<synthetic>"
 # The CLI waits this long before its own retry at most; longer waits are left to the client, which is told the time.
 LONGEST_RETRY_WAIT: Final = 2.0
+# What the CLI says when it has put a note in the place of an image or document that upstream refused, and asks again
+# (fixtures media/refused): an answer to something else than the client asked.
+MEDIA_REMOVED: Final = "media_removed"
 # The name the CLI gives to the tool by which structured output comes (cli notes 5).
 STRUCTURED_OUTPUT: Final = "StructuredOutput"
 
@@ -532,6 +535,10 @@ class Turn:
     def _words(self, line: object) -> State | None:
         assert isinstance(line, Assistant)
         self._error = line.error or ""
+        if line.api_error == MEDIA_REMOVED:
+            words = "The Messages API could not process an image or a document of the conversation."
+            self._fail(Failure(failures.Kind.REFUSED_UPSTREAM, words))
+            return State.FAILED
         return None
 
     def _limits(self, line: object) -> State | None:
