@@ -20,6 +20,7 @@ from proxy.protocol.request import EFFORTS, MOST_CHOICES, MOST_STOPS
 _BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
 
 ToolName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
+ArgumentName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 Tokens = Annotated[int, Meta(ge=-1, description="null, 0 and -1 mean no limit.")]
 
 
@@ -134,7 +135,7 @@ class Parameters(Struct):
     """A JSON Schema of an object."""
 
     type: Literal["object"] = "object"
-    properties: dict[str, Any] = {}
+    properties: dict[ArgumentName, Any] = {}
 
 
 class FunctionDefinition(Struct):
