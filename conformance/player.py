@@ -25,7 +25,7 @@ MISMATCH = 3
 _BIG = 6_000_000
 # Milliseconds between two recorded lines that count as a silence; seconds that the player then keeps.
 _GAP = 60
-_SILENCE = 0.05
+_SILENCE = 0.15
 # Credentials and addresses belong to a run, not to the way in which the CLI is driven.
 _OF_A_RUN = ("_URL", "_TOKEN", "_KEY")
 _OF_THE_CLI = ("CLAUDE_", "ANTHROPIC_", "DISABLE_", "ENABLE_", "MCP_", "MAX_")
