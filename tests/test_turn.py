@@ -32,6 +32,7 @@ from proxy.protocol.turn import (
     Thinking,
     Tokens,
     ToolCall,
+    ToolEnd,
     Turn,
     What,
     kind_of,
@@ -401,6 +402,7 @@ def test_a_whole_message_of_several_blocks_a_line_each() -> None:
     )
     assert text(deltas) == "let me"
     assert Thinking("hm") in deltas
+    assert [delta for delta in deltas if isinstance(delta, ToolEnd)] == [ToolEnd(0), ToolEnd(1)]
     found = calls(deltas)
     assert [(id, name, json.loads(given)) for id, name, given in found] == [
         ("toolu_1", "get", {"a": 1}), ("toolu_2", "get", {}),
@@ -465,6 +467,7 @@ def test_a_structured_answer_is_text_while_it_streams() -> None:
 def test_a_wrapped_answer_is_unwrapped() -> None:
     deltas = fed(*form('{"va', 'lue":[1,', "2]}"), say.result(), schema=WRAPPED)
     assert json.loads(text(deltas)) == [1, 2]
+    assert Text("") not in deltas
 
 
 def test_words_instead_of_the_form_are_a_refusal() -> None:
@@ -485,6 +488,18 @@ def test_words_before_the_form_are_no_part_of_it() -> None:
     deltas = fed(*words, *form('{"a":1}', index=1)[1:], say.result(), schema=FORM)
     assert text(deltas) == '{"a":1}'
     assert not any(isinstance(delta, Refusal) for delta in deltas)
+
+
+def test_words_before_a_call_stay_before_it() -> None:
+    use = [*say.call(1, "toolu_1", "get", "{}"), say.end("tool_use"), say.stopped()]
+    deltas = fed(say.start(), say.opened(0), say.piece("Let me."), say.closed(0), *use, schema=FORM)
+    assert [type(delta) for delta in deltas] == [Started, Text, ToolCall, Arguments, ToolEnd, Finished]
+
+
+def test_words_of_an_attempt_that_was_cut_are_forgotten() -> None:
+    cut = [say.start(), say.opened(), say.piece("half of "), say.closed(), say.stopped(), say.retry()]
+    deltas = fed(*cut, *say.message("all"), say.result(), schema=FORM)
+    assert Refusal("all") in deltas
 
 
 def test_words_and_then_a_second_try_that_fits() -> None:
@@ -530,8 +545,9 @@ def test_another_error_after_a_form_is_that_error() -> None:
 
 @pytest.mark.parametrize(("reason", "expected"), [("max_tokens", Reason.LENGTH), ("refusal", Reason.CONTENT_FILTER)])
 def test_a_form_that_was_cut_off_is_not_waited_for(reason: str, expected: Reason) -> None:
-    opened = say.opened(0, type="tool_use", id="t", name=turns.STRUCTURED_OUTPUT, input={})
-    deltas = fed(say.start(), opened, say.arguments('{"a":'), say.end(reason), schema=FORM)
+    words = [say.opened(0), say.piece("Sure!"), say.closed(0)]
+    opened = say.opened(1, type="tool_use", id="t", name=turns.STRUCTURED_OUTPUT, input={})
+    deltas = fed(say.start(), *words, opened, say.arguments('{"a":', 1), say.end(reason), schema=FORM)
     assert text(deltas) == '{"a":'
     last = deltas[-1]
     assert isinstance(last, Finished)
@@ -559,9 +575,14 @@ def test_a_form_nobody_asked_for_is_a_call() -> None:
     assert calls(fed(*form('{"a":1}'))) == [("toolu_5", turns.STRUCTURED_OUTPUT, '{"a":1}')]
 
 
-def test_a_long_retry_while_a_form_is_checked_ends_it() -> None:
-    found = failure(fed(*form("{}"), say.retry(LONGEST_RETRY_WAIT * 1000 + 1), schema=FORM))
-    assert found.kind is Kind.OVERLOADED
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [(529, "overloaded", Kind.OVERLOADED), (None, "authentication_failed", Kind.NOT_LOGGED_IN),
+     (429, None, Kind.RATE_LIMIT)],
+)  # fmt: skip
+def test_a_long_retry_while_a_form_is_checked_ends_it(status: int | None, error: str | None, kind: Kind) -> None:
+    long = say.retry(LONGEST_RETRY_WAIT * 1000 + 1, status, error)
+    assert failure(fed(*form("{}"), long, schema=FORM)).kind is kind
     assert isinstance(fed(*form("{}"), say.retry(10), say.result(), schema=FORM)[-1], Finished)
 
 
