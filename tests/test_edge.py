@@ -412,6 +412,7 @@ async def test_a_log_line_cannot_be_forged(local: Serve, caplog: pytest.LogCaptu
     async with server.client() as client:
         await client.post(COMPLETIONS, json=chat(model=model))
         await client.get("/v1/%0d%0aINFO%20forged%1b")
+    assert len(caplog.records) == 2
     for record in caplog.records:
         assert record.getMessage().isprintable()
         assert len(record.getMessage()) < 500

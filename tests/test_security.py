@@ -223,9 +223,11 @@ def tool(name: str, **function: Any) -> dict[str, Any]:
 def test_names_of_tools(server: Served, home: Path, expects: Expects, name: str) -> None:
     expects("security", f"the tool name {name[:30]!r}", "400, or no more than a name inside one JSON line")
     answer = post(server, chat("hi", tools=[tool(name)]))
-    # The fake CLI lists no tools, so that a name that is let through is found missing there.
-    assert answer.status_code in (200, 400)
+    harmless = name == "mcp__other__tool"
+    assert answer.status_code == (200 if harmless else 400)
     declared = [line for line in sent_to_the_cli(home) if "sdkMcpServers" in str(line)]
+    assert declared or not harmless
+    assert harmless or f'"name": {json.dumps(name)}' not in json.dumps(declared)
     assert all(line["request"]["subtype"] == "initialize" for line in declared)
     assert all(line["request"].get("sdkMcpServers", ["client"]) == ["client"] for line in declared)
 
