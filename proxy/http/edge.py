@@ -2,7 +2,8 @@
 
 Falcon runs a handler to its end after the client has gone (wire notes, "Falcon, uvicorn, msgspec"). Here the
 connection is watched from the moment the body has been read, and the handler is cancelled when it closes: streamed,
-whole, or still waiting in the queue.
+whole, or still waiting in the queue. A client that shuts only its own side counts as gone: until something is written
+to it, one looks like the other, and an answer for nobody uses up the plan.
 """
 
 from __future__ import annotations
