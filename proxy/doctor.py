@@ -26,8 +26,7 @@ from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
 from proxy.cli.memory import available
-from proxy.cli.pool import STOP_GRACE
-from proxy.cli.process import Child
+from proxy.cli.process import STOP_GRACE, Child
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Started
 from proxy.serve import empty_directory

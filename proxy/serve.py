@@ -162,8 +162,8 @@ async def _serve(
         await server.listens.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MODELS_WAIT if settings.waiting else 0):
-                await pool.models_known.wait()
-        announce(pool.models)
+                await pool.stock.models_known.wait()
+        announce(pool.stock.models)
 
     saying = asyncio.create_task(say())
     try:

@@ -63,11 +63,11 @@ class InstantPool(Pool):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(base_settings(**settings), Launch(("none",), {}, "/"))
-        self.models = (
+        self.stock.models = (
             ListedModel("opus", "claude-opus-5-5", ["low", "medium", "high"], True),
             ListedModel("haiku", "claude-haiku-5-5"),
         )
-        self.models_known.set()
+        self.stock.models_known.set()
 
     @property
     def counts(self) -> Counts:

@@ -68,7 +68,7 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
         "Tools dropped with a 200; tools of an earlier request left in a pooled process.",
         (
             "test_pitfalls.test_6_the_tools_of_a_request_reach_the_cli_and_no_other_request",
-            "test_pool.test_a_child_serves_one_conversation",
+            "test_stock.test_a_child_serves_one_conversation",
         ),
     ),
     7: (

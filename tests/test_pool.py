@@ -1,10 +1,9 @@
-"""proxy/cli/pool.py: waiting children, parked conversations, slots and the queue."""
+"""proxy/cli/pool.py: slots and the queue, parked conversations."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -20,7 +19,6 @@ import pytest
 
 from proxy.cli import pool as pools
 from proxy.cli.pool import Place, Pool
-from proxy.cli.process import Child, Launch
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Text
@@ -91,193 +89,6 @@ async def served(pool: Pool, asked: Plan, owner: str = "", *, keep: bool = False
 
 def ready(pool: Pool) -> int:
     return pool.counts.waiting if pool.counts.starting == 0 else 0
-
-
-# The stock
-
-
-async def test_children_wait_before_they_are_needed(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=2)
-    await until(lambda: ready(pool) == 2, 5, "two wait")
-    waiting = fake_cli.pids(tmp_path)
-    how, text, pid = await served(pool, plan())
-    assert (how, text) == ("new", "echo: hi")
-    assert pid in waiting
-
-
-async def test_a_waiting_child_is_told_nothing_of_any_request(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    (sent,) = fake_cli.told(tmp_path)
-    assert [line["request"]["subtype"] for line in sent] == ["list_models"]
-
-
-async def test_the_stock_is_filled_up_again(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=2)
-    await until(lambda: ready(pool) == 2, 5, "two wait")
-    place = await pool.open(plan(), "")
-    assert pool.counts.waiting == 1
-    await until(lambda: ready(pool) == 2, 5, "two wait again")
-    pool.release(place)
-    await until(lambda: len(fake_cli.pids(tmp_path)) == 3, 5, "three starts in all")
-    assert pool.counts.waiting == 2
-
-
-async def test_an_answer_before_its_first_delta_holds_the_refill_back(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pools, "TENDER", 30.0)
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    place = await pool.open(plan(), "")
-    await asyncio.sleep(0.2)
-    assert len(fake_cli.pids(tmp_path)) == 1
-    pool.first_delta(place)
-    await until(lambda: ready(pool) == 1, 5, "one waits again")
-    pool.release(place)
-
-
-async def test_without_a_stock_children_are_started_on_demand(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=0)
-    await asyncio.sleep(0.1)
-    assert fake_cli.pids(tmp_path) == []
-    assert (await served(pool, plan()))[1] == "echo: hi"
-    assert len(fake_cli.pids(tmp_path)) == 1
-
-
-async def test_the_models_of_the_cli_are_learned(make: Make) -> None:
-    pool = await make(waiting=1)
-    await asyncio.wait_for(pool.models_known.wait(), 5)
-    assert [model.value for model in pool.models] == ["default", "opus", "haiku"]
-
-
-async def test_a_dead_one_is_replaced(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    (first,) = fake_cli.pids(tmp_path)
-    os.kill(first, signal.SIGKILL)
-    await until(lambda: len(fake_cli.pids(tmp_path)) == 2 and ready(pool) == 1, 5, "another waits")
-    assert (await served(pool, plan()))[2] != first
-
-
-async def test_one_that_died_just_now_is_not_taken(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    (first,) = fake_cli.pids(tmp_path)
-    os.kill(first, signal.SIGKILL)
-    await until(lambda: not alive(first), 2, "it died")
-    await asyncio.sleep(0.05)
-    assert (await served(pool, plan()))[1:] == ("echo: hi", fake_cli.pids(tmp_path)[-1])
-
-
-async def test_starts_that_fail_are_not_repeated_at_once(
-    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    runs = tmp_path / "runs"
-    pool = await make(waiting=2, cli={"exit": 1, "stderr": "no such option\n"})
-    path = tmp_path / "claude"
-    path.write_text(path.read_text().replace("import sys\n", f"import sys\nopen({str(runs)!r}, 'a').write('x')\n", 1))
-    await asyncio.sleep(1.2)
-    assert len(runs.read_text()) <= 8
-    assert "no such option" in str(pool.last_start_error)
-    # Whoever started the server sees why no answer can come, before anyone has asked.
-    assert "no such option" in caplog.text
-
-
-async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=1, cli={"exit": 1, "stderr": "busy\n"})
-    await until(lambda: pool.last_start_error is not None, 5, "it failed")
-    fake_cli.write(tmp_path)
-    await until(lambda: ready(pool) == 1, 10, "it succeeded")
-    assert pool.last_start_error is None
-
-
-async def test_too_few_descriptors_for_a_child_is_a_reason_to_try_again(tmp_path: Path) -> None:
-    async def start(launch: Launch) -> Child:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    pool = Pool(base_settings(), launch_of(tmp_path / "claude"), start)
-    failure = await rejected(pool.open(plan(), ""))
-    assert (failure.kind, failure.row.retry) == (Kind.OVERLOADED, None)
-    assert "Too many open files" in failure.message
-
-
-async def test_an_answer_ends_the_wait_after_starts_that_failed(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pools, "FIRST_PAUSE", 30.0)
-    pool = await make(waiting=1, cli={"exit": 1})
-    await until(lambda: pool.last_start_error is not None, 5, "it failed")
-    fake_cli.write(tmp_path)
-    assert (await served(pool, plan()))[1] == "echo: hi"
-    await until(lambda: ready(pool) == 1, 5, "one waits again")
-
-
-async def test_without_a_stock_a_start_that_failed_is_forgotten_too(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=0)
-    (tmp_path / "claude").unlink()
-    assert (await rejected(pool.open(plan(), ""))).kind is Kind.CLI_MISSING
-    assert pool.last_start_error is not None
-    fake_cli.write(tmp_path)
-    assert (await served(pool, plan()))[1] == "echo: hi"
-    assert pool.last_start_error is None
-
-
-async def test_an_old_one_is_replaced(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "ROUND", 0.05)
-    pool = await make(waiting=1, waiting_age=0.4)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    (first,) = fake_cli.pids(tmp_path)
-    await until(lambda: not alive(first) and ready(pool) == 1, 5, "another waits")
-
-
-async def test_another_cli_on_disk_replaces_what_waits(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pools, "ROUND", 0.05)
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    (first,) = fake_cli.pids(tmp_path)
-    os.utime(tmp_path / "claude", ns=(1, 1))
-    await until(lambda: not alive(first) and ready(pool) == 1, 5, "another waits")
-
-
-async def test_a_request_never_gets_a_child_of_an_earlier_cli(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    (first,) = fake_cli.pids(tmp_path)
-    os.utime(tmp_path / "claude", ns=(1, 1))
-    assert (await served(pool, plan()))[2] != first
-
-
-async def test_a_child_serves_one_conversation(make: Make) -> None:
-    pool = await make(waiting=1)
-    pids = [(await served(pool, plan(text)))[2] for text in "abc"]
-    assert len(set(pids)) == 3
-
-
-async def test_one_that_is_still_starting_is_better_than_another(make: Make, tmp_path: Path) -> None:
-    pool = await make(waiting=1, cli={"slow": 0.3})
-    await until(lambda: pool.counts.waiting == 1, 5, "one is starting")
-    assert (await served(pool, plan()))[1] == "echo: hi"
-    assert len(fake_cli.pids(tmp_path)) <= 2
-
-
-# No CLI
-
-
-@pytest.mark.parametrize("mode", [None, 0o644])
-async def test_a_cli_that_cannot_be_run_is_said_so_and_the_slot_is_free(
-    make: Make, tmp_path: Path, mode: int | None
-) -> None:
-    pool = await make(max_conversations=1, max_queue=0)
-    path = tmp_path / "claude"
-    path.unlink() if mode is None else path.chmod(mode)
-    for _ in range(3):
-        found = await rejected(pool.open(plan(), ""))
-        assert found.kind is Kind.CLI_MISSING
-        assert "could not be started" in found.message
-    assert pool.counts.starting == 0
 
 
 # Slots and the queue
@@ -388,32 +199,6 @@ async def test_a_slot_given_at_the_moment_of_the_timeout_is_not_lost(make: Make)
         pool.release(await asyncio.wait_for(waiting, 5))
     assert pool.counts.busy == 0
     pool.release(await asyncio.wait_for(pool.open(plan(), ""), 5))
-
-
-async def test_no_more_starts_at_once_than_there_are_processors(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    pool = await make(max_conversations=6, cli={"slow": 0.2})
-    tasks = [asyncio.create_task(served(pool, plan(str(number)))) for number in range(6)]
-    most = 0
-    while not all(task.done() for task in tasks):
-        most = max(most, pool.counts.starting)
-        await asyncio.sleep(0.01)
-    assert most == 2
-    assert [task.result()[1] for task in tasks] == [f"echo: {number}" for number in range(6)]
-    assert pool.counts.starting == 0
-
-
-async def test_a_wake_up_for_one_who_leaves_goes_to_the_next(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    pool = await make(max_conversations=3, cli={"slow": 0.1})
-    first = await pool.open(plan(), "")
-    leaving, staying = (asyncio.create_task(pool.open(plan(), "")) for _ in range(2))
-    await asyncio.sleep(0.01)
-    first.conversation.child.exited.add_done_callback(lambda _: leaving.cancel())
-    pool.release(first)
-    pool.release(await asyncio.wait_for(staying, 5))
 
 
 # Parked conversations
@@ -581,23 +366,3 @@ async def test_after_a_storm_everything_is_as_before(make: Make, tmp_path: Path,
     for place in places:
         pool.release(place)
     pool.release(await asyncio.wait_for(extra, 5))
-
-
-async def test_a_launch_that_is_no_program_is_refused(tmp_path: Path) -> None:
-    pool = Pool(base_settings(), Launch((str(tmp_path),), {}, str(tmp_path)))
-    assert (await rejected(pool.open(plan(), ""))).kind is Kind.CLI_MISSING
-    await pool.close()
-
-
-async def test_a_rush_does_not_hold_starts_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "TENDER", 60.0)
-    monkeypatch.setattr(pools, "RUSH", 60.0)
-    pool = await make(waiting=1)
-    await until(lambda: ready(pool) == 1, 5, "one waits")
-    first = await pool.open(plan(), "")
-    await asyncio.sleep(0.2)
-    assert pool.counts.waiting == 0, "an answer is between question and first delta: nothing is started beside it"
-    second = await pool.open(plan(), "")
-    await until(lambda: pool.counts.waiting == 1, 5, "the stock is filled up all the same")
-    pool.release(first)
-    pool.release(second)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli import pool as pools
+from proxy.cli import stock
 from proxy.protocol.failures import Kind
 from proxy.protocol.turn import Finished, Text
 from tests.conftest import children_of, until
@@ -30,7 +30,7 @@ async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
 
 
 async def test_close_ends_those_that_do_not_listen(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "STOP_GRACE", 0.2)
+    monkeypatch.setattr(stock, "STOP_GRACE", 0.2)
     pool = await make(waiting=2, cli={"stubborn": True})
     await until(lambda: ready(pool) == 2, 5, "two wait")
     await asyncio.wait_for(pool.close(), 5)

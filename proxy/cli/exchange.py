@@ -18,7 +18,7 @@ from typing import Any, Final
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Place, Pool, Served
 from proxy.protocol.checking import misfit, odd_arguments
-from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.schema import FREE
 from proxy.protocol.stop import StopCutter
@@ -55,10 +55,6 @@ async def _patiently(work: Coroutine[Any, Any, None], patience: float) -> AsyncG
         if not task.cancelled():
             # Looked at, or else the loop complains of an error that nobody has seen.
             task.exception()
-
-
-# The CLI has not died of itself then: the server ends its children.
-SHUTTING_DOWN: Final = Failure(Kind.SHUTTING_DOWN, "The server is shutting down.")
 
 
 class Exchange:

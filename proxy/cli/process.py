@@ -28,6 +28,8 @@ STDERR_KEPT: Final = 8192
 # Lines and bytes decoded but not yet taken: above either the pipe is left alone until they are (back-pressure).
 MOST_LINES_WAITING: Final = 1000
 MOST_BYTES_WAITING: Final = 256 << 10
+# Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
+STOP_GRACE: Final = 2.0
 # A line that grows beyond this is no line of the CLI: it is ended.
 LONGEST_LINE: Final = 256 << 20
 

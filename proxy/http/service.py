@@ -59,7 +59,9 @@ class Service:
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""
-        listed = {model.value for model in self.pool.models} | {model.resolvedModel for model in self.pool.models}
+        listed = {model.value for model in self.pool.stock.models} | {
+            model.resolvedModel for model in self.pool.stock.models
+        }
         return frozenset((listed | set(self._targets.values())) - {"", "default"})
 
     def model_for(self, name: str) -> str:
@@ -74,7 +76,7 @@ class Service:
 
     def abilities_of(self, model: str) -> Abilities:
         """What the CLI has said of the model that it is asked for."""
-        for listed in self.pool.models:
+        for listed in self.pool.stock.models:
             if model in (listed.value, listed.resolvedModel):
                 return Abilities(tuple(listed.supportedEffortLevels), listed.supportsThinkingOff)
         return Abilities()

@@ -108,6 +108,10 @@ class Failure(Struct, frozen=True):
         return TABLE[self.kind]
 
 
+# Whatever the server's children do then: it is the server that ends them.
+SHUTTING_DOWN: Final = Failure(Kind.SHUTTING_DOWN, "The server is shutting down.")
+
+
 class Rejection(Exception):
     """A request that cannot be served as it is. Raised by the request decoder, answered by the HTTP edge."""
 
