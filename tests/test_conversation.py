@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.conversation import UNOBSERVED, Conversation, Limits, Observer
 from proxy.cli.process import Child
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import Line, Result
+from proxy.protocol.lines import Line, RateLimitInfo, Result
 from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock
 from proxy.protocol.turn import Delta, Failed, Finished, Reason, Started, Text, Thinking, ToolCall
 from tests import cli_lines as say
@@ -31,10 +31,15 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
     """`await begin(fault=…)`: a conversation on a fake CLI; its `said` is what the CLI was sent."""
     children: list[Child] = []
 
-    async def make(limits: Limits = LONG, on_ready: Callable[[], None] = lambda: None, **faults: Any) -> Conversation:
+    async def make(
+        limits: Limits = LONG,
+        on_ready: Callable[[], None] = lambda: None,
+        observer: Observer = UNOBSERVED,
+        **faults: Any,
+    ) -> Conversation:
         path = fake_cli.write(tmp_path, **faults)
         children.append(await Child.start(launch_of(path)))
-        return Conversation(children[-1], limits, "replace", on_ready)
+        return Conversation(children[-1], limits, "replace", on_ready, observer)
 
     yield make
     for child in children:
@@ -278,14 +283,20 @@ async def test_two_results_end_it_once(begin: Begin) -> None:
     assert sum(isinstance(delta, Finished | Failed) for delta in deltas) == 1
 
 
-async def test_the_plan_limits_are_seen(begin: Begin) -> None:
-    conversation = await begin()
+async def test_the_plan_s_state_is_told(begin: Begin) -> None:
+    told = []
+
+    class Told:
+        def paid(self, requests: Sequence[str], usd: float) -> None:
+            pass
+
+        def limits(self, info: RateLimitInfo) -> None:
+            told.append(info.status)
+
+    conversation = await begin(observer=Told())
     await conversation.ask_new(plan(user([["line", say.limits("allowed_warning")], ["think", "hm"], ["end"]])))
-    deltas = await whole(conversation)
-    assert Thinking("hm") in deltas
-    limits = conversation.limits_seen
-    assert limits is not None
-    assert limits.status == "allowed_warning"
+    assert Thinking("hm") in await whole(conversation)
+    assert told == ["allowed_warning"]
 
 
 async def test_what_mcp_asks_of_us_is_answered(begin: Begin, tmp_path: Path) -> None:

@@ -110,12 +110,19 @@ def test_the_python_package_is_the_last_place_and_is_not_imported(
     assert find.find(Settings(), environ(tmp_path)) == str(earlier)
 
 
-def test_none_at_all_says_how_to_get_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("there", "command"),
+    [(True, [sys.executable, "-m", "pip", "install"]), (False, ["uv", "pip", "install", "--python", sys.executable])],
+    ids=["pip", "no pip: uv"],
+)
+def test_none_at_all_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, command: list[str]
+) -> None:
+    monkeypatch.setattr(find, "_bundled", lambda: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: there or None)
     with pytest.raises(CliMissing, match="not installed") as caught:
         find.find(Settings(), environ(tmp_path))
-    assert shlex.split(caught.value.help.splitlines()[0]) == [
-        sys.executable, "-m", "pip", "install", "claude-agent-sdk",
-    ]  # fmt: skip
+    assert shlex.split(caught.value.help.splitlines()[0]) == [*command, "claude-agent-sdk"]
 
 
 # Its version.

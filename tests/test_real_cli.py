@@ -346,13 +346,16 @@ async def test_clients_that_leave_leave_no_process(server: Server, stream: bool,
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_no_process_is_left_when_the_server_ends(up: Upstream, scratch: Path, number: signal.Signals) -> None:
     running = Server(up.url, scratch / f"home-{number.name}", CLAUDE_PROXY_WAITING="1")
-    await running.ready()
-    async with running.client() as client:
-        stream = await client.chat.completions.create(model="opus", messages=[user("SLOWLY")], stream=True)
-        await anext(aiter(stream))
-        await until(lambda: len(below(running.popen.pid)) == 2, 20, "one answers, one waits")
-        children = below(running.popen.pid)
-        running.popen.send_signal(number)
-        await until(lambda: running.popen.poll() is not None, 15, "the server ended")
-        await until(lambda: not any(map(alive, children)), 1, "the children ended with it")
-    assert running.popen.returncode == (0 if number is signal.SIGTERM else -signal.SIGKILL)
+    try:
+        await running.ready()
+        async with running.client() as client:
+            stream = await client.chat.completions.create(model="opus", messages=[user("SLOWLY")], stream=True)
+            await anext(aiter(stream))
+            await until(lambda: len(below(running.popen.pid)) == 2, 20, "one answers, one waits")
+            children = below(running.popen.pid)
+            running.popen.send_signal(number)
+            await until(lambda: running.popen.poll() is not None, 15, "the server ended")
+            await until(lambda: not any(map(alive, children)), 1, "the children ended with it")
+        assert running.popen.returncode == (0 if number is signal.SIGTERM else -signal.SIGKILL)
+    finally:
+        running.end()

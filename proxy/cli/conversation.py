@@ -118,11 +118,6 @@ class Conversation:
         """What the answer has used, as far as it has been said."""
         return self._turn.tokens
 
-    @property
-    def limits_seen(self) -> RateLimitInfo | None:
-        """The plan's state as last reported in this conversation."""
-        return self._turn.limits
-
     def owe(self, request: str) -> None:
         """The next message is asked for this request, which is to learn what it costs."""
         self._owed = (*self._owed, request)

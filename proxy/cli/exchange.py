@@ -57,6 +57,10 @@ async def _patiently(work: Coroutine[Any, Any, None], patience: float) -> AsyncG
             task.exception()
 
 
+def _last(deltas: Sequence[Delta]) -> Delta | None:
+    return deltas[-1] if deltas else None
+
+
 class Exchange:
     """See the module. `deltas` gives the answer; the attributes say, from its first delta on, how it came about.
 
@@ -130,7 +134,7 @@ class Exchange:
                         continue
                     ready = []
                 told_at = clock()
-                last = ready[-1] if ready else None
+                last = _last(ready)
                 # What was asked again, or cut, is not in the client's conversation as it is in the CLI's.
                 keep = isinstance(last, Finished) and self._repairs == REPAIRS and not self._stopped
                 self._begun = self._begun or bool(ready)
@@ -179,13 +183,13 @@ class Exchange:
 
     def _lost(self, place: Place, deltas: Sequence[Delta]) -> bool:
         """A conversation that was kept alive has died since, before anything of its answer went out."""
-        last = deltas[-1] if deltas else None
+        last = _last(deltas)
         died = isinstance(last, Failed) and last.failure.kind is Kind.CLI_DIED
         return died and place.served == "continued" and not self._begun
 
     def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
         """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""
-        last = deltas[-1] if deltas else None
+        last = _last(deltas)
         if not isinstance(last, Finished) or last.reason is not Reason.STOP or self._begun or not self._repairs:
             return None
         if self._plan.must_call and not conversation.echo.call_ids:
@@ -208,14 +212,14 @@ class Exchange:
 
     def _ready(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta] | None:
         """What of the answer can go out now; None while it is held back."""
-        last = deltas[-1] if deltas else None
+        last = _last(deltas)
         if isinstance(last, Failed):
             if self._pool.closing and last.failure.kind is Kind.CLI_DIED:
                 last = Failed(SHUTTING_DOWN)
             if not self._begun:
                 return [last]
             deltas = [*deltas[:-1], last]
-            return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
+            return self._cut(conversation, deltas)
         if any(isinstance(delta, Retracted) for delta in deltas):
             if self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format("It was asked for again.")))]
@@ -228,7 +232,7 @@ class Exchange:
             self._held += deltas
             return None if deltas else []
         deltas, self._held = self._held + deltas, []
-        return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
+        return self._cut(conversation, deltas)
 
     def _held_back(self, deltas: Sequence[Delta]) -> bool:
         if self._begun:
@@ -254,10 +258,13 @@ class Exchange:
                 started = [delta for delta in deltas if isinstance(delta, Started)][:1]
                 return [*started, Refusal(MISFIT.format(wrong)), finished]
         deltas[-1] = finished
-        return deltas if self._cutter is None else self._cut(self._cutter, conversation, deltas)
+        return self._cut(conversation, deltas)
 
-    def _cut(self, cutter: StopCutter, conversation: Conversation, deltas: Iterable[Delta]) -> list[Delta]:
+    def _cut(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta]:
         """The deltas up to a stop sequence in the text; arguments of calls are left alone."""
+        cutter = self._cutter
+        if cutter is None:
+            return deltas
         out: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, Text):

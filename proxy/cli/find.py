@@ -182,16 +182,22 @@ def find(settings: Settings, environ: Mapping[str, str]) -> str:
     raise CliMissing(
         "The Claude Code CLI is not installed: no `claude` on PATH, in the usual places, or in the Python package "
         "claude-agent-sdk.",
-        f"{shlex.join([sys.executable, '-m', 'pip', 'install', 'claude-agent-sdk'])}\n"
-        "or, with npm: npm install -g @anthropic-ai/claude-code",
+        f"{_install('claude-agent-sdk')}\nor, with npm: npm install -g @anthropic-ai/claude-code",
     )
+
+
+def _install(*what: str) -> str:
+    """The command that installs into this environment; those that uv makes have no pip of their own."""
+    pip = [sys.executable, "-m", "pip", "install"]
+    uv = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*(pip if importlib.util.find_spec("pip") else uv), *what])
 
 
 def update_command(path: str) -> str:
     """The command that updates the CLI at `path`, by how it was installed."""
     real = os.path.realpath(path)
     if "_bundled" in Path(real).parts:
-        return shlex.join([sys.executable, "-m", "pip", "install", "--upgrade", "claude-agent-sdk"])
+        return _install("--upgrade", "claude-agent-sdk")
     if "node_modules" in Path(real).parts:
         return "npm install -g @anthropic-ai/claude-code@latest"
     return f"{command(path)} update"

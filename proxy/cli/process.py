@@ -53,7 +53,7 @@ class Child(asyncio.SubprocessProtocol):
         self._unread = 0
         self._paused = False
         self._ended = False
-        self._stopped = False
+        self._suspended = False
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
@@ -195,13 +195,13 @@ class Child(asyncio.SubprocessProtocol):
 
     def pause(self) -> None:
         """Take the processor away from it until `resume`."""
-        if not self._stopped:
-            self._stopped = True
+        if not self._suspended:
+            self._suspended = True
             self._signal_group(signal.SIGSTOP)
 
     def resume(self) -> None:
-        if self._stopped:
-            self._stopped = False
+        if self._suspended:
+            self._suspended = False
             self._signal_group(signal.SIGCONT)
 
     def kill(self) -> None:

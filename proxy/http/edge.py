@@ -127,6 +127,96 @@ def _nothing() -> None:
     pass
 
 
+class _Watched:
+    """One request between client and application: what each sends is passed on, marked, and waited for only so long."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, books: Books, patience: float) -> None:
+        self.trace = scope[TRACE] = Trace()
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._books = books
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handler = handler
+        self._watcher: asyncio.Task[None] | None = None
+        # Since when the client has been waited for; looked at now and then, which costs less than a limit on each wait.
+        self._waiting_since: float | None = None
+        self._look: asyncio.TimerHandle | None = None
+
+    async def run(self, app: App) -> None:
+        """The application's answer, and the end of everything that belongs to it, whoever has had enough."""
+        if self._patience < math.inf:
+            self._look_after()
+        try:
+            await app(self._scope, self._receive_body, self._send_marked)
+        except asyncio.CancelledError:
+            if not self.trace.left:
+                raise
+            self._handler.uncancel()
+        finally:
+            if self._look is not None:
+                self._look.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
+            try:
+                if self.trace.answer is not None:
+                    await self.trace.answer.aclose()
+            finally:
+                _write_log(self.trace, self._scope)
+                self._books.ended(self.trace)
+
+    async def _receive_body(self) -> Mapping[str, Any]:
+        if self._watcher is not None:
+            await asyncio.Event().wait()
+        self._waiting_since = self._loop.time()
+        message = await self._receive()
+        self._waiting_since = None
+        if message["type"] == "http.disconnect":
+            self.trace.left = True
+        elif not message.get("more_body"):
+            self._watcher = self._loop.create_task(self._watch())
+        return message
+
+    async def _send_marked(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.trace.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.trace.id.encode()),
+                (b"openai-processing-ms", str(self.trace.milliseconds).encode()),
+                *self._books.headers(self.trace),
+            ]
+        self._waiting_since = self._loop.time()
+        await self._send(message)
+        self._waiting_since = None
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self.trace.complete = True
+
+    async def _watch(self) -> None:
+        """The body is there: what the client does next is to leave."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self.trace.complete:
+            self._leave()
+
+    def _look_after(self) -> None:
+        now = self._loop.time()
+        since = now if self._waiting_since is None else self._waiting_since
+        if now - since >= self._patience:
+            # What it has not taken would keep the connection open for as long as it likes.
+            self._scope.get(ABORT, _nothing)()
+            self._leave()
+        else:
+            self._look = self._loop.call_at(since + self._patience, self._look_after)
+
+    def _leave(self) -> None:
+        self.trace.left = True
+        self._handler.cancel()
+
+
 class Edge:
     """ASGI around ASGI. See the module. `patience`: longest time for a client to take or send something, seconds."""
 
@@ -136,83 +226,7 @@ class Edge:
         self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await _Watched(scope, receive, send, self._books, self._patience).run(self._app)
+        else:
             await self._app(scope, receive, send)
-            return
-        trace = scope[TRACE] = Trace()
-        loop = asyncio.get_running_loop()
-        handler = asyncio.current_task()
-        assert handler is not None
-        watcher: asyncio.Task[None] | None = None
-        # Since when the client has been waited for; looked at now and then, which costs less than a limit on each wait.
-        waiting_since: float | None = None
-        look: asyncio.TimerHandle | None = None
-
-        def leave() -> None:
-            trace.left = True
-            handler.cancel()
-
-        def look_after() -> None:
-            nonlocal look
-            if waiting_since is not None and loop.time() - waiting_since >= self._patience:
-                # What it has not taken would keep the connection open for as long as it likes.
-                scope.get(ABORT, _nothing)()
-                leave()
-                return
-            since = loop.time() if waiting_since is None else waiting_since
-            look = loop.call_at(since + self._patience, look_after)
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            if not trace.complete:
-                leave()
-
-        async def receive_body() -> Mapping[str, Any]:
-            nonlocal watcher, waiting_since
-            if watcher is not None:
-                await asyncio.Event().wait()
-            waiting_since = loop.time()
-            message = await receive()
-            waiting_since = None
-            if message["type"] == "http.disconnect":
-                trace.left = True
-            elif not message.get("more_body"):
-                watcher = loop.create_task(watch())
-            return message
-
-        async def send_marked(message: dict[str, Any]) -> None:
-            nonlocal waiting_since
-            if message["type"] == "http.response.start":
-                trace.status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", trace.id.encode()),
-                    (b"openai-processing-ms", str(trace.milliseconds).encode()),
-                    *self._books.headers(trace),
-                ]
-            waiting_since = loop.time()
-            await send(message)
-            waiting_since = None
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                trace.complete = True
-
-        if self._patience < math.inf:
-            look_after()
-        try:
-            await self._app(scope, receive_body, send_marked)
-        except asyncio.CancelledError:
-            if not trace.left:
-                raise
-            handler.uncancel()
-        finally:
-            if look is not None:
-                look.cancel()
-            if watcher is not None:
-                watcher.cancel()
-            try:
-                if trace.answer is not None:
-                    await trace.answer.aclose()
-            finally:
-                _write_log(trace, scope)
-                self._books.ended(trace)
