@@ -129,7 +129,6 @@ def test_instant_cli_plays_a_conversation(instant: Path) -> None:
     first, *rest = run(instant, begin("deltas=3 size=2") + past + ask("deltas=1 each"), *FLAGS)
     assert first["response"]["request_id"] == "r0"
     assert first["response"]["response"]["models"]
-    assert rest[0]["response"] == {"subtype": "success", "request_id": "r1"}
     events = [line["event"] for line in rest if line["type"] == "stream_event"]
     kinds = [event["type"] for event in events]
     assert kinds[:6] == ["message_start", "content_block_start", *["content_block_delta"] * 3, "content_block_stop"]

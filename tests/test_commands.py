@@ -28,6 +28,7 @@ def user(*texts: str) -> Message:
 
 
 PLAN = Plan("opus", None, (user("hi"),))
+HAIKU = Plan("haiku", None, (user("hi"),))
 
 
 def test_no_system_prompt_means_none_at_all() -> None:
@@ -53,9 +54,10 @@ def test_tools_are_declared_with_their_handshake() -> None:
 
 
 def test_settings_hold_what_was_asked_for_and_nothing_else() -> None:
-    assert read(commands.settings(PLAN))["request"] == {
+    assert commands.settings(PLAN) == b"", "what every child is launched with"
+    assert read(commands.settings(HAIKU))["request"] == {
         "subtype": "apply_flag_settings",
-        "settings": {"model": "opus"},
+        "settings": {"model": "haiku"},
     }
     limited = Plan("haiku", None, (user("hi"),), max_tokens=5, effort="low")
     assert read(commands.settings(limited))["request"]["settings"] == {
@@ -64,7 +66,7 @@ def test_settings_hold_what_was_asked_for_and_nothing_else() -> None:
 
 
 def test_request_ids_differ_within_a_conversation() -> None:
-    lines = (commands.list_models(), commands.initialize(PLAN, "replace"), commands.settings(PLAN))
+    lines = (commands.list_models(), commands.initialize(PLAN, "replace"), commands.settings(HAIKU))
     assert len({read(line)["request_id"] for line in lines}) == 3
 
 

@@ -129,16 +129,19 @@ async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypa
     past = [user("a"), assistant("b"), user("c"), assistant("d")]
     await conversation.ask_new(plan(*past, user([["past"]])))
     assert json.loads(text(await whole(conversation))) == ["user", "assistant", "user", "assistant"]
-    assert written == [["control_request", "control_request", "user"], ["assistant", "user"], ["assistant", "user"]]
+    assert written == [["control_request", "user"], ["assistant", "user"], ["assistant", "user"]]
 
 
-async def test_a_first_question_goes_in_one_write(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("max_tokens", "lines"), [(None, 2), (5, 3)])
+async def test_a_first_question_goes_in_one_write(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, max_tokens: int | None, lines: int
+) -> None:
     conversation = await begin()
     written: list[bytes] = []
     monkeypatch.setattr(conversation.child, "write", written.append)
-    await conversation.ask_new(plan(user("hi")))
+    await conversation.ask_new(plan(user("hi"), max_tokens=max_tokens))
     assert len(written) == 1
-    assert written[0].count(b"\n") == 3
+    assert written[0].count(b"\n") == lines
 
 
 async def test_a_second_question_goes_on(begin: Begin, tmp_path: Path) -> None:
@@ -263,7 +266,7 @@ async def test_the_words_of_a_dying_child_are_bounded(begin: Begin) -> None:
 
 async def test_a_refused_command_fails_the_answer(begin: Begin) -> None:
     conversation = await begin(refuse="apply_flag_settings")
-    await conversation.ask_new(plan(user([["hang"]])))
+    await conversation.ask_new(plan(user([["hang"]]), effort="low"))
     found = failure(await whole(conversation))
     assert found.kind is Kind.CLI_CONFUSED
     assert "not today" in found.message

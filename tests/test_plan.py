@@ -103,7 +103,7 @@ def lines(plan: Plan) -> list[bytes]:
     """All that goes to the CLI for it."""
     *past, last = plan.messages
     first = [commands.initialize(plan, "append"), commands.settings(plan)]
-    return [*first, *map(commands.past, past), commands.ask(last)]
+    return [*filter(None, first), *map(commands.past, past), commands.ask(last)]
 
 
 @st.composite

@@ -587,7 +587,8 @@ def test_any_request_becomes_a_plan_or_a_refusal(messages: list[Any], more: dict
         one_line(commands.past(message))
     one_line(commands.ask(plan.messages[-1]))
     one_line(commands.initialize(plan, "replace"))
-    one_line(commands.settings(plan))
+    if settings := commands.settings(plan):
+        one_line(settings)
     fingerprint.of(plan, "", plan.messages)
 
 

@@ -88,24 +88,9 @@ def ask(text: str) -> bytes:
 
 
 def begin(text: str) -> bytes:
-    """All that a new conversation needs, in one write: initialize, settings, the user's message."""
-    requests: tuple[dict[str, Any], ...] = (
-        {"subtype": "initialize", "systemPrompt": ["Be brief."]},
-        {
-            "subtype": "apply_flag_settings",
-            "settings": {
-                "model": "opus",
-                "env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "777"},
-                "effortLevel": "high",
-            },
-        },
-    )
-    return lines(
-        *(
-            {"type": "control_request", "request_id": f"r{number}", "request": request}
-            for number, request in enumerate(requests)
-        )
-    ) + ask(text)
+    """All that a new conversation needs, in one write: initialize, the user's message."""
+    initialize = {"subtype": "initialize", "systemPrompt": ["Be brief."]}
+    return lines({"type": "control_request", "request_id": "r0", "request": initialize}) + ask(text)
 
 
 class Direct:

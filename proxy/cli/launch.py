@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from proxy.cli.process import Launch
-from proxy.protocol.plan import SERVER
+from proxy.protocol.plan import LAUNCHED, SERVER
 from proxy.settings import Login, Settings
 
 FLAGS: Final = (
@@ -26,7 +26,7 @@ FLAGS: Final = (
     "--no-session-persistence",
     "--permission-mode", "dontAsk",
     "--allowedTools", f"mcp__{SERVER}",
-    "--model", "opus",
+    "--model", LAUNCHED,
 )  # fmt: skip
 
 # What a program needs to run and to reach the network, and where the CLI finds its own login.

@@ -12,6 +12,8 @@ from msgspec import Raw, Struct
 
 # The MCP server under which the client's tools are offered; `--allowedTools mcp__client` permits exactly these.
 SERVER: Final = "client"
+# The model that every child is launched with.
+LAUNCHED: Final = "opus"
 
 
 class TextBlock(Struct, frozen=True, tag="text"):
