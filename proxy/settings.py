@@ -153,18 +153,25 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip() for part in text.split(","))))
 
 
-def _origins(text: str) -> tuple[str, ...]:
-    for origin in _names(text):
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#*]+/?", origin):
-            raise ValueError("must be origins such as https://app.example, separated by commas")
-    return _names(text)
+def _names_like(pattern: str, words: str) -> Callable[[str], tuple[str, ...]]:
+    """Reads names that all have this form; `words`: what they must be."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = _names(text)
+        if not all(re.fullmatch(pattern, name) for name in names):
+            raise ValueError(words)
+        return names
+
+    return read
 
 
-def _hosts(text: str) -> tuple[str, ...]:
-    for host in _names(text):
-        if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?", host):
-            raise ValueError("must be host names such as nas.local, without scheme, separated by commas")
-    return _names(text)
+_origins: Final = _names_like(
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#*]+/?", "must be origins such as https://app.example, separated by commas"
+)
+_hosts: Final = _names_like(
+    r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?",
+    "must be host names such as nas.local, without scheme, separated by commas",
+)
 
 
 def _keys(text: str) -> tuple[Key, ...]:

@@ -44,13 +44,13 @@ LONGEST_PAUSE: Final = 30.0
 
 
 class _Spare:
-    """A waiting child. `ready`: it has answered; `started`: says that it no longer costs a start; `born`: loop time."""
+    """A waiting child. `ready`: it has answered; `answered`: to be called then; `born`: loop time."""
 
-    __slots__ = ("attending", "born", "child", "ready", "stamp", "started")
+    __slots__ = ("answered", "attending", "born", "child", "ready", "stamp")
 
-    def __init__(self, child: Child, started: Callable[[], None], born: float, stamp: object) -> None:
+    def __init__(self, child: Child, answered: Callable[[], None], born: float, stamp: object) -> None:
         self.child = child
-        self.started = started
+        self.answered = answered
         self.born = born
         self.stamp = stamp
         self.ready = False
@@ -120,10 +120,9 @@ class Stock:
         while not self._closed:
             spare = self._take()
             if spare is not None:
-                return spare.child, self._answered(spare.started)
+                return spare.child, spare.answered
             if self._starting < self._most_starting:
-                child, started = await self._spawn()
-                return child, self._answered(started)
+                return await self._spawn()
             turn = asyncio.get_running_loop().create_future()
             self._turns.append(turn)
             try:
@@ -220,7 +219,7 @@ class Stock:
         self._in_background(spare.child.stop(STOP_GRACE))
 
     async def _spawn(self) -> tuple[Child, Callable[[], None]]:
-        """Start a child. It counts as starting until the function is called that comes with it, or until it exits."""
+        """Start a child; and what to call when it has answered. Until then, or its exit, it counts as starting."""
         self._starting += 1
         began = asyncio.get_running_loop().time()
         started = _once(lambda: self._one_started(began))
@@ -237,7 +236,14 @@ class Stock:
         if self._closed:
             self._in_background(child.stop(STOP_GRACE))
             raise Rejection(SHUTTING_DOWN)
-        return child, started
+
+        def answered() -> None:
+            # Starts work: those that have failed are no reason to wait any more.
+            self.last_start_error = None
+            self._pause = self._no_start_before = 0.0
+            started()
+
+        return child, answered
 
     def _one_started(self, began: float) -> None:
         self._starting -= 1
@@ -256,26 +262,16 @@ class Stock:
                 turn.set_result(None)
                 return
 
-    def _answered(self, started: Callable[[], None]) -> Callable[[], None]:
-        """A child that has answered shows that starts work: those that have failed are no reason to wait any more."""
-
-        def answered() -> None:
-            self.last_start_error = None
-            self._pause = self._no_start_before = 0.0
-            started()
-
-        return answered
-
     async def _add(self) -> None:
         stamp = file_stamp(self._launch.argv[0])
         try:
-            child, started = await self._spawn()
+            child, answered = await self._spawn()
         except Rejection:
             self._start_failed()
             return
         finally:
             self._coming -= 1
-        spare = _Spare(child, started, asyncio.get_running_loop().time(), stamp)
+        spare = _Spare(child, answered, asyncio.get_running_loop().time(), stamp)
         self._spares.append(spare)
         child.exited.add_done_callback(lambda _: self._died(spare))
         child.write(commands.list_models())
@@ -291,7 +287,7 @@ class Stock:
                     if line.response.response is not None and line.response.response.models:
                         self.models = tuple(line.response.response.models)
                     self.models_known.set()
-                    self._answered(spare.started)()
+                    spare.answered()
                     return
 
     def _died(self, spare: _Spare) -> None:

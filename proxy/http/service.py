@@ -59,9 +59,7 @@ class Service:
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""
-        listed = {model.value for model in self.pool.stock.models} | {
-            model.resolvedModel for model in self.pool.stock.models
-        }
+        listed = {name for model in self.pool.stock.models for name in (model.value, model.resolvedModel)}
         return frozenset((listed | set(self._targets.values())) - {"", "default"})
 
     def model_for(self, name: str) -> str:
