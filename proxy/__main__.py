@@ -16,11 +16,12 @@ from typing import Final
 from msgspec import Struct
 
 import proxy
-from proxy import demo, doctor, serve, usage
+from proxy import demo, doctor, serve
 from proxy.cli import find
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
 from proxy.settings import SETTINGS, Setting, SettingError, Settings, default, read, state_dir
+from proxy.usage import terminal
 
 CANNOT_START: Final = 2
 SUMMARY: Final = "A local OpenAI-compatible server that drives the Claude Code CLI."
@@ -91,7 +92,7 @@ def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _usage(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return usage.run(vars(arguments), environ, arguments.recent)
+    return terminal.run(vars(arguments), environ, arguments.recent)
 
 
 class Command(Struct, frozen=True):

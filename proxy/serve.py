@@ -26,9 +26,9 @@ from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
 from proxy.http.connection import Connection
 from proxy.http.service import Service
-from proxy.ledger import Ledger
 from proxy.protocol.lines import ListedModel
 from proxy.settings import Settings, state_dir, usage_file
+from proxy.usage.writer import Ledger
 
 log: Final = logging.getLogger("proxy.serve")
 

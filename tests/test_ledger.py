@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from proxy import ledger as ledgers
-from proxy.ledger import Ledger, Reader, Record, UsageRow, process_mark
 from proxy.protocol.allowance import Allowance, current, take_in, tightest
 from proxy.protocol.lines import RateLimitInfo, Window
 from proxy.protocol.turn import Tokens
+from proxy.usage import writer
+from proxy.usage.reader import Reader, UsageRow
+from proxy.usage.writer import Ledger, Record, process_mark
 
 Make = Callable[..., Ledger]
 
@@ -164,7 +165,7 @@ async def test_a_client_s_text_is_bounded_and_storable(make: Make) -> None:
     ledger.ended(record("r", asked="x" * 5000, model="\ud800'); DROP TABLE requests; --"))
     assert await ledger.written(5)
     row = rows(ledger)["r"]
-    assert row.model_asked == "x" * ledgers.LONGEST_TEXT
+    assert row.model_asked == "x" * writer.LONGEST_TEXT
     assert row.model == "?'); DROP TABLE requests; --"
 
 
@@ -186,7 +187,7 @@ async def test_rows_grow_old(make: Make, tmp_path: Path) -> None:
 ORPHAN = """
 import sys, time
 from pathlib import Path
-from proxy.ledger import Ledger
+from proxy.usage.writer import Ledger
 ledger = Ledger(Path(sys.argv[1]), 0, "subscription")
 ledger.start()
 ledger.begun("orphan", 5.0, "", "x")
@@ -223,8 +224,8 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert mark is not None
     assert mark == process_mark(os.getpid())
     assert process_mark(2**22 - 1) is None
-    assert ledgers._gone("1 someone else")
-    assert not ledgers._gone(f"{os.getpid()} {mark}")
+    assert writer._gone("1 someone else")
+    assert not writer._gone(f"{os.getpid()} {mark}")
 
 
 def test_a_process_that_nobody_has_waited_for_is_gone() -> None:
@@ -238,9 +239,9 @@ def test_a_process_that_nobody_has_waited_for_is_gone() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "RETRY", 0.05)
-    monkeypatch.setattr(ledgers, "BUSY", 0.05)
-    monkeypatch.setattr(ledgers, "CALM", 0.0)
+    monkeypatch.setattr(writer, "RETRY", 0.05)
+    monkeypatch.setattr(writer, "BUSY", 0.05)
+    monkeypatch.setattr(writer, "CALM", 0.0)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -279,7 +280,7 @@ async def test_a_locked_file_delays_nobody_and_loses_nothing(make: Make, caplog:
 async def test_what_can_be_written_now_and_then_is_complained_of_once(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ledgers, "CALM", 60.0)
+    monkeypatch.setattr(writer, "CALM", 60.0)
     ledger = make()
     assert await ledger.written(5)
     for number in range(2):
@@ -358,7 +359,7 @@ async def test_a_file_that_is_removed_is_begun_again(make: Make) -> None:
 async def test_what_is_kept_meanwhile_is_bounded(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ledgers, "MOST_PENDING", 50)
+    monkeypatch.setattr(writer, "MOST_PENDING", 50)
     path = tmp_path / "usage.sqlite3"
     path.mkdir()
     ledger = make(path)

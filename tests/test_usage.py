@@ -18,14 +18,16 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension
 from syrupy.location import PyTestLocation
 
-from proxy import usage
 from proxy.__main__ import main
 from proxy.http.accounts import duration, plan_headers
-from proxy.ledger import Ledger, Reader, Record
 from proxy.protocol.allowance import Allowance
 from proxy.protocol.lines import Window
 from proxy.protocol.turn import Tokens
-from proxy.usage import moment
+from proxy.usage import report as reports
+from proxy.usage import terminal
+from proxy.usage.reader import Reader
+from proxy.usage.report import moment
+from proxy.usage.writer import Ledger, Record
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.served import Served, wait_for
@@ -282,7 +284,7 @@ def test_moments(text: str, seconds: float) -> None:
 
 def test_a_date_is_a_day() -> None:
     assert moment("2026-08-01", end=True) - moment("2026-08-01") == pytest.approx(86_400, abs=3700)
-    assert moment("9999-12-31", end=True) == usage.LAST_MOMENT
+    assert moment("9999-12-31", end=True) == reports.LAST_MOMENT
 
 
 # The terminal.
@@ -379,13 +381,13 @@ def test_pages_of_the_terminal(state: Path, snapshot: SnapshotAssertion, latest:
         *(record(f"day {day}", began=now - day * 24 * HOUR, tokens=Tokens(1, 0, 0, 0, 0)) for day in range(1, 16)),
         plan=Allowance("allowed", now, windows),
     )
-    ink = usage._ink("utf-8")
+    ink = terminal._ink("utf-8")
     if latest:
-        lines = usage.rows(usage.recent(state, 8))
+        lines = terminal.rows(reports.recent(state, 8))
     else:
         with Reader(state) as reader:
-            plan = usage.plan_state(reader.allowance(), now)
-        lines = usage.words(msgspec.structs.replace(usage.report(state, None, None), plan=plan), ink, now)
+            plan = reports.plan_state(reader.allowance(), now)
+        lines = terminal.words(msgspec.structs.replace(reports.report(state, None, None), plan=plan), ink, now)
     assert "\n".join(lines).encode() == snapshot(extension_class=Page)
 
 
@@ -408,8 +410,8 @@ def test_a_terminal_gets_no_commands_from_a_client(state: Path, capsys: pytest.C
 
 def test_a_terminal_without_blocks(state: Path) -> None:
     write(state, record("a"), plan=Allowance("allowed", 1.0, {"five_hour": Window(0.5, 2e9)}))
-    found = usage.report(state, None, None)
-    assert "##########.........." in "\n".join(usage.words(found, usage._ink("ascii"), time.time()))
+    found = reports.report(state, None, None)
+    assert "##########.........." in "\n".join(terminal.words(found, terminal._ink("ascii"), time.time()))
 
 
 def test_periods_in_the_terminal(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

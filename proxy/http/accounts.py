@@ -13,17 +13,17 @@ import falcon.asgi
 
 from proxy.http.edge import TRACE, Trace
 from proxy.http.metrics import Metrics
-from proxy.ledger import Ledger, Record
 from proxy.protocol.allowance import REJECTED, Allowance, current, take_in, tightest
 from proxy.protocol.lines import RateLimitInfo
 from proxy.protocol.turn import Tokens
+from proxy.usage.writer import Ledger, Record
 
 # Names of OpenAI's where they fit; these are ours.
 PLAN_HEADER: Final = "x-claude-plan-{window}-{what}"
 
 
 def outcome(trace: Trace) -> str:
-    """How the request ended; see `ledger.Record`."""
+    """How the request ended; see `Record`."""
     if trace.outcome:
         return trace.outcome
     if trace.left:

@@ -35,8 +35,9 @@ class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
     __slots__ = (
-        "answer", "asked", "asks", "at", "began", "complete", "endpoint", "first_delta", "id", "kept", "key_name",
-        "left", "model", "odd_calls", "outcome", "served", "status", "tokens",
+        "answer", "api", "asked", "asks", "at", "began", "complete", "endpoint", "first_delta", "id", "kept",
+        "key_name", "left", "model", "not_continued", "odd_calls", "outcome", "served", "status", "tokens",
+        "web_searches",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,16 +50,21 @@ class Trace:
         # The route, as it is declared, and the name of the key.
         self.endpoint = ""
         self.key_name = ""
+        # Which API the request is written in, for the usage file: a short name such as `openai-chat`.
+        self.api = ""
         self.asked = ""
         self.model = ""
         self.tokens: Tokens | None = None
         # How often the CLI was asked.
         self.asks = 0
+        self.web_searches = 0
         # Calls whose arguments are not what the tool takes.
         self.odd_calls = 0
         self.status = 0
         self.outcome = ""
         self.served = ""
+        # Why it was not continued in its conversation's living process: a short word such as `expired`, or nothing.
+        self.not_continued = ""
         self.left = False
         # The answer has been handed over to its last byte.
         self.complete = False

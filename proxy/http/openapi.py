@@ -20,7 +20,7 @@ from proxy.http import docs, health, models, shapes, usage
 from proxy.http.service import Service
 from proxy.protocol import chat, completions
 from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
-from proxy.usage import SECONDS, RecentUsage, UsageReport
+from proxy.usage.report import SECONDS, RecentUsage, UsageReport
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"

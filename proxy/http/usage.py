@@ -16,9 +16,9 @@ import msgspec
 
 from proxy.http.service import Service
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
-from proxy.usage import empty, moment, recent, report
+from proxy.usage.report import empty, moment, recent, report
 
-log: Final = logging.getLogger("proxy.ledger")
+log: Final = logging.getLogger("proxy.usage")
 # Seconds that a reader waits for what has just ended to be in the file.
 FRESH_WAIT: Final = 1.0
 DEFAULT_RECENT: Final = 50

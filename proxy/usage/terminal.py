@@ -1,124 +1,28 @@
-"""What has been used, as `GET /v1/usage` tells it and `claude-max-api usage` prints it: both from the ledger's file."""
+"""`claude-max-api usage`: the report as text."""
 
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Final, Literal
+from datetime import datetime
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
-from proxy.ledger import Reader, UsageGroup, UsageRow, UsageSums
-from proxy.protocol.allowance import REJECTED, WINDOWS, Allowance, current
+from proxy.protocol.allowance import REJECTED
 from proxy.settings import SettingError, read, usage_file
+from proxy.usage.reader import UsageGroup, UsageSums
+from proxy.usage.report import PlanState, RecentUsage, UsageReport, empty, moment, recent, report
 
-# Stands for every moment that this computer's calendar cannot tell in seconds since 1970, and comes after all others.
-LAST_MOMENT: Final = 1e12
-# Not eight digits: they may be meant as a date.
-SECONDS: Final = r"[0-9]{1,7}|[0-9]{9,11}"
-DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-TIME: Final = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?"
 # What is shown in a terminal: characters of a bar and of a name, days, rows, and the last moment that is a date there.
 BAR: Final = 20
 NAME: Final = 24
 MOST_DAYS: Final = 14
 MOST_ROWS: Final = 20
 LAST_SHOWN: Final = 250_000_000_000
-
-
-class PlanWindow(Struct, frozen=True):
-    """`utilization`: the used share, 1 is all; null: not known. `resets_at`: seconds since 1970."""
-
-    utilization: float | None = None
-    resets_at: float | None = None
-    status: str | None = None
-
-
-class PlanState(Struct, frozen=True):
-    """What the CLI last said of the plan's windows. `seen_at`: when, in seconds since 1970; null: not yet."""
-
-    status: str | None
-    seen_at: float | None
-    windows: dict[str, PlanWindow]
-
-
-class UsageReport(Struct, frozen=True, kw_only=True):
-    """Sums over the requests that began from `since` on and before `until` (seconds since 1970; null: no bound)."""
-
-    object: Literal["usage"] = "usage"
-    since: float | None
-    until: float | None
-    totals: UsageSums
-    by_model: tuple[UsageGroup, ...]
-    by_key: tuple[UsageGroup, ...]
-    by_day: tuple[UsageGroup, ...]
-    plan: PlanState
-
-
-class RecentUsage(Struct, frozen=True, kw_only=True):
-    """The latest requests, newest first."""
-
-    object: Literal["list"] = "list"
-    data: tuple[UsageRow, ...]
-    plan: PlanState
-
-
-def plan_state(allowance: Allowance, now: float) -> PlanState:
-    """What is still so at `now`; the windows that every plan has are there even if nothing is known of them."""
-    allowance = current(allowance, now)
-    known = {
-        name: PlanWindow(window.utilization, window.resetsAt, window.status)
-        for name, window in allowance.windows.items()
-    }
-    return PlanState(allowance.status or None, allowance.seen, {name: PlanWindow() for name in WINDOWS} | known)
-
-
-def empty(since: float | None, until: float | None) -> bool:
-    """Nothing can lie in such a period."""
-    return since is not None and until is not None and since >= until
-
-
-def report(path: Path, since: float | None, until: float | None) -> UsageReport:
-    """From the file. Raises sqlite3.Error."""
-    with Reader(path) as reader:
-        found = reader.summary(since, until)
-        state = plan_state(reader.allowance(), time.time())
-    return UsageReport(since=since, until=until, plan=state, **msgspec.structs.asdict(found))
-
-
-def recent(path: Path, limit: int) -> RecentUsage:
-    """From the file. Raises sqlite3.Error."""
-    with Reader(path) as reader:
-        return RecentUsage(data=reader.recent(limit), plan=plan_state(reader.allowance(), time.time()))
-
-
-def moment(text: str, *, end: bool = False) -> float:
-    """Seconds since 1970, a date (its beginning, or its `end`), or a date with a time; of this computer's zone when it
-    names none. Raises ValueError with words that follow the parameter's name."""
-    if re.fullmatch(SECONDS, text):
-        return float(text)
-    text = text.upper()
-    try:
-        if not re.fullmatch(f"{DATE}({TIME})?", text):
-            raise ValueError
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        words = "must be a date (2026-08-01), a date with a time (2026-08-01T12:00:00Z) or seconds since 1970"
-        raise ValueError(words) from None
-    try:
-        return (found + timedelta(days=end and len(text) == len("2026-08-01"))).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return 0.0 if found.year < 2000 else LAST_MOMENT
-
-
-# The terminal.
 
 
 class _Ink(Struct, frozen=True):

@@ -1,0 +1,2 @@
+"""Usage that outlives the server, in one SQLite file: `schema`, `writer` (the server's), `reader`, `report` (what both
+`GET /v1/usage` and the terminal tell), `terminal`."""
