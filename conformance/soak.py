@@ -173,10 +173,10 @@ def below(process: int) -> list[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            guardian = parent == process and (entry / "cmdline").read_bytes().startswith(b"sh\0-c\0\ncd /\n")
+            reaper = parent == process and (entry / "cmdline").read_bytes().startswith(b"sh\0-c\0\ncd /\n")
         except OSError:
             continue
-        if not guardian:
+        if not reaper:
             parents[int(entry.name)] = parent
     found, new = set[int](), {process}
     while new:

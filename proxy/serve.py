@@ -38,7 +38,7 @@ KEEP_ALIVE: Final = 75
 MODELS_WAIT: Final = 10.0
 # After the grace the answers under way are ended; so long they get to tell their clients.
 LAST_WORDS: Final = 5
-MOST_FILES: Final = 16_384
+MAX_FILES: Final = 16_384
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 
 
@@ -95,7 +95,7 @@ def empty_directory(root: Path) -> Path:
 def allow_many_files() -> None:
     """As many open files as may be had, within reason: every connection is one, every child three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -162,8 +162,8 @@ async def _serve(
         await server.listens.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MODELS_WAIT if settings.waiting else 0):
-                await pool.stock.models_known.wait()
-        announce(pool.stock.models)
+                await pool.warm_pool.models_known.wait()
+        announce(pool.warm_pool.models)
 
     saying = asyncio.create_task(say())
     try:

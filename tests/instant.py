@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.cli.conversation import Conversation
-from proxy.cli.pool import Counts, Place, Pool
+from proxy.cli.pool import Counts, Lease, Pool
 from proxy.cli.process import Launch
 from proxy.http.app import create_app
 from proxy.http.edge import App
@@ -63,24 +63,24 @@ class InstantPool(Pool):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(base_settings(**settings), Launch(("none",), {}, "/"))
-        self.stock.models = (
+        self.warm_pool.models = (
             ListedModel("opus", "claude-opus-5-5", ["low", "medium", "high"], True),
             ListedModel("haiku", "claude-haiku-5-5"),
         )
-        self.stock.models_known.set()
+        self.warm_pool.models_known.set()
 
     @property
     def counts(self) -> Counts:
         return Counts(2, 0, 0, 0, 0)
 
-    async def open(self, plan: Plan, owner: str) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Lease:
         served = "new" if len(plan.messages) == 1 else "replayed"
-        return Place(InstantConversation(plan), served, b"")  # type: ignore[arg-type]
+        return Lease(InstantConversation(plan), served, b"")  # type: ignore[arg-type]
 
-    def first_delta(self, place: Place) -> None:
+    def first_delta(self, lease: Lease) -> None:
         pass
 
-    def release(self, place: Place, *, keep: bool = False) -> None:
+    def release(self, lease: Lease, *, keep: bool = False) -> None:
         pass
 
 

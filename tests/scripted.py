@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.cli.conversation import Conversation
-from proxy.cli.pool import Place, Pool, Served
+from proxy.cli.pool import Lease, Pool, Served
 from proxy.cli.process import Launch
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.fingerprint import Echo
@@ -104,21 +104,21 @@ class ScriptedPool(Pool):
         self.renewed: list[Conversation] = []
         self._served = list(served)
 
-    async def open(self, plan: Plan, owner: str) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Lease:
         if not self.conversations:
             raise Rejection(Failure(Kind.QUEUE_FULL, "No room."))
         self.opened.append(self.conversations.pop(0))
-        return Place(self.opened[-1], self._served.pop(0), b"")
+        return Lease(self.opened[-1], self._served.pop(0), b"")
 
-    async def renew(self, place: Place) -> Place:
+    async def renew(self, lease: Lease) -> Lease:
         new = await self.open(Plan("", None, ()), "")
-        self.renewed.append(place.conversation)
-        self.release(place)
+        self.renewed.append(lease.conversation)
+        self.release(lease)
         return new
 
-    def release(self, place: Place, *, keep: bool = False) -> None:
-        if all(found is not place.conversation for found, _ in self.back):
-            self.back.append((place.conversation, keep))
+    def release(self, lease: Lease, *, keep: bool = False) -> None:
+        if all(found is not lease.conversation for found, _ in self.back):
+            self.back.append((lease.conversation, keep))
 
     @property
     def kept(self) -> list[bool]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.allowance import MOST_WINDOWS, REJECTED, Allowance, current, take_in, tightest
+from proxy.protocol.allowance import MAX_WINDOWS, REJECTED, Allowance, current, take_in, tightest
 from proxy.protocol.lines import RateLimitInfo, Window
 
 NOW = 1_750_000_000.0
@@ -86,7 +86,7 @@ def test_any_reports_leave_a_bounded_number_of_windows_under_way(reports: list[R
     known = Allowance()
     for info in reports:
         known = take_in(known, info, NOW)
-    assert len(known.windows) <= MOST_WINDOWS
+    assert len(known.windows) <= MAX_WINDOWS
     assert all(window.resetsAt is None or window.resetsAt > NOW for window in known.windows.values())
     tightest(known)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.protocol.failures import Kind
-from proxy.protocol.turn import LONGEST_RETRY_WAIT, Finished, Reason, Started, Text, Tokens, Turn
+from proxy.protocol.turn import MAX_RETRY_WAIT, Finished, Reason, Started, Text, Tokens, Turn
 from tests import cli_lines as say
 from tests.test_turn import ends, failure, fed, text
 
@@ -88,7 +88,7 @@ def test_a_cut_after_a_call_is_a_cut_too() -> None:
 
 def test_short_retries_are_waited_for() -> None:
     turn = Turn()
-    assert turn.feed(say.lines(say.retry(LONGEST_RETRY_WAIT * 1000))) == []
+    assert turn.feed(say.lines(say.retry(MAX_RETRY_WAIT * 1000))) == []
     assert text(turn.feed(say.lines(*say.message("later")))) == "later"
 
 
@@ -105,9 +105,9 @@ def test_short_retries_are_waited_for() -> None:
     ],
 )
 def test_long_retries_are_told_to_the_client(status: int | None, error: str | None, kind: Kind) -> None:
-    found = failure(fed(say.retry(LONGEST_RETRY_WAIT * 1000 + 1, status, error)))
+    found = failure(fed(say.retry(MAX_RETRY_WAIT * 1000 + 1, status, error)))
     assert found.kind is kind
-    assert found.retry_after == pytest.approx(LONGEST_RETRY_WAIT + 0.001)
+    assert found.retry_after == pytest.approx(MAX_RETRY_WAIT + 0.001)
 
 
 def test_an_answer_without_the_clients_image_is_none() -> None:

@@ -150,7 +150,7 @@ def test_an_url_is_a_text(url: Any, place: str) -> None:
 
 
 def test_an_image_that_is_too_large() -> None:
-    most = "A" * content.LARGEST_IMAGE
+    most = "A" * content.MAX_IMAGE
     assert len(blocks(image(f"data:image/png;base64,{most}"))) == 1
     assert refused(image(f"data:image/png;base64,{most}AAAA")) == (413, "messages[3].content[0].image_url.url")
 
@@ -209,7 +209,7 @@ def test_files_that_are_none(part: Any, param: str) -> None:
 
 
 def test_a_file_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "LARGEST_FILE", len(PDF))
+    monkeypatch.setattr(content, "MAX_FILE", len(PDF))
     assert len(blocks(file(file_data=PDF))) == 1
     assert refused(file(file_data=PDF + "AAAA")) == (413, "messages[3].content[0].file.file_data")
 
@@ -281,7 +281,7 @@ def test_images_are_the_users(role: str) -> None:
 
 
 def test_images_are_counted() -> None:
-    many = {"role": "user", "content": [IMAGE] * (content.MOST_IMAGES - 1)}
+    many = {"role": "user", "content": [IMAGE] * (content.MAX_IMAGES - 1)}
     result = {"role": "tool", "tool_call_id": "c1", "content": [TEXT, IMAGE]}
     assert len(request(many, CALL, result).plan.messages) == 3
     for more in (

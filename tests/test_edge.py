@@ -328,10 +328,10 @@ async def test_a_slow_reader_does_not_fill_the_memory(serve: Serve) -> None:
     pieces, size = 1500, 20_000
     client = await Client.post(server, chat([["many", pieces, "x" * size], ["end"]], stream=True), await narrow(server))
     assert await client.reader.readline()
-    (place,) = server.pool._busy.values()
+    (lease,) = server.pool._busy.values()
     seen = -1
-    while seen != place.conversation.child.bytes_read:
-        seen = place.conversation.child.bytes_read
+    while seen != lease.conversation.child.bytes_read:
+        seen = lease.conversation.child.bytes_read
         await asyncio.sleep(0.3)
     assert seen < pieces * size / 2, "all of it was taken in though nobody reads it"
     received = 0

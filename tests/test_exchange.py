@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw
 
 from proxy.cli.exchange import CALL_AGAIN, Exchange
-from proxy.cli.pool import Place, Pool
+from proxy.cli.pool import Lease, Pool
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
 from proxy.protocol.turn import (
@@ -151,19 +151,19 @@ class Slow(ScriptedPool):
         self.asking = asking
         self.fails = fails
 
-    async def open(self, plan: Plan, owner: str) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Lease:
         await asyncio.sleep(self.opening or self.fails * self.asking)
         if self.fails:
             raise Rejection(Failure(Kind.QUEUE_WAIT, "Too long."))
-        place = await super().open(plan, owner)
-        ask_new = place.conversation.ask_new
+        lease = await super().open(plan, owner)
+        ask_new = lease.conversation.ask_new
 
         async def ask(plan: Plan) -> None:
             await asyncio.sleep(self.asking)
             await ask_new(plan)
 
-        place.conversation.ask_new = ask  # type: ignore[method-assign]
-        return place
+        lease.conversation.ask_new = ask  # type: ignore[method-assign]
+        return lease
 
 
 LONG: list[dict[str, Any]] = [{"opening": 0.05}, {"asking": 0.05}, {"opening": 0.03, "asking": 0.03}]

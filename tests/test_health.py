@@ -80,7 +80,7 @@ async def test_a_cli_that_cannot_be_started_shows(local: Serve) -> None:
 
 async def test_waiting_children_that_die_show(local: Serve) -> None:
     server = await local({"exit": 1, "stderr": "no\n"}, waiting=1)
-    await until(lambda: server.pool.stock.last_start_error is not None, 5, "it failed")
+    await until(lambda: server.pool.warm_pool.last_start_error is not None, 5, "it failed")
     await until(lambda: server.pool.counts.waiting == 0, 5, "none waits")
     assert (await health(server))[1]["status"] == "cli_unavailable"
 

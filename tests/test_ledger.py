@@ -165,7 +165,7 @@ async def test_a_client_s_text_is_bounded_and_storable(make: Make) -> None:
     ledger.ended(record("r", asked="x" * 5000, model="\ud800'); DROP TABLE requests; --"))
     assert await ledger.written(5)
     row = rows(ledger)["r"]
-    assert row.model_asked == "x" * writer.LONGEST_TEXT
+    assert row.model_asked == "x" * writer.MAX_TEXT
     assert row.model == "?'); DROP TABLE requests; --"
 
 
@@ -359,7 +359,7 @@ async def test_a_file_that_is_removed_is_begun_again(make: Make) -> None:
 async def test_what_is_kept_meanwhile_is_bounded(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(writer, "MOST_PENDING", 50)
+    monkeypatch.setattr(writer, "MAX_PENDING", 50)
     path = tmp_path / "usage.sqlite3"
     path.mkdir()
     ledger = make(path)

@@ -63,7 +63,7 @@ async def test_created_is_long_ago_and_never_changes(monkeypatch: pytest.MonkeyP
 
 async def test_own_names_come_first_and_nothing_twice() -> None:
     server = Server(models=(ModelName("gpt-4o", "opus"), ModelName("haiku", "opus")))
-    server.pool.stock.models += (ListedModel("default", OPUS), ListedModel("", ""))
+    server.pool.warm_pool.models += (ListedModel("default", OPUS), ListedModel("", ""))
     ids = [model["id"] for model in await server.listed()]
     assert ids[:2] == ["gpt-4o", "haiku"]
     assert len(ids) == len(set(ids))

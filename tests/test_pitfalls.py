@@ -68,7 +68,7 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
         "Tools dropped with a 200; tools of an earlier request left in a pooled process.",
         (
             "test_pitfalls.test_6_the_tools_of_a_request_reach_the_cli_and_no_other_request",
-            "test_stock.test_a_child_serves_one_conversation",
+            "test_warm_pool.test_a_child_serves_one_conversation",
         ),
     ),
     7: (
@@ -101,7 +101,7 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
             "test_edge.test_one_that_leaves_in_mid_stream_ends_its_child",
             "test_edge.test_one_that_leaves_a_whole_call_in_mid_answer_ends_its_child",
             "test_process.test_one_that_does_not_listen_is_killed",
-            "test_guardian.test_a_server_killed_with_sigkill_leaves_nothing",
+            "test_reaper.test_a_server_killed_with_sigkill_leaves_nothing",
             "test_real_cli.test_no_process_is_left_when_the_server_ends",
         ),
     ),

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from proxy.cli import pool as pools
-from proxy.cli.pool import Place, Pool
+from proxy.cli.pool import Lease, Pool
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Text
@@ -62,15 +62,15 @@ async def rejected(coming: Awaitable[Any]) -> Failure:
     return caught.value.failure
 
 
-async def ask(place: Place, asked: Plan) -> str:
+async def ask(lease: Lease, asked: Plan) -> str:
     """The text of the whole answer."""
-    if place.served == "continued":
-        place.conversation.ask_next(asked.messages[-1])
+    if lease.served == "continued":
+        lease.conversation.ask_next(asked.messages[-1])
     else:
-        await place.conversation.ask_new(asked)
+        await lease.conversation.ask_new(asked)
     text = ""
     while True:
-        for delta in await asyncio.wait_for(place.conversation.deltas(10), 15):
+        for delta in await asyncio.wait_for(lease.conversation.deltas(10), 15):
             if isinstance(delta, Text):
                 text += delta.text
             elif isinstance(delta, Failed):
@@ -81,10 +81,10 @@ async def ask(place: Place, asked: Plan) -> str:
 
 async def served(pool: Pool, asked: Plan, owner: str = "", *, keep: bool = False) -> tuple[str, str, int]:
     """One request from beginning to end: how it was served, the text, the child's pid."""
-    place = await pool.open(asked, owner)
-    text = await ask(place, asked)
-    pool.release(place, keep=keep)
-    return place.served, text, place.conversation.child.pid
+    lease = await pool.open(asked, owner)
+    text = await ask(lease, asked)
+    pool.release(lease, keep=keep)
+    return lease.served, text, lease.conversation.child.pid
 
 
 def ready(pool: Pool) -> int:
@@ -103,9 +103,9 @@ async def test_a_slot_is_held_until_release(make: Make) -> None:
     assert not second.done()
     assert (pool.counts.busy, pool.counts.queued) == (1, 1)
     pool.release(first)
-    place = await asyncio.wait_for(second, 5)
+    lease = await asyncio.wait_for(second, 5)
     assert (pool.counts.busy, pool.counts.queued) == (1, 0)
-    pool.release(place)
+    pool.release(lease)
 
 
 async def test_releasing_twice_frees_one_slot(make: Make) -> None:
@@ -120,33 +120,33 @@ async def test_releasing_twice_frees_one_slot(make: Make) -> None:
 
 async def test_the_queue_is_bounded(make: Make) -> None:
     pool = await make(max_conversations=1, max_queue=2)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     waiting = [asyncio.create_task(pool.open(plan(), "")) for _ in range(2)]
     await asyncio.sleep(0)
     found = await rejected(pool.open(plan(), ""))
     assert found.kind is Kind.QUEUE_FULL
     assert found.retry_after is not None
     assert 0 < found.retry_after <= 5
-    pool.release(place)
+    pool.release(lease)
     for task in waiting:
         pool.release(await asyncio.wait_for(task, 5))
 
 
 async def test_the_wait_is_bounded(make: Make) -> None:
     pool = await make(max_conversations=1, queue_wait=0.1)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     before = time.perf_counter()
     found = await rejected(pool.open(plan(), ""))
     assert found.kind is Kind.QUEUE_WAIT
     assert 0.08 < time.perf_counter() - before < 3
     assert pool.counts.queued == 0
-    pool.release(place)
+    pool.release(lease)
     pool.release(await pool.open(plan(), ""))
 
 
 async def test_first_come_first_served(make: Make) -> None:
     pool = await make(max_conversations=1)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     order: list[int] = []
 
     async def request(number: int) -> None:
@@ -158,14 +158,14 @@ async def test_first_come_first_served(make: Make) -> None:
     for number in range(5):
         tasks.append(asyncio.create_task(request(number)))
         await asyncio.sleep(0)
-    pool.release(place)
+    pool.release(lease)
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
     assert order == [0, 1, 2, 3, 4]
 
 
 async def test_who_leaves_the_queue_gives_up_the_place(make: Make) -> None:
     pool = await make(max_conversations=1, max_queue=1)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     leaving = asyncio.create_task(pool.open(plan(), ""))
     await asyncio.sleep(0.01)
     leaving.cancel()
@@ -173,16 +173,16 @@ async def test_who_leaves_the_queue_gives_up_the_place(make: Make) -> None:
     assert pool.counts.queued == 0
     staying = asyncio.create_task(pool.open(plan(), ""))
     await asyncio.sleep(0.01)
-    pool.release(place)
+    pool.release(lease)
     pool.release(await asyncio.wait_for(staying, 5))
 
 
 async def test_a_slot_given_to_one_who_leaves_at_that_moment_goes_to_the_next(make: Make) -> None:
     pool = await make(max_conversations=1)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     leaving, staying = (asyncio.create_task(pool.open(plan(), "")) for _ in range(2))
     await asyncio.sleep(0.01)
-    pool.release(place)
+    pool.release(lease)
     leaving.cancel()
     pool.release(await asyncio.wait_for(staying, 5))
     assert leaving.cancelled()
@@ -190,10 +190,10 @@ async def test_a_slot_given_to_one_who_leaves_at_that_moment_goes_to_the_next(ma
 
 async def test_a_slot_given_at_the_moment_of_the_timeout_is_not_lost(make: Make) -> None:
     pool = await make(max_conversations=1, max_queue=1, queue_wait=0.2)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     waiting = asyncio.create_task(pool.open(plan(), ""))
     await asyncio.sleep(0.01)
-    asyncio.get_running_loop().call_later(0.1, pool.release, place)
+    asyncio.get_running_loop().call_later(0.1, pool.release, lease)
     time.sleep(0.4)  # noqa: ASYNC251 (so that both happen in one round of the loop: the slot comes, then the time-out)
     with contextlib.suppress(Rejection):
         pool.release(await asyncio.wait_for(waiting, 5))
@@ -269,7 +269,7 @@ async def test_parked_ones_are_bounded_in_age(make: Make, monkeypatch: pytest.Mo
 
 
 async def test_parked_ones_go_when_memory_runs_short(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, seen = [None, pools.LEAST_MEMORY, pools.LEAST_MEMORY - 1], list[int]()
+    left, seen = [None, pools.MIN_FREE_MEMORY, pools.MIN_FREE_MEMORY - 1], list[int]()
 
     def available() -> int | None:
         seen.append(pool.counts.parked)
@@ -333,17 +333,17 @@ async def test_after_a_storm_everything_is_as_before(make: Make, tmp_path: Path,
 
     async def request(number: int) -> None:
         asked = plan(str(number % 5))
-        place = await pool.open(asked, "")
+        lease = await pool.open(asked, "")
         try:
             await asyncio.sleep(dice.random() * 0.02)
             if dice.random() < 0.2:
-                place.conversation.child.kill()
+                lease.conversation.child.kill()
             elif dice.random() < 0.7:
-                await ask(place, asked)
+                await ask(lease, asked)
                 if dice.random() < 0.5:
-                    pool.first_delta(place)
+                    pool.first_delta(lease)
         finally:
-            pool.release(place, keep=dice.random() < 0.5)
+            pool.release(lease, keep=dice.random() < 0.5)
 
     tasks: list[asyncio.Task[None]] = []
     for number in range(40):
@@ -356,13 +356,13 @@ async def test_after_a_storm_everything_is_as_before(make: Make, tmp_path: Path,
     for task in tasks:
         error = None if task.cancelled() else task.exception()
         assert error is None or isinstance(error, Rejection | AssertionError), error
-    await until(lambda: ready(pool) == 1, 10, "the stock is as before")
+    await until(lambda: ready(pool) == 1, 10, "the warm pool is as before")
     counts = pool.counts
     assert (counts.starting, counts.busy, counts.queued) == (0, 0, 0)
     places = [await asyncio.wait_for(pool.open(plan(), ""), 5) for _ in range(3)]
     extra = asyncio.create_task(pool.open(plan(), ""))
     await asyncio.sleep(0.05)
     assert not extra.done()
-    for place in places:
-        pool.release(place)
+    for lease in places:
+        pool.release(lease)
     pool.release(await asyncio.wait_for(extra, 5))

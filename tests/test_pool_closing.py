@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli import stock
+from proxy.cli import warm_pool
 from proxy.protocol.failures import Kind
 from proxy.protocol.turn import Finished, Text
 from tests.conftest import children_of, until
@@ -30,7 +30,7 @@ async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
 
 
 async def test_close_ends_those_that_do_not_listen(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock, "STOP_GRACE", 0.2)
+    monkeypatch.setattr(warm_pool, "STOP_GRACE", 0.2)
     pool = await make(waiting=2, cli={"stubborn": True})
     await until(lambda: ready(pool) == 2, 5, "two wait")
     await asyncio.wait_for(pool.close(), 5)
@@ -47,11 +47,11 @@ async def test_close_while_children_start(make: Make, tmp_path: Path) -> None:
 async def test_close_while_a_parked_one_is_being_continued(make: Make, tmp_path: Path) -> None:
     """Its CLI has not said yet that the answer is over."""
     pool = await make()
-    place = await pool.open(plan(), "")
-    await place.conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1], ["line", END], ["hang"]])))
-    assert isinstance((await place.conversation.deltas(5))[-1], Text)
-    assert isinstance((await place.conversation.deltas(5))[-1], Finished)
-    pool.release(place, keep=True)
+    lease = await pool.open(plan(), "")
+    await lease.conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1], ["line", END], ["hang"]])))
+    assert isinstance((await lease.conversation.deltas(5))[-1], Text)
+    assert isinstance((await lease.conversation.deltas(5))[-1], Finished)
+    pool.release(lease, keep=True)
     opening = asyncio.create_task(pool.open(plan("hi", said("a"), "more"), ""))
     await asyncio.sleep(0.05)
     await asyncio.wait_for(pool.close(), 3)
@@ -71,12 +71,12 @@ async def test_close_while_a_child_starts_for_a_request(make: Make, tmp_path: Pa
 
 async def test_after_close_there_is_no_room(make: Make) -> None:
     pool = await make(max_conversations=1)
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     queued = asyncio.create_task(pool.open(plan(), ""))
     await asyncio.sleep(0.01)
     closing = asyncio.create_task(pool.close())
     assert (await rejected(queued)).kind is Kind.SHUTTING_DOWN
     await asyncio.wait_for(closing, 5)
     assert (await rejected(pool.open(plan(), ""))).kind is Kind.SHUTTING_DOWN
-    pool.release(place)
+    pool.release(lease)
     assert pool.closing

@@ -285,7 +285,7 @@ async def test_what_nobody_reads_is_left_in_the_pipe(sh: Start, tmp_path: Path, 
 
 
 async def test_a_line_without_end_ends_the_child(sh: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LONGEST_LINE", 1_000_000)
+    monkeypatch.setattr(process, "MAX_LINE", 1_000_000)
     child = await sh("exec cat /dev/zero")
     assert await asyncio.wait_for(everything(child), 5)
     await asyncio.wait_for(child.exited, 5)

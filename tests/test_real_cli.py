@@ -98,7 +98,7 @@ class Server:
             return found
 
     async def at_rest(self) -> set[int]:
-        """Wait until nothing is under way, the stock is full and what has ended is gone; the pids left then."""
+        """Wait until nothing is under way, the warm pool is full and what has ended is gone; the pids left then."""
         end = time.monotonic() + 20
         while True:
             counts = (await self.health())["children"]

@@ -443,7 +443,7 @@ def test_files_that_are_none_are_refused(file: Any, param: str) -> None:
 
 
 def test_what_is_too_large_is_said_so() -> None:
-    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * (content.LARGEST_IMAGE + 4)}"}}
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * (content.MAX_IMAGE + 4)}"}}
     with pytest.raises(Rejection) as caught:
         request({"role": "user", "content": [image]})
     assert caught.value.failure.kind is Kind.BODY_TOO_LARGE

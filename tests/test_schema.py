@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.protocol.checking import MOST_SCHEMAS, misfit, odd_arguments
+from proxy.protocol.checking import MAX_SCHEMAS, misfit, odd_arguments
 from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.plan import Schema
 from proxy.protocol.schema import FREE, Unwrapper, _clean, response_format
@@ -389,11 +389,11 @@ def chain(keyword: str, times: int, length: int, last: Any = STRING) -> Any:
 def test_references_that_multiply_are_refused(keyword: str) -> None:
     """A validator looks at 2^n schemas: what a schema of a few lines may cost is bounded before it is used."""
     made(chain(keyword, 2, 8))
-    assert f"more than {MOST_SCHEMAS} schemas" in refused_schema(chain(keyword, 2, 12))
-    assert f"more than {MOST_SCHEMAS} schemas" in refused_schema(
+    assert f"more than {MAX_SCHEMAS} schemas" in refused_schema(chain(keyword, 2, 12))
+    assert f"more than {MAX_SCHEMAS} schemas" in refused_schema(
         {"items": chain(keyword, 2, 60)["$defs"]["a0"]} | {"$defs": chain(keyword, 2, 60)["$defs"]}
     )
-    assert f"more than {MOST_SCHEMAS} schemas" in refused_schema(
+    assert f"more than {MAX_SCHEMAS} schemas" in refused_schema(
         {"properties": {"a": {"not": {"then": {"$ref": "#/$defs/a0"}}}}, "$defs": chain(keyword, 2, 60)["$defs"]}
     )
 

@@ -391,8 +391,8 @@ def test_the_working_directory_of_children(server: Served, expects: Expects) -> 
         return found
 
     def there() -> bool:
-        guardian, *children = sorted(directories())
-        return guardian == "/" and set(children) == {str(server.state / "empty")}
+        reaper, *children = sorted(directories())
+        return reaper == "/" and set(children) == {str(server.state / "empty")}
 
     # One that is just being started is still where the server is.
     wait_for(there, 5, "all children are there")

@@ -10,7 +10,7 @@ import pytest
 from proxy.protocol.failures import TABLE, Rejection
 from proxy.protocol.plan import ToolChoice
 from proxy.protocol.request import Request, decode
-from proxy.protocol.tools import MOST_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE
+from proxy.protocol.tools import MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE
 
 HI = {"role": "user", "content": "hi"}
 CALLED = [
@@ -191,8 +191,8 @@ def test_names_that_are_not(name: str, kind: str) -> None:
         ({"tools": [function("a")], "functions": [{"name": "a"}]}, "functions[0].name"),
         ({"tools": [custom("a", format={"type": "grammar"})]}, "tools[0].custom.format"),
         ({"tools": [custom("a", format={})]}, "tools[0].custom.format.type"),
-        ({"tools": [function(f"t{n}") for n in range(MOST_TOOLS + 1)]}, "tools"),
-        ({"functions": [{"name": f"t{n}"} for n in range(MOST_TOOLS + 1)]}, "functions"),
+        ({"tools": [function(f"t{n}") for n in range(MAX_TOOLS + 1)]}, "tools"),
+        ({"functions": [{"name": f"t{n}"} for n in range(MAX_TOOLS + 1)]}, "functions"),
         ({"functions": [5]}, "functions[0]"),
         ({"functions": [{"description": "x"}]}, "functions[0].name"),
         ({"functions": [{"name": "a", "parameters": "x"}]}, "functions[0].parameters"),
@@ -205,7 +205,7 @@ def test_what_is_wrong_is_named(more: dict[str, Any], param: str) -> None:
 
 
 def test_as_many_tools_as_there_may_be() -> None:
-    assert len(request(tools=[function(f"t{n}") for n in range(MOST_TOOLS)]).plan.tools) == MOST_TOOLS
+    assert len(request(tools=[function(f"t{n}") for n in range(MAX_TOOLS)]).plan.tools) == MAX_TOOLS
 
 
 def test_the_answers_own_tool_has_its_name_for_itself() -> None:

@@ -17,7 +17,7 @@ from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
 from proxy.protocol.plan import Schema
 from proxy.protocol.turn import (
-    LONGEST_RETRY_WAIT,
+    MAX_RETRY_WAIT,
     TRANSITIONS,
     Arguments,
     Delta,
@@ -581,7 +581,7 @@ def test_a_form_nobody_asked_for_is_a_call() -> None:
      (429, None, Kind.RATE_LIMIT)],
 )  # fmt: skip
 def test_a_long_retry_while_a_form_is_checked_ends_it(status: int | None, error: str | None, kind: Kind) -> None:
-    long = say.retry(LONGEST_RETRY_WAIT * 1000 + 1, status, error)
+    long = say.retry(MAX_RETRY_WAIT * 1000 + 1, status, error)
     assert failure(fed(*form("{}"), long, schema=FORM)).kind is kind
     assert isinstance(fed(*form("{}"), say.retry(10), say.result(), schema=FORM)[-1], Finished)
 

@@ -324,6 +324,6 @@ class Conversation:
 
     async def _died(self) -> Failure:
         await asyncio.wait([self.child.exited], timeout=1)
-        words = self.child.last_words
+        words = self.child.last_error_line
         said = f" It said: {words}" if words else ""
         return Failure(Kind.CLI_DIED, f"The CLI ended before its answer did (exit code {self.child.exit_code}).{said}")

@@ -16,7 +16,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from proxy.cli.conversation import Conversation
-from proxy.cli.pool import Place, Pool, Served
+from proxy.cli.pool import Lease, Pool, Served
 from proxy.protocol.checking import misfit, odd_arguments
 from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind
 from proxy.protocol.plan import Message, Plan, TextBlock
@@ -90,7 +90,7 @@ class Exchange:
         self._spent = Tokens()
         self._held: list[Delta] = []
         self._begun = False
-        self._opened: Place | None = None
+        self._opened: Lease | None = None
         self.served: Served = "new"
         self.uncalled = False
         self.odd_calls = 0
@@ -115,19 +115,19 @@ class Exchange:
                             yield []
                     begin = None
                     told_at = clock()
-                place = self._opened
-                assert place is not None
-                deltas = await place.conversation.deltas(patience)
-                if self._lost(place, deltas):
+                lease = self._opened
+                assert lease is not None
+                deltas = await lease.conversation.deltas(patience)
+                if self._lost(lease, deltas):
                     begin = self._begin_again
                     continue
                 if deltas and not self._begun:
-                    self._pool.first_delta(place)
-                again = self._fault(place.conversation, deltas)
-                if again is not None and await place.conversation.settle():
-                    self._ask_again(place.conversation, again)
+                    self._pool.first_delta(lease)
+                again = self._fault(lease.conversation, deltas)
+                if again is not None and await lease.conversation.settle():
+                    self._ask_again(lease.conversation, again)
                     continue
-                ready = self._ready(place.conversation, deltas)
+                ready = self._ready(lease.conversation, deltas)
                 if ready is None:
                     # What is held back is a silence, too.
                     if clock() - told_at < patience:
@@ -164,28 +164,28 @@ class Exchange:
         self._spent += lost.tokens
         await self._ask(self._opened)
 
-    async def _ask(self, place: Place) -> None:
-        self.served = place.served
-        self._owe(place.conversation)
-        if place.served == "continued":
-            place.conversation.ask_next(self._plan.messages[-1])
+    async def _ask(self, lease: Lease) -> None:
+        self.served = lease.served
+        self._owe(lease.conversation)
+        if lease.served == "continued":
+            lease.conversation.ask_next(self._plan.messages[-1])
         else:
-            await place.conversation.ask_new(self._plan)
+            await lease.conversation.ask_new(self._plan)
 
-    def _give_back(self, place: Place, *, keep: bool = False) -> None:
-        self._spent += place.conversation.tokens
+    def _give_back(self, lease: Lease, *, keep: bool = False) -> None:
+        self._spent += lease.conversation.tokens
         self._opened = None
-        self._pool.release(place, keep=keep)
+        self._pool.release(lease, keep=keep)
 
     def _owe(self, conversation: Conversation) -> None:
         self.asks += 1
         conversation.owe(self._request)
 
-    def _lost(self, place: Place, deltas: Sequence[Delta]) -> bool:
+    def _lost(self, lease: Lease, deltas: Sequence[Delta]) -> bool:
         """A conversation that was kept alive has died since, before anything of its answer went out."""
         last = _last(deltas)
         died = isinstance(last, Failed) and last.failure.kind is Kind.CLI_DIED
-        return died and place.served == "continued" and not self._begun
+        return died and lease.served == "continued" and not self._begun
 
     def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
         """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""

@@ -51,7 +51,7 @@ PLACES: Final = (
 )
 # Seconds for one question. It answers within 0.3 s; the first start after an update may be a slow read from disk.
 PATIENCE: Final = 20.0
-MOST_OUTPUT: Final = 65536
+MAX_OUTPUT: Final = 65536
 
 Version = tuple[int, int, int]
 
@@ -225,11 +225,11 @@ def _ask(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int | None, str, 
                 selector.register(pipe, selectors.EVENT_READ, said[pipe])
             while selector.get_map() and (left := end - time.monotonic()) > 0:
                 for key, _ in selector.select(left):
-                    data = os.read(key.fd, MOST_OUTPUT)
+                    data = os.read(key.fd, MAX_OUTPUT)
                     key.data.extend(data)
                     if not data:
                         selector.unregister(key.fileobj)
-                if sum(map(len, said.values())) > MOST_OUTPUT:
+                if sum(map(len, said.values())) > MAX_OUTPUT:
                     break
             code = None
             if not selector.get_map():

@@ -1,4 +1,4 @@
-"""Conversations: a slot and a child for each request, those kept for their next message, and the queue for slots.
+"""Conversations: a slot and a process for each request, those kept for their next message, and the queue for slots.
 
 - A conversation whose answer has ended well is parked with its child under a fingerprint of all that it holds. The next
   request that extends exactly it goes on there. Parked ones are bounded in number and age; losing one costs time only.
@@ -16,10 +16,10 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from proxy.cli.conversation import UNOBSERVED, Conversation, Limits, Observer
+from proxy.cli.limiter import FairLimiter
 from proxy.cli.memory import available
 from proxy.cli.process import STOP_GRACE, Child, Launch
-from proxy.cli.queue import Places
-from proxy.cli.stock import Stock
+from proxy.cli.warm_pool import WarmPool
 from proxy.protocol import fingerprint
 from proxy.protocol.failures import SHUTTING_DOWN, Rejection
 from proxy.protocol.lines import ModelUse
@@ -29,9 +29,9 @@ from proxy.settings import Settings
 # How often (seconds) age, memory and the CLI's file are looked at.
 ROUND: Final = 5.0
 # An answer's cost follows it within milliseconds; the child of a conversation that is to end gets this long to say it.
-LAST_WORDS: Final = 0.5
+COST_WAIT: Final = 0.5
 # Bytes of memory that must be left for conversations to stay parked.
-LEAST_MEMORY: Final = 512 * 1024 * 1024
+MIN_FREE_MEMORY: Final = 512 * 1024 * 1024
 
 
 class Counts(Struct, frozen=True):
@@ -47,8 +47,8 @@ class Counts(Struct, frozen=True):
 Served = Literal["new", "continued", "replayed"]
 
 
-class Place(Struct, frozen=True):
-    """A conversation in a slot, for one request. `fingerprint`: of all that the request holds."""
+class Lease(Struct, frozen=True):
+    """One request's hold on a slot and the conversation in it. `fingerprint`: of all that the request holds."""
 
     conversation: Conversation
     served: Served
@@ -80,9 +80,9 @@ class Pool:
         self._settings = settings
         self._observer = observer
         self._limits = Limits(settings.idle_timeout, settings.total_timeout)
-        self.stock = Stock(settings, launch, start, self._in_background)
-        self._places = Places(settings.max_conversations, settings.max_queue, settings.queue_wait)
-        self._busy: dict[Conversation, Place] = {}
+        self.warm_pool = WarmPool(settings, launch, start, self._in_background)
+        self._limiter = FairLimiter(settings.max_conversations, settings.max_queue, settings.queue_wait)
+        self._busy: dict[Conversation, Lease] = {}
         self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
         # Those that a request is to go on with as soon as they have settled.
         self._settling: set[_Parked] = set()
@@ -93,7 +93,9 @@ class Pool:
 
     @property
     def counts(self) -> Counts:
-        return Counts(self.stock.waiting, self.stock.starting, len(self._busy), len(self._parked), len(self._places))
+        return Counts(
+            self.warm_pool.waiting, self.warm_pool.starting, len(self._busy), len(self._parked), len(self._limiter)
+        )
 
     @property
     def closing(self) -> bool:
@@ -102,15 +104,15 @@ class Pool:
     async def start(self) -> None:
         """Begin to keep children waiting. Returns at once."""
         self._round = asyncio.get_running_loop().create_task(self._look_after())
-        self.stock.refill()
+        self.warm_pool.refill()
 
-    async def open(self, plan: Plan, owner: str) -> Place:
+    async def open(self, plan: Plan, owner: str) -> Lease:
         """A conversation for `plan`; `Rejection` when there is no room or no child. The caller must `release` it.
 
         `owner`: the name of the API key, to whose requests a parked conversation belongs.
         """
         before = fingerprint.of(plan, owner, plan.messages[:-1])
-        await self._places.take(owner)
+        await self._limiter.acquire(owner)
         try:
             conversation = await self._unpark(before, plan.messages[-1])
             served: Served = "continued"
@@ -118,39 +120,39 @@ class Pool:
                 served = "new" if len(plan.messages) == 1 else "replayed"
                 conversation = await self._child()
         except BaseException:
-            self._places.give_back(owner)
+            self._limiter.release(owner)
             raise
-        return self._begun(Place(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner))
+        return self._begun(Lease(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner))
 
-    async def renew(self, place: Place) -> Place:
+    async def renew(self, lease: Lease) -> Lease:
         """The same slot with another conversation, on a new child, for one that was continued and has died.
 
-        When that fails `place` is still the caller's to release.
+        When that fails `lease` is still the caller's to release.
         """
         conversation = await self._child()
-        if self._busy.pop(place.conversation, None) is None:
+        if self._busy.pop(lease.conversation, None) is None:
             self._end(conversation)
             raise Rejection(SHUTTING_DOWN)
-        renewed = self._begun(Place(conversation, "replayed", place.fingerprint, place.owner))
-        self.stock.answer_begun(place.conversation)
-        self._end(place.conversation)
+        renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.owner))
+        self.warm_pool.first_token(lease.conversation)
+        self._end(lease.conversation)
         return renewed
 
-    def _begun(self, place: Place) -> Place:
-        self._busy[place.conversation] = place
-        self.stock.answer_asked(place.conversation)
-        return place
+    def _begun(self, lease: Lease) -> Lease:
+        self._busy[lease.conversation] = lease
+        self.warm_pool.request_sent(lease.conversation)
+        return lease
 
-    def first_delta(self, place: Place) -> None:
+    def first_delta(self, lease: Lease) -> None:
         """The answer has begun: the processor may be used for something else."""
-        self.stock.answer_begun(place.conversation)
+        self.warm_pool.first_token(lease.conversation)
 
-    def release(self, place: Place, *, keep: bool = False) -> None:
+    def release(self, lease: Lease, *, keep: bool = False) -> None:
         """The answer has ended, or nobody waits for it any more: the slot is free, the child goes.
 
         `keep`: the answer ended well and is what the client has; then the conversation is parked, if it can be.
         """
-        conversation = place.conversation
+        conversation = lease.conversation
         if self._busy.pop(conversation, None) is None:
             return
         answer = conversation.echo.message() if keep and self._settings.parked and not self._closing else None
@@ -158,9 +160,9 @@ class Pool:
             self._end(conversation)
         else:
             conversation.echo.forget()
-            self._park(fingerprint.extend(place.fingerprint, answer), conversation)
-        self._places.give_back(place.owner)
-        self.stock.answer_begun(conversation)
+            self._park(fingerprint.extend(lease.fingerprint, answer), conversation)
+        self._limiter.release(lease.owner)
+        self.warm_pool.first_token(conversation)
 
     # Parked conversations.
 
@@ -213,7 +215,7 @@ class Pool:
         async def end() -> None:
             try:
                 with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                    async with asyncio.timeout(LAST_WORDS):
+                    async with asyncio.timeout(COST_WAIT):
                         await (settling or conversation.settle())
             finally:
                 await conversation.child.stop(STOP_GRACE)
@@ -223,10 +225,10 @@ class Pool:
     async def close(self) -> None:
         """End all children; answers still under way end with theirs. Returns when none is left."""
         self._closing = True
-        self.stock.close()
-        self._places.close(Rejection(SHUTTING_DOWN))
-        for place in tuple(self._busy.values()):
-            self.release(place)
+        self.warm_pool.close()
+        self._limiter.close(Rejection(SHUTTING_DOWN))
+        for lease in tuple(self._busy.values()):
+            self.release(lease)
         while self._parked:
             self._unparked(self._parked.popitem()[1])
         for parked in self._settling:
@@ -242,17 +244,17 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     async def _child(self) -> Conversation:
-        child, ready = await self.stock.child()
+        child, ready = await self.warm_pool.child()
         return Conversation(child, self._limits, self._settings.system_prompt_mode, ready, self._observer)
 
     async def _look_after(self) -> None:
-        """Give up old conversations, and all that are parked when memory runs short; look after the stock."""
+        """Give up old conversations, and all that are parked when memory runs short; look after the warm pool."""
         while True:
             await asyncio.sleep(ROUND)
             now = asyncio.get_running_loop().time()
             left = available()
-            low = left is not None and left < LEAST_MEMORY
+            low = left is not None and left < MIN_FREE_MEMORY
             for key, parked in tuple(self._parked.items()):
                 if low or now - parked.since > self._settings.parked_age:
                     self._unparked(self._parked.pop(key))
-            self.stock.replace_old()
+            self.warm_pool.replace_old()

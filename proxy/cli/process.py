@@ -1,7 +1,7 @@
 """One child process: starting it, its bytes in and out, and ending it with all that it started.
 
 - A child is the leader of its own session and process group; ending it ends the group: SIGTERM, then SIGKILL.
-- It dies with the server, even when that is killed with SIGKILL: the guardian sees to it.
+- It dies with the server, even when that is killed with SIGKILL: the reaper sees to it.
 - A child that goes before it has read its stdin costs nothing but itself: writing to it is not an error.
 """
 
@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxy.cli.guardian import GUARDIAN
+from proxy.cli.reaper import REAPER
 from proxy.protocol.lines import Line, LineDecoder, label
 
 log: Final = logging.getLogger("proxy.cli")
@@ -26,12 +26,12 @@ log: Final = logging.getLogger("proxy.cli")
 # Bytes of stderr kept for error messages.
 STDERR_KEPT: Final = 8192
 # Lines and bytes decoded but not yet taken: above either the pipe is left alone until they are (back-pressure).
-MOST_LINES_WAITING: Final = 1000
-MOST_BYTES_WAITING: Final = 256 << 10
+MAX_LINES_UNREAD: Final = 1000
+MAX_BYTES_UNREAD: Final = 256 << 10
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
 STOP_GRACE: Final = 2.0
 # A line that grows beyond this is no line of the CLI: it is ended.
-LONGEST_LINE: Final = 256 << 20
+MAX_LINE: Final = 256 << 20
 
 
 class Launch(Struct, frozen=True):
@@ -78,7 +78,7 @@ class Child(asyncio.SubprocessProtocol):
         assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
         self.pid = transport.get_pid()
-        GUARDIAN.watch(self.pid)
+        REAPER.watch(self.pid)
         stdin, stdout = transport.get_pipe_transport(0), transport.get_pipe_transport(1)
         assert isinstance(stdin, asyncio.WriteTransport)
         assert isinstance(stdout, asyncio.ReadTransport)
@@ -99,9 +99,9 @@ class Child(asyncio.SubprocessProtocol):
                 log.debug("child %d: %s", self.pid, ", ".join(map(label, lines)))
         if not self._lines:
             # A line that is not complete yet must be read on, or nobody would ever take it.
-            if self._unread > LONGEST_LINE:
+            if self._unread > MAX_LINE:
                 self.kill()
-        elif len(self._lines) > MOST_LINES_WAITING or self._unread > MOST_BYTES_WAITING:
+        elif len(self._lines) > MAX_LINES_UNREAD or self._unread > MAX_BYTES_UNREAD:
             self._pause_reading()
 
     def _pause_reading(self) -> None:
@@ -118,7 +118,7 @@ class Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         # What it left behind would hold its pipes open, and so keep the answer from ending.
         self._signal_group(signal.SIGKILL)
-        GUARDIAN.forget(self.pid)
+        REAPER.forget(self.pid)
         if not self.exited.done():
             self.exited.set_result(None)
 
@@ -148,7 +148,7 @@ class Child(asyncio.SubprocessProtocol):
         return self._stderr.decode(errors="replace").strip()
 
     @property
-    def last_words(self) -> str:
+    def last_error_line(self) -> str:
         """The last line that it wrote to stderr, shortened; empty if there is none."""
         return (self.stderr.splitlines() or [""])[-1][:300]
 

@@ -17,7 +17,7 @@ from proxy.http.edge import ABORT
 from proxy.protocol.failures import ErrorBody, ErrorEnvelope
 
 # Cookies of other programs on this host come along with a browser's requests; a few kB are common.
-LONGEST_HEAD: Final = 64 * 1024
+MAX_HEAD: Final = 64 * 1024
 
 
 class Connection(HttpToolsProtocol):
@@ -54,8 +54,8 @@ class Connection(HttpToolsProtocol):
             self._decline(data[offer.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("")
-        if self._in_head and self._head_size > LONGEST_HEAD:
-            self._refuse(431, f"The request's head is larger than {LONGEST_HEAD} bytes.")
+        if self._in_head and self._head_size > MAX_HEAD:
+            self._refuse(431, f"The request's head is larger than {MAX_HEAD} bytes.")
 
     def _decline(self, rest: bytes) -> None:
         """After such an offer the parser reads no further. Another one begins where it stopped, with a head that says

@@ -40,7 +40,7 @@ def health(service: Service) -> Health:
     status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"] = "ok"
     if pool.closing:
         status = "shutting_down"
-    elif pool.stock.last_start_error is not None and not pool.counts.waiting and not pool.counts.busy:
+    elif pool.warm_pool.last_start_error is not None and not pool.counts.waiting and not pool.counts.busy:
         status = "cli_unavailable"
     elif seen.works is False:
         status = "login_failed"

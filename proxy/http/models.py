@@ -37,8 +37,8 @@ class ModelList(Struct, frozen=True):
 def model_ids(service: Service) -> tuple[str, ...]:
     """The names on offer: the user's own, the families, and what the CLI itself reports, each once."""
     own = [model.name for model in service.settings.models]
-    listed = [model.resolvedModel for model in service.pool.stock.models] + [
-        model.value for model in service.pool.stock.models
+    listed = [model.resolvedModel for model in service.pool.warm_pool.models] + [
+        model.value for model in service.pool.warm_pool.models
     ]
     return tuple(dict.fromkeys(id for id in (*own, *FAMILIES, *listed) if id and id != "default"))
 
@@ -46,7 +46,7 @@ def model_ids(service: Service) -> tuple[str, ...]:
 def described(service: Service, id: str) -> Model:
     """The model that answers to `id`, with what is known of it."""
     target = service.model_for(id)
-    listed = next((model.resolvedModel for model in service.pool.stock.models if model.value == target), target)
+    listed = next((model.resolvedModel for model in service.pool.warm_pool.models if model.value == target), target)
     used = service.pool.models_used.get(listed, ModelUse())
     return Model(id, context_length=used.contextWindow or UNSET, max_completion_tokens=used.maxOutputTokens or UNSET)
 

@@ -99,7 +99,7 @@ OPERATIONS: Final = (
     Operation(
         "get", "/v1/usage/recent", "listRecentUsage", "The latest requests.", "Newest first. No text of any message.",
         RecentUsage, kinds=frozenset((Kind.BAD_REQUEST,)),
-        query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MOST_RECENT}},
+        query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MAX_RECENT}},
     ),
     Operation(
         "get", "/metrics", "getMetrics", "The server's state and counters.", "In the text format of Prometheus.", None,

@@ -59,7 +59,7 @@ class Service:
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""
-        listed = {name for model in self.pool.stock.models for name in (model.value, model.resolvedModel)}
+        listed = {name for model in self.pool.warm_pool.models for name in (model.value, model.resolvedModel)}
         return frozenset((listed | set(self._targets.values())) - {"", "default"})
 
     def model_for(self, name: str) -> str:
@@ -74,7 +74,7 @@ class Service:
 
     def abilities_of(self, model: str) -> Abilities:
         """What the CLI has said of the model that it is asked for."""
-        for listed in self.pool.stock.models:
+        for listed in self.pool.warm_pool.models:
             if model in (listed.value, listed.resolvedModel):
                 return Abilities(tuple(listed.supportedEffortLevels), listed.supportsThinkingOff)
         return Abilities()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from msgspec import Meta, Raw, Struct, defstruct, structs
 
 from proxy.protocol import completions, request
-from proxy.protocol.request import EFFORTS, MOST_CHOICES, MOST_STOPS
+from proxy.protocol.request import EFFORTS, MAX_CHOICES, MAX_STOPS
 
 _BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
 
@@ -208,9 +208,9 @@ class SchemaFormat(Struct, tag_field="type", tag="json_schema"):
     json_schema: SchemaDefinition
 
 
-Stops = Annotated[list[str], Meta(max_length=MOST_STOPS)]
+Stops = Annotated[list[str], Meta(max_length=MAX_STOPS)]
 Model = Annotated[str, Meta(pattern=r"\S", description="A name of `/v1/models`; any other means the latest Opus.")]
-Count = Annotated[int, Meta(ge=1, le=MOST_CHOICES)]
+Count = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 _SAMPLING: Final = "Has an effect only if the server is set to `CLAUDE_PROXY_SAMPLING=forward`."
 Temperature = Annotated[float, Meta(ge=0, le=2, description=_SAMPLING)]
 Share = Annotated[float, Meta(ge=0, le=1, description=_SAMPLING)]
@@ -237,7 +237,7 @@ CHAT: Final[dict[str, Any]] = {
 }
 COMPLETIONS: Final[dict[str, Any]] = {
     "model": Model,
-    "prompt": Prompt | Annotated[list[Prompt], Meta(min_length=1, max_length=MOST_CHOICES)],
+    "prompt": Prompt | Annotated[list[Prompt], Meta(min_length=1, max_length=MAX_CHOICES)],
     "max_tokens": Tokens | None,
     "n": Count | None,
     "best_of": Annotated[int, Meta(le=1, description="Not above `n`.")] | None,

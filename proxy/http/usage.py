@@ -22,14 +22,14 @@ log: Final = logging.getLogger("proxy.usage")
 # Seconds that a reader waits for what has just ended to be in the file.
 FRESH_WAIT: Final = 1.0
 DEFAULT_RECENT: Final = 50
-MOST_RECENT: Final = 1000
+MAX_RECENT: Final = 1000
 
 T = TypeVar("T")
 
 
 def _limit(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) or not 1 <= int(text) <= MOST_RECENT:
-        raise ValueError(f"must be a whole number between 1 and {MOST_RECENT}")
+    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII) or not 1 <= int(text) <= MAX_RECENT:
+        raise ValueError(f"must be a whole number between 1 and {MAX_RECENT}")
     return int(text)
 
 

@@ -18,7 +18,7 @@ from proxy.protocol.lines import RateLimitInfo, Window
 REJECTED: Final = "rejected"
 # Always shown, known or not.
 WINDOWS: Final = ("five_hour", "seven_day")
-MOST_WINDOWS: Final = 16
+MAX_WINDOWS: Final = 16
 
 
 class Allowance(Struct, frozen=True):
@@ -40,7 +40,7 @@ def take_in(known: Allowance, info: RateLimitInfo, now: float) -> Allowance:
         reported[name] = msgspec.structs.replace(window, status=REJECTED)
     windows = {**known.windows, **reported}
     named = [(name, window) for name, window in windows.items() if re.fullmatch(r"[a-z0-9_]{1,40}", name)]
-    return current(Allowance(info.status, now, dict(named[:MOST_WINDOWS])), now)
+    return current(Allowance(info.status, now, dict(named[:MAX_WINDOWS])), now)
 
 
 def current(allowance: Allowance, now: float) -> Allowance:

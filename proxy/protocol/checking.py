@@ -25,9 +25,9 @@ _DRAFTS: Final = frozenset((
 ))  # fmt: skip
 # A schema of a few lines can lead to 2^n schemas by its references, and one of many kilobytes exhausts the validator's
 # stack, which ends the server: so many are looked at for one value at most, and so many a schema may have.
-MOST_SCHEMAS: Final = 10_000
+MAX_SCHEMAS: Final = 10_000
 # So many reasons why an answer does not fit are gathered at most to tell the first of them.
-MOST_REASONS: Final = 20_000
+MAX_REASONS: Final = 20_000
 _DATA: Final = ("enum", "const", "default", "examples")
 _MAPS: Final = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas", "dependencies")
 # Under these a schema is about the same value as the schema that they stand in.
@@ -109,8 +109,8 @@ def _reasons(root: Any) -> float:
         unions = unions or "anyOf" in schema or "oneOf" in schema
         if math.isinf(reached(schema, False)):
             raise ValueError("a reference in it leads back to itself.")
-        if max(seen, reached(schema, False)) > MOST_SCHEMAS:
-            raise ValueError(f"it has more than {MOST_SCHEMAS} schemas, references followed.")
+        if max(seen, reached(schema, False)) > MAX_SCHEMAS:
+            raise ValueError(f"it has more than {MAX_SCHEMAS} schemas, references followed.")
     return reached(root, True) if unions else 0
 
 
@@ -160,7 +160,7 @@ def _misfit(source: bytes, text: str) -> str | None:
     try:
         if checker.validator.is_valid(value):
             return None
-        if checker.reasons * (1 + text.count(",")) <= MOST_REASONS:
+        if checker.reasons * (1 + text.count(",")) <= MAX_REASONS:
             # Not `iter_errors`: it collects all of them first, and a schema can be made that has millions.
             checker.validator.validate(value)
     except jsonschema_rs.ValidationError as wrong:

@@ -255,8 +255,8 @@ def mcp_reply(ask: ControlRequest, tools: tuple[Tool, ...]) -> bytes:
 
 
 # Above this the CLI puts a result into a file and hands the model a preview of it (50,000 characters on 2.1.330).
-LARGEST_HELD_RESULT: Final = 40_000
-LARGEST_HELD_RESULTS: Final = 150_000
+MAX_HELD_RESULT: Final = 40_000
+MAX_HELD_RESULTS: Final = 150_000
 
 
 def can_answer(results: tuple[ToolResultBlock, ...]) -> bool:
@@ -272,4 +272,4 @@ def can_answer(results: tuple[ToolResultBlock, ...]) -> bool:
         and not (block.is_error and len(block.content) > 1)
         for block in results
     )
-    return plain and max(sizes, default=0) <= LARGEST_HELD_RESULT and sum(sizes) <= LARGEST_HELD_RESULTS
+    return plain and max(sizes, default=0) <= MAX_HELD_RESULT and sum(sizes) <= MAX_HELD_RESULTS

@@ -18,7 +18,7 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.request import (
     ABSENT,
-    MOST_CHOICES,
+    MAX_CHOICES,
     RULES,
     Rules,
     StreamOptions,
@@ -100,8 +100,8 @@ def decode(body: bytes, rules: Rules = RULES) -> Completions:
     texts = [prompts] if isinstance(prompts, str) else prompts
     if not texts or not all(text.strip() for text in texts):
         raise bad_request("A prompt must not be empty.", "prompt")
-    if len(texts) * n > MOST_CHOICES:
-        raise bad_request(f"At most {MOST_CHOICES} choices can be asked for at once.", "prompt")
+    if len(texts) * n > MAX_CHOICES:
+        raise bad_request(f"At most {MAX_CHOICES} choices can be asked for at once.", "prompt")
     options = asked.stream_options
     return Completions(
         plans=tuple(_plan(asked, text, rules) for text in texts for _ in range(n)),

@@ -28,9 +28,9 @@ from proxy.protocol.plan import (
 IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 PDF: Final = "application/pdf"
 # The Messages API takes 100 images, 5 MB each (as base64 text), and PDFs that fit into its 32 MB request.
-MOST_IMAGES: Final = 100
-LARGEST_IMAGE: Final = 5 * 1024 * 1024
-LARGEST_FILE: Final = 30 * 1024 * 1024
+MAX_IMAGES: Final = 100
+MAX_IMAGE: Final = 5 * 1024 * 1024
+MAX_FILE: Final = 30 * 1024 * 1024
 
 PartBlock = TextBlock | ImageBlock | DocumentBlock
 
@@ -90,8 +90,8 @@ def _image(image: _ImageUrl | str | None, where: str) -> ImageBlock:
     media_type = {"image/jpg": "image/jpeg"}.get(media_type, media_type)
     if media_type not in IMAGE_TYPES:
         raise bad_request(f"Images can be {', '.join(IMAGE_TYPES)}.", place)
-    if len(data) > LARGEST_IMAGE:
-        raise _too_large("The image", LARGEST_IMAGE, place)
+    if len(data) > MAX_IMAGE:
+        raise _too_large("The image", MAX_IMAGE, place)
     if not _checked_base64(data, place):
         raise bad_request("The image is empty.", place)
     return ImageBlock(Base64Source(media_type, data))
@@ -108,8 +108,8 @@ def _file(file: _File | None, where: str) -> DocumentBlock:
     media_type, data = "", file.file_data
     if data[:5].lower() == "data:":
         media_type, data = _data_url(data, place)
-    if len(data) > LARGEST_FILE:
-        raise _too_large("The file", LARGEST_FILE, place)
+    if len(data) > MAX_FILE:
+        raise _too_large("The file", MAX_FILE, place)
     content = _checked_base64(data, place)
     title = file.filename or None
     if not content:
@@ -154,8 +154,8 @@ def blocks(
                 found.append(TextBlock(part.refusal))
         elif part.type == "image_url" and not text_only:
             images_before += 1
-            if images_before > MOST_IMAGES:
-                raise bad_request(f"At most {MOST_IMAGES} images can be given.", place)
+            if images_before > MAX_IMAGES:
+                raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
             found.append(_image(part.image_url, place))
         elif part.type == "file" and not text_only:
             found.append(_file(part.file, place))

@@ -131,8 +131,8 @@ class Rules(Struct, frozen=True):
 
 RULES: Final = Rules()
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-MOST_STOPS: Final = 4
-MOST_CHOICES: Final = 8
+MAX_STOPS: Final = 4
+MAX_CHOICES: Final = 8
 
 
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
@@ -229,14 +229,14 @@ def _effort(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
     stops = [stop] if isinstance(stop, str) else stop or []
-    if len(stops) > MOST_STOPS:
-        raise bad_request(f"At most {MOST_STOPS} stop sequences can be given.", "stop")
+    if len(stops) > MAX_STOPS:
+        raise bad_request(f"At most {MAX_STOPS} stop sequences can be given.", "stop")
     return tuple(filter(None, stops))
 
 
 def count_of(n: int | None) -> int:
-    if n is not None and not 1 <= n <= MOST_CHOICES:
-        raise bad_request(f"Must be between 1 and {MOST_CHOICES}.", "n")
+    if n is not None and not 1 <= n <= MAX_CHOICES:
+        raise bad_request(f"Must be between 1 and {MAX_CHOICES}.", "n")
     return n or 1
 
 

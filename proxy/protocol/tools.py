@@ -19,7 +19,7 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import PLAIN_CALLS, CallStyle, Tool, ToolChoice
 from proxy.protocol.schema import odd_property
 
-MOST_TOOLS: Final = 1024
+MAX_TOOLS: Final = 1024
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 NAME_RULE: Final = "A tool's name has 1 to 128 letters, digits, underscores and dashes."
 # A custom tool takes free text; the model gets it as a tool with this one argument.
@@ -132,8 +132,8 @@ def _function_tool(function: _Function, where: str, seen: set[str]) -> Tool:
 
 def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool, ...], frozenset[str]]:
     """All tools of the request, and the names of the custom ones."""
-    if len(raws) + len(functions) > MOST_TOOLS:
-        raise bad_request(f"At most {MOST_TOOLS} tools can be given.", "tools" if raws else "functions")
+    if len(raws) + len(functions) > MAX_TOOLS:
+        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools" if raws else "functions")
     seen: set[str] = set()
     custom: set[str] = set()
     tools: list[Tool] = []

@@ -49,7 +49,7 @@ from proxy.protocol.schema import Unwrapper
 
 SYNTHETIC: Final = "<synthetic>"
 # The CLI waits this long before its own retry at most; longer waits are left to the client, which is told the time.
-LONGEST_RETRY_WAIT: Final = 2.0
+MAX_RETRY_WAIT: Final = 2.0
 # What the CLI says when it has put a note in the place of an image or document that upstream refused, and asks again
 # (fixtures media/refused): an answer to something else than the client asked.
 MEDIA_REMOVED: Final = "media_removed"
@@ -488,7 +488,7 @@ class Turn:
     def _wait(self, line: object) -> State | None:
         assert isinstance(line, System)
         wait = line.retry_delay_ms / 1000
-        if wait <= LONGEST_RETRY_WAIT:
+        if wait <= MAX_RETRY_WAIT:
             return None
         kind = failures.BY_WORD.get(line.error or "") or failures.by_status(line.error_status)
         status = "no status" if line.error_status is None else f"status {line.error_status}"

@@ -20,8 +20,8 @@ from proxy.usage.report import PlanState, RecentUsage, UsageReport, empty, momen
 # What is shown in a terminal: characters of a bar and of a name, days, rows, and the last moment that is a date there.
 BAR: Final = 20
 NAME: Final = 24
-MOST_DAYS: Final = 14
-MOST_ROWS: Final = 20
+MAX_DAYS: Final = 14
+MAX_ROWS: Final = 20
 LAST_SHOWN: Final = 250_000_000_000
 
 
@@ -93,12 +93,12 @@ def words(found: UsageReport, ink: _Ink, now: float) -> Iterator[str]:
     totals = found.totals
     yield from _plan(found.plan, ink, now)
     yield ""
-    yield from _groups("By model", found.by_model[:MOST_ROWS], "(no answer)", ink)
+    yield from _groups("By model", found.by_model[:MAX_ROWS], "(no answer)", ink)
     if len(found.by_key) > 1 or any(group.name for group in found.by_key):
         yield ""
-        yield from _groups("By key", found.by_key[:MOST_ROWS], "(no key)", ink)
+        yield from _groups("By key", found.by_key[:MAX_ROWS], "(no key)", ink)
     yield ""
-    days = found.by_day[-MOST_DAYS:]
+    days = found.by_day[-MAX_DAYS:]
     yield from _groups("By day" if len(days) == len(found.by_day) else "Last days", days, "", ink)
     yield ""
     yield _line("Total", "", totals)
@@ -146,7 +146,7 @@ def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], latest:
     path = usage_file(settings, environ, sys.platform)
     ink = _ink(sys.stdout.encoding)
     try:
-        lines = rows(recent(path, MOST_ROWS)) if latest else words(report(path, since, until), ink, time.time())
+        lines = rows(recent(path, MAX_ROWS)) if latest else words(report(path, since, until), ink, time.time())
     except sqlite3.Error as error:
         print(f"claude-max-api usage: {path} cannot be read: {error}", file=sys.stderr)
         return 1

@@ -33,7 +33,7 @@ from proxy.usage.schema import BUSY, SCHEMA, VERSION, check_version
 log: Final = logging.getLogger("proxy.usage")
 
 # Entries kept in memory while the file cannot be written; about 1 kB each.
-MOST_PENDING: Final = 10_000
+MAX_PENDING: Final = 10_000
 # Seconds between tries while it cannot be written.
 RETRY: Final = 2.0
 # A full disk can be written to now and then: it is well again when it has been for so long.
@@ -43,7 +43,7 @@ PRUNE_EVERY: Final = 86_400.0
 CLOSE_WAIT: Final = 3.0
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 # A client chooses the text of a model name.
-LONGEST_TEXT: Final = 200
+MAX_TEXT: Final = 200
 
 _BEGUN: Final = """
 INSERT OR IGNORE INTO requests (id, began, key, endpoint, login, server, outcome)
@@ -117,7 +117,7 @@ def _gone(server: str) -> bool:
 
 
 def _text(text: str) -> str:
-    return text[:LONGEST_TEXT].encode("utf-8", "replace").decode()
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 class Ledger:
@@ -190,7 +190,7 @@ class Ledger:
             self._thread.join(CLOSE_WAIT)
 
     def _note(self, statement: Statement) -> None:
-        if self._queue.qsize() >= MOST_PENDING:
+        if self._queue.qsize() >= MAX_PENDING:
             self.lost += 1
         else:
             self._queue.put(statement)
@@ -214,7 +214,7 @@ class Ledger:
                 else:
                     self._pending.append(item)  # type: ignore[arg-type]
                 item = self._next()
-            over = len(self._pending) - MOST_PENDING
+            over = len(self._pending) - MAX_PENDING
             if over > 0:
                 self.lost += over
                 del self._pending[:over]
@@ -294,7 +294,7 @@ class Ledger:
         if not self._told:
             self._told = True
             log.warning("usage cannot be written to %s (%s); up to %d entries are kept meanwhile",
-                        self.path, error, MOST_PENDING)  # fmt: skip
+                        self.path, error, MAX_PENDING)  # fmt: skip
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -1,4 +1,4 @@
-"""proxy/cli/guardian.py: what is left of a server that was killed, and of a guardian that was."""
+"""proxy/cli/reaper.py: what is left of a server that was killed, and of a reaper that was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.guardian import Guardian
+from proxy.cli.reaper import Reaper
 from tests.conftest import alive
 from tests.served import wait_for
 
@@ -21,10 +21,10 @@ DEAF = "trap '' TERM HUP INT PIPE; (while :; do sleep 0.05; done) & echo $!; whi
 
 
 @pytest.fixture
-def guardian() -> Iterator[Guardian]:
-    guardian = Guardian()
-    yield guardian
-    guardian.end()
+def reaper() -> Iterator[Reaper]:
+    reaper = Reaper()
+    yield reaper
+    reaper.end()
 
 
 @pytest.fixture
@@ -37,77 +37,77 @@ def sleepers() -> Iterator[list[int]]:
         process.wait()
 
 
-def close(guardian: Guardian) -> None:
+def close(reaper: Reaper) -> None:
     """What the kernel does when the server dies."""
-    assert guardian._pipe is not None
-    os.close(guardian._pipe)
-    guardian._pipe = None
-    os.waitpid(guardian.pid, 0)
+    assert reaper._pipe is not None
+    os.close(reaper._pipe)
+    reaper._pipe = None
+    os.waitpid(reaper.pid, 0)
 
 
-def test_what_is_watched_ends_with_the_pipe_and_nothing_else(guardian: Guardian, sleepers: list[int]) -> None:
+def test_what_is_watched_ends_with_the_pipe_and_nothing_else(reaper: Reaper, sleepers: list[int]) -> None:
     kept, ended, forgotten, unknown = sleepers
     for group in (kept, ended, forgotten):
-        guardian.watch(group)
-    guardian.forget(forgotten)
-    guardian.forget(unknown)
-    close(guardian)
+        reaper.watch(group)
+    reaper.forget(forgotten)
+    reaper.forget(unknown)
+    close(reaper)
     wait_for(lambda: not alive(kept) and not alive(ended), 2, "both are killed")
     assert alive(forgotten)
     assert alive(unknown)
 
 
-def test_a_guardian_that_was_killed_is_followed_by_another(guardian: Guardian, sleepers: list[int]) -> None:
+def test_a_reaper_that_was_killed_is_followed_by_another(reaper: Reaper, sleepers: list[int]) -> None:
     first, second, *_ = sleepers
-    guardian.watch(first)
-    killed = guardian.pid
+    reaper.watch(first)
+    killed = reaper.pid
     os.kill(killed, signal.SIGKILL)
     os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
-    guardian.watch(second)
-    assert guardian.pid != killed
+    reaper.watch(second)
+    assert reaper.pid != killed
     with pytest.raises(ChildProcessError):
         os.waitpid(killed, os.WNOHANG)  # it is no zombie
-    close(guardian)
+    close(reaper)
     wait_for(lambda: not alive(first) and not alive(second), 2, "the new one knows all")
 
 
-def test_a_guardian_that_does_not_listen_is_replaced(guardian: Guardian, sleepers: list[int]) -> None:
-    guardian.watch(sleepers[0])
-    stopped = guardian.pid
+def test_a_reaper_that_does_not_listen_is_replaced(reaper: Reaper, sleepers: list[int]) -> None:
+    reaper.watch(sleepers[0])
+    stopped = reaper.pid
     os.kill(stopped, signal.SIGSTOP)
     for _ in range(10_000):
-        guardian.watch(sleepers[1])
-        guardian.forget(sleepers[1])
-    assert guardian.pid != stopped
-    close(guardian)
+        reaper.watch(sleepers[1])
+        reaper.forget(sleepers[1])
+    assert reaper.pid != stopped
+    close(reaper)
     wait_for(lambda: not alive(sleepers[0]), 2, "the new one knows it")
     assert alive(sleepers[1])
 
 
 def test_where_no_shell_can_be_started_it_is_tried_again(
-    guardian: Guardian, sleepers: list[int], monkeypatch: pytest.MonkeyPatch
+    reaper: Reaper, sleepers: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
     with monkeypatch.context() as patched:
         patched.setattr("os.posix_spawn", lambda *_, **__: os.open("/nowhere/at/all", 0))
-        guardian.watch(sleepers[0])
+        reaper.watch(sleepers[0])
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) == before
-    guardian.watch(sleepers[1])
-    close(guardian)
+    reaper.watch(sleepers[1])
+    close(reaper)
     wait_for(lambda: not alive(sleepers[0]) and not alive(sleepers[1]), 2, "both are killed")
 
 
 def _start_server(tmp_path: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
-    """A server with one child that has one itself; and the pids of the two and of the guardian."""
+    """A server with one child that has one itself; and the pids of the two and of the reaper."""
     program = f"""
         import asyncio, os
-        from proxy.cli import guardian, process
+        from proxy.cli import process, reaper
         async def main():
             child = await process.Child.start(process.Launch(
                 ("/bin/sh", "-c", {DEAF!r}), {{"PATH": os.environ["PATH"]}}, {str(tmp_path)!r}))
             said, *_ = await child.read()
-            print(child.pid, int(said.start), guardian.GUARDIAN.pid, flush=True)
+            print(child.pid, int(said.start), reaper.REAPER.pid, flush=True)
             await asyncio.sleep(600)
         asyncio.run(main())
     """
@@ -130,4 +130,4 @@ def test_a_server_killed_with_sigkill_leaves_nothing(tmp_path: Path, whole_group
     else:
         server.kill()
     server.wait()
-    wait_for(lambda: not any(map(alive, pids)), 2, "children and guardian ended with the server")
+    wait_for(lambda: not any(map(alive, pids)), 2, "children and reaper ended with the server")

@@ -1,4 +1,4 @@
-"""proxy/cli/stock.py, in its pool: waiting children, and when and how many are started."""
+"""proxy/cli/warm_pool.py, in its pool: waiting children, and when and how many are started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli import pool as pools
-from proxy.cli import stock
+from proxy.cli import warm_pool
 from proxy.cli.pool import Pool
 from proxy.cli.process import Child, Launch
 from proxy.protocol.failures import Kind
@@ -38,13 +38,13 @@ async def test_a_waiting_child_is_told_nothing_of_any_request(make: Make, tmp_pa
     assert [line["request"]["subtype"] for line in sent] == ["list_models"]
 
 
-async def test_the_stock_is_filled_up_again(make: Make, tmp_path: Path) -> None:
+async def test_the_warm_pool_is_refilled(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=2)
     await until(lambda: ready(pool) == 2, 5, "two wait")
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     assert pool.counts.waiting == 1
     await until(lambda: ready(pool) == 2, 5, "two wait again")
-    pool.release(place)
+    pool.release(lease)
     await until(lambda: len(fake_cli.pids(tmp_path)) == 3, 5, "three starts in all")
     assert pool.counts.waiting == 2
 
@@ -52,18 +52,18 @@ async def test_the_stock_is_filled_up_again(make: Make, tmp_path: Path) -> None:
 async def test_an_answer_before_its_first_delta_holds_the_refill_back(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stock, "TENDER", 30.0)
+    monkeypatch.setattr(warm_pool, "AWAITING_FIRST_TOKEN", 30.0)
     pool = await make(waiting=1)
     await until(lambda: ready(pool) == 1, 5, "one waits")
-    place = await pool.open(plan(), "")
+    lease = await pool.open(plan(), "")
     await asyncio.sleep(0.2)
     assert len(fake_cli.pids(tmp_path)) == 1
-    pool.first_delta(place)
+    pool.first_delta(lease)
     await until(lambda: ready(pool) == 1, 5, "one waits again")
-    pool.release(place)
+    pool.release(lease)
 
 
-async def test_without_a_stock_children_are_started_on_demand(make: Make, tmp_path: Path) -> None:
+async def test_without_idle_processes_children_are_started_on_demand(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=0)
     await asyncio.sleep(0.1)
     assert fake_cli.pids(tmp_path) == []
@@ -73,8 +73,8 @@ async def test_without_a_stock_children_are_started_on_demand(make: Make, tmp_pa
 
 async def test_the_models_of_the_cli_are_learned(make: Make) -> None:
     pool = await make(waiting=1)
-    await asyncio.wait_for(pool.stock.models_known.wait(), 5)
-    assert [model.value for model in pool.stock.models] == ["default", "opus", "haiku"]
+    await asyncio.wait_for(pool.warm_pool.models_known.wait(), 5)
+    assert [model.value for model in pool.warm_pool.models] == ["default", "opus", "haiku"]
 
 
 async def test_a_dead_one_is_replaced(make: Make, tmp_path: Path) -> None:
@@ -105,17 +105,17 @@ async def test_starts_that_fail_are_not_repeated_at_once(
     path.write_text(path.read_text().replace("import sys\n", f"import sys\nopen({str(runs)!r}, 'a').write('x')\n", 1))
     await asyncio.sleep(1.2)
     assert len(runs.read_text()) <= 8
-    assert "no such option" in str(pool.stock.last_start_error)
+    assert "no such option" in str(pool.warm_pool.last_start_error)
     # Whoever started the server sees why no answer can come, before anyone has asked.
     assert "no such option" in caplog.text
 
 
 async def test_a_start_that_failed_once_is_forgotten_when_one_succeeds(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=1, cli={"exit": 1, "stderr": "busy\n"})
-    await until(lambda: pool.stock.last_start_error is not None, 5, "it failed")
+    await until(lambda: pool.warm_pool.last_start_error is not None, 5, "it failed")
     fake_cli.write(tmp_path)
     await until(lambda: ready(pool) == 1, 10, "it succeeded")
-    assert pool.stock.last_start_error is None
+    assert pool.warm_pool.last_start_error is None
 
 
 async def test_too_few_descriptors_for_a_child_is_a_reason_to_try_again(tmp_path: Path) -> None:
@@ -131,22 +131,22 @@ async def test_too_few_descriptors_for_a_child_is_a_reason_to_try_again(tmp_path
 async def test_an_answer_ends_the_wait_after_starts_that_failed(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stock, "FIRST_PAUSE", 30.0)
+    monkeypatch.setattr(warm_pool, "MIN_PAUSE", 30.0)
     pool = await make(waiting=1, cli={"exit": 1})
-    await until(lambda: pool.stock.last_start_error is not None, 5, "it failed")
+    await until(lambda: pool.warm_pool.last_start_error is not None, 5, "it failed")
     fake_cli.write(tmp_path)
     assert (await served(pool, plan()))[1] == "echo: hi"
     await until(lambda: ready(pool) == 1, 5, "one waits again")
 
 
-async def test_without_a_stock_a_start_that_failed_is_forgotten_too(make: Make, tmp_path: Path) -> None:
+async def test_without_idle_processes_a_start_that_failed_is_forgotten_too(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=0)
     (tmp_path / "claude").unlink()
     assert (await rejected(pool.open(plan(), ""))).kind is Kind.CLI_MISSING
-    assert pool.stock.last_start_error is not None
+    assert pool.warm_pool.last_start_error is not None
     fake_cli.write(tmp_path)
     assert (await served(pool, plan()))[1] == "echo: hi"
-    assert pool.stock.last_start_error is None
+    assert pool.warm_pool.last_start_error is None
 
 
 async def test_an_old_one_is_replaced(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,16 +189,16 @@ async def test_one_that_is_still_starting_is_better_than_another(make: Make, tmp
     assert len(fake_cli.pids(tmp_path)) <= 2
 
 
-async def test_a_rush_does_not_hold_starts_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock, "TENDER", 60.0)
-    monkeypatch.setattr(stock, "RUSH", 60.0)
+async def test_a_burst_does_not_hold_starts_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_pool, "AWAITING_FIRST_TOKEN", 60.0)
+    monkeypatch.setattr(warm_pool, "BURST", 60.0)
     pool = await make(waiting=1)
     await until(lambda: ready(pool) == 1, 5, "one waits")
     first = await pool.open(plan(), "")
     await asyncio.sleep(0.2)
     assert pool.counts.waiting == 0, "an answer is between question and first delta: nothing is started beside it"
     second = await pool.open(plan(), "")
-    await until(lambda: pool.counts.waiting == 1, 5, "the stock is filled up all the same")
+    await until(lambda: pool.counts.waiting == 1, 5, "the warm pool is refilled all the same")
     pool.release(first)
     pool.release(second)
 
@@ -209,7 +209,7 @@ async def test_a_rush_does_not_hold_starts_back(make: Make, monkeypatch: pytest.
 async def test_no_more_starts_at_once_than_there_are_processors(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stock, "PROCESSORS", 2)
+    monkeypatch.setattr(warm_pool, "PROCESSORS", 2)
     pool = await make(max_conversations=6, cli={"slow": 0.2})
     tasks = [asyncio.create_task(served(pool, plan(str(number)))) for number in range(6)]
     most = 0
@@ -222,7 +222,7 @@ async def test_no_more_starts_at_once_than_there_are_processors(
 
 
 async def test_a_wake_up_for_one_who_leaves_goes_to_the_next(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock, "PROCESSORS", 1)
+    monkeypatch.setattr(warm_pool, "PROCESSORS", 1)
     pool = await make(max_conversations=3, cli={"slow": 0.1})
     first = await pool.open(plan(), "")
     leaving, staying = (asyncio.create_task(pool.open(plan(), "")) for _ in range(2))

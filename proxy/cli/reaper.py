@@ -30,7 +30,7 @@ for group in $groups; do kill -s KILL -- "-$group"; done
 DEAF_TO: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
-class Guardian:
+class Reaper:
     """Watches over process groups. Its shell is started with the first one, and anew should it have been killed."""
 
     def __init__(self) -> None:
@@ -86,4 +86,4 @@ class Guardian:
             self._pipe = None
 
 
-GUARDIAN: Final = Guardian()
+REAPER: Final = Reaper()

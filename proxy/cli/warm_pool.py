@@ -1,10 +1,10 @@
-"""Children that wait for a request, and the starting of new ones.
+"""The warm pool: idle processes that wait for a request, and the starting of new ones.
 
-- A waiting child has been started and knows nothing of any request. One that dies, grows old or was started from a CLI
+- An idle process has been started and knows nothing of any request. One that dies, grows old or was started from a CLI
   that has since changed on disk is replaced.
-- Starting a child costs 0.4 s of processor time. A request that finds no child starts one; the stock is filled up
-  again only when no answer is between its question and its first delta, and never more at once than there are
-  processors: a start would take the processor from the answer under way. One that has begun is paused meanwhile.
+- Starting a process costs 0.4 s of processor time. A request that finds none starts one; the warm pool is refilled
+  only when no answer awaits its first token, and never with more at once than there are processors: a start would take
+  the processor from the answer under way. A start that has begun is paused meanwhile.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from proxy.protocol.lines import ControlResponse, ListedModel
 from proxy.settings import Settings
 
 log: Final = logging.getLogger("proxy.pool")
-# An answer holds the starts back no longer than this: the CLI has sent its request by then, upstream may think on.
-TENDER: Final = 0.15
-# Requests that come sooner after each other than this (seconds) and use up the stock wait for starts, not for the
-# processor: then starts are not held back.
-RUSH: Final = 1.0
+# An answer that awaits its first token holds starts back no longer than this (seconds): the CLI has sent its request by
+# then, upstream may think on.
+AWAITING_FIRST_TOKEN: Final = 0.15
+# Requests that come sooner after each other than this (seconds) and use up the idle processes wait for starts, not for
+# the processor: then starts are not held back.
+BURST: Final = 1.0
 # As many starts as there are processors help; a child that is ready sooner than this (seconds) costs so little that its
 # start need not be rationed so tightly.
 PROCESSORS: Final = os.cpu_count() or 1
 CHEAP_START: Final = 0.1
-MOST_CHEAP_STARTS: Final = 16
+MAX_CHEAP_STARTS: Final = 16
 # What the system has none of for the moment: descriptors, processes, memory. A client may try again.
 USED_UP: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM))
 # After a start that failed: seconds until the next try, doubled up to the most.
-FIRST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 30.0
+MIN_PAUSE: Final = 0.5
+MAX_PAUSE: Final = 30.0
 
 
-class _Spare:
-    """A waiting child. `ready`: it has answered; `answered`: to be called then; `born`: loop time."""
+class _IdleProcess:
+    """An idle process. `ready`: it has answered; `answered`: to be called then; `born`: loop time."""
 
     __slots__ = ("answered", "attending", "born", "child", "ready", "stamp")
 
@@ -66,7 +67,7 @@ def file_stamp(path: str) -> object:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-class Stock:
+class WarmPool:
     """See the module. `refill` it to begin; `child` gives one; what is given is the caller's to stop.
 
     `in_background` runs what nobody waits for, and must have run it all before the event loop ends.
@@ -80,21 +81,21 @@ class Stock:
         in_background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._size = settings.waiting
-        self._longest_wait = settings.waiting_age
+        self._max_age = settings.waiting_age
         self._launch = launch
         self._start = start
         self._in_background = in_background
-        self._spares: deque[_Spare] = deque()
+        self._idle: deque[_IdleProcess] = deque()
         # Children that cost a start at the moment, and how many may; requests that wait until one more may.
         self._starting = 0
-        self._most_starting = PROCESSORS
-        self._turns: deque[asyncio.Future[None]] = deque()
-        # Children that have been asked for and are not among the spares yet.
+        self._max_starting = PROCESSORS
+        self._queue: deque[asyncio.Future[None]] = deque()
+        # Processes that have been asked for and are not idle yet.
         self._coming = 0
-        # Answers between their question and their first delta, and until when each of them holds starts back.
-        self._tender: dict[object, float] = {}
+        # Answers that await their first token, and until when (loop time) each of them holds starts back.
+        self._awaiting_first_token: dict[object, float] = {}
         # The last request came soon after the one before it, and found or left no child that is ready.
-        self._rush = False
+        self._burst = False
         self._asked_at = -math.inf
         self._refill_at: asyncio.TimerHandle | None = None
         self._pause = 0.0
@@ -106,25 +107,25 @@ class Stock:
 
     @property
     def waiting(self) -> int:
-        return len(self._spares)
+        return len(self._idle)
 
     @property
     def starting(self) -> int:
         return self._starting
 
     async def child(self) -> tuple[Child, Callable[[], None]]:
-        """A waiting child, or one that is started now, in turn; and what to call when it has answered.
+        """An idle process, or one that is started now, in turn; and what to call when it has answered.
 
         Raises Rejection when none can be started.
         """
         while not self._closed:
-            spare = self._take()
-            if spare is not None:
-                return spare.child, spare.answered
-            if self._starting < self._most_starting:
+            process = self._take()
+            if process is not None:
+                return process.child, process.answered
+            if self._starting < self._max_starting:
                 return await self._spawn()
             turn = asyncio.get_running_loop().create_future()
-            self._turns.append(turn)
+            self._queue.append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
@@ -133,46 +134,46 @@ class Stock:
                 raise
             finally:
                 with contextlib.suppress(ValueError):
-                    self._turns.remove(turn)
+                    self._queue.remove(turn)
         raise Rejection(SHUTTING_DOWN)
 
-    def answer_asked(self, answer: object) -> None:
-        """A question has been put: what else wants the processor waits for the answer's first delta."""
+    def request_sent(self, answer: object) -> None:
+        """A request has been sent: what else wants the processor waits for the answer's first token."""
         now = asyncio.get_running_loop().time()
-        self._rush = now - self._asked_at < RUSH and not any(spare.ready for spare in self._spares)
+        self._burst = now - self._asked_at < BURST and not any(process.ready for process in self._idle)
         self._asked_at = now
-        self._tender[answer] = now + TENDER
-        if not self._rush:
-            for spare in self._spares:
-                if not spare.ready:
-                    spare.child.pause()
+        self._awaiting_first_token[answer] = now + AWAITING_FIRST_TOKEN
+        if not self._burst:
+            for process in self._idle:
+                if not process.ready:
+                    process.child.pause()
         self.refill()
 
-    def answer_begun(self, answer: object) -> None:
+    def first_token(self, answer: object) -> None:
         """The answer has its first delta, or has ended without: the processor may be used for something else."""
-        self._tender.pop(answer, None)
+        self._awaiting_first_token.pop(answer, None)
         self.refill()
 
     def refill(self) -> None:
-        """Start what is missing of the stock, unless an answer needs the processor, or starts have just failed."""
+        """Start the missing idle processes, unless an answer needs the processor, or starts have just failed."""
         if self._refill_at is not None:
             self._refill_at.cancel()
             self._refill_at = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        tender_until = 0.0 if self._rush else max(self._tender.values(), default=0.0)
-        if tender_until <= now:
-            for spare in self._spares:
-                if not spare.ready:
-                    spare.child.resume()
-        missing = self._size - len(self._spares) - self._coming
-        wait_until = max(tender_until, self._no_start_before if missing > 0 else 0.0)
+        hold_until = 0.0 if self._burst else max(self._awaiting_first_token.values(), default=0.0)
+        if hold_until <= now:
+            for process in self._idle:
+                if not process.ready:
+                    process.child.resume()
+        missing = self._size - len(self._idle) - self._coming
+        wait_until = max(hold_until, self._no_start_before if missing > 0 else 0.0)
         if self._closed:
             return
         if wait_until > now:
             self._refill_at = loop.call_at(wait_until, self.refill)
             return
-        for _ in range(min(missing, self._most_starting - self._starting)):
+        for _ in range(min(missing, self._max_starting - self._starting)):
             self._coming += 1
             self._in_background(self._add())
 
@@ -180,9 +181,9 @@ class Stock:
         """Replace what has waited too long, or was started from a CLI that is no longer the one on disk."""
         now = asyncio.get_running_loop().time()
         stamp = file_stamp(self._launch.argv[0])
-        for spare in tuple(self._spares):
-            if spare.stamp != stamp or now - spare.born > self._longest_wait:
-                self._discard(spare)
+        for process in tuple(self._idle):
+            if process.stamp != stamp or now - process.born > self._max_age:
+                self._discard(process)
         self.refill()
 
     def close(self) -> None:
@@ -190,33 +191,33 @@ class Stock:
         self._closed = True
         if self._refill_at is not None:
             self._refill_at.cancel()
-        for turn in self._turns:
+        for turn in self._queue:
             if not turn.done():
                 turn.set_exception(Rejection(SHUTTING_DOWN))
-        for spare in tuple(self._spares):
-            self._discard(spare)
+        for process in tuple(self._idle):
+            self._discard(process)
 
-    def _take(self) -> _Spare | None:
+    def _take(self) -> _IdleProcess | None:
         """The child that is ready, else the one that has been starting longest."""
         stamp = file_stamp(self._launch.argv[0])
-        for spare in tuple(self._spares):
-            if not spare.child.alive or spare.stamp != stamp:
-                self._discard(spare)
-        if not self._spares:
+        for process in tuple(self._idle):
+            if not process.child.alive or process.stamp != stamp:
+                self._discard(process)
+        if not self._idle:
             return None
-        best = next((spare for spare in self._spares if spare.ready), self._spares[0])
+        best = next((process for process in self._idle if process.ready), self._idle[0])
         self._remove(best)
         best.child.resume()
         return best
 
-    def _remove(self, spare: _Spare) -> None:
-        self._spares.remove(spare)
-        if spare.attending is not None:
-            spare.attending.cancel()
+    def _remove(self, process: _IdleProcess) -> None:
+        self._idle.remove(process)
+        if process.attending is not None:
+            process.attending.cancel()
 
-    def _discard(self, spare: _Spare) -> None:
-        self._remove(spare)
-        self._in_background(spare.child.stop(STOP_GRACE))
+    def _discard(self, process: _IdleProcess) -> None:
+        self._remove(process)
+        self._in_background(process.child.stop(STOP_GRACE))
 
     async def _spawn(self) -> tuple[Child, Callable[[], None]]:
         """Start a child; and what to call when it has answered. Until then, or its exit, it counts as starting."""
@@ -248,16 +249,16 @@ class Stock:
     def _one_started(self, began: float) -> None:
         self._starting -= 1
         cheap = asyncio.get_running_loop().time() - began < CHEAP_START
-        self._most_starting = min(self._most_starting * 2, MOST_CHEAP_STARTS) if cheap else PROCESSORS
-        if self._turns:
+        self._max_starting = min(self._max_starting * 2, MAX_CHEAP_STARTS) if cheap else PROCESSORS
+        if self._queue:
             self._wake_one()
         else:
             self.refill()
 
     def _wake_one(self) -> None:
         """Let the next request that waits for a child look again."""
-        while self._turns:
-            turn = self._turns.popleft()
+        while self._queue:
+            turn = self._queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
@@ -271,37 +272,36 @@ class Stock:
             return
         finally:
             self._coming -= 1
-        spare = _Spare(child, answered, asyncio.get_running_loop().time(), stamp)
-        self._spares.append(spare)
-        child.exited.add_done_callback(lambda _: self._died(spare))
+        process = _IdleProcess(child, answered, asyncio.get_running_loop().time(), stamp)
+        self._idle.append(process)
+        child.exited.add_done_callback(lambda _: self._died(process))
         child.write(commands.list_models())
-        spare.attending = asyncio.get_running_loop().create_task(self._attend(spare))
+        process.attending = asyncio.get_running_loop().create_task(self._attend(process))
         self._wake_one()
 
-    async def _attend(self, spare: _Spare) -> None:
+    async def _attend(self, process: _IdleProcess) -> None:
         """Wait until the child has answered, and learn the models from it."""
-        while lines := await spare.child.read():
+        while lines := await process.child.read():
             for line in lines:
                 if isinstance(line, ControlResponse) and line.response.request_id == commands.LIST_MODELS_ID:
-                    spare.ready = True
+                    process.ready = True
                     if line.response.response is not None and line.response.response.models:
                         self.models = tuple(line.response.response.models)
                     self.models_known.set()
-                    spare.answered()
+                    process.answered()
                     return
 
-    def _died(self, spare: _Spare) -> None:
-        if spare in self._spares:
-            self._discard(spare)
-            words = spare.child.last_words
-            self.last_start_error = (
-                f"A waiting CLI ended by itself (exit code {spare.child.exit_code}){': ' + words if words else ''}."
-            )
+    def _died(self, process: _IdleProcess) -> None:
+        if process in self._idle:
+            self._discard(process)
+            said = process.child.last_error_line
+            ended = f"An idle CLI process ended by itself (exit code {process.child.exit_code})"
+            self.last_start_error = f"{ended}: {said}" if said else f"{ended}."
             self._start_failed()
 
     def _start_failed(self) -> None:
         log.warning("%s", self.last_start_error)
-        self._pause = min(max(FIRST_PAUSE, self._pause * 2), LONGEST_PAUSE)
+        self._pause = min(max(MIN_PAUSE, self._pause * 2), MAX_PAUSE)
         self._no_start_before = asyncio.get_running_loop().time() + self._pause
         self.refill()
 

@@ -1,10 +1,10 @@
-"""The places for answers, and a fair queue for them.
+"""How many answers may be under way at once, and a fair queue for the rest.
 
-- A free place goes to the owner (an API key) with the fewest answers under way; among equals the turn goes round. So
+- A free slot goes to the owner (an API key) with the fewest answers under way; among equals the turn goes round. So
   one who sends hundreds of requests does not keep another waiting longer than one answer takes.
 - The queue is bounded in length and in time. When it is full, a newcomer takes the place of the last request of the
   owner with the most in it, if that owner has more than the newcomer's; otherwise the newcomer is turned away.
-- Whoever waits can be cancelled at any moment, without a place being lost.
+- Whoever waits can be cancelled at any moment, without a slot being lost.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections import Counter, OrderedDict, deque
 from proxy.protocol.failures import Failure, Kind, Rejection
 
 
-class Places:
-    """`take` one, `give_back` it. `places`: how many there are; `most`: longest queue; `wait`: longest wait, s."""
+class FairLimiter:
+    """`acquire` a slot, `release` it. `slots`: how many there are; `max_queue`: most that wait; `max_wait`: seconds."""
 
-    def __init__(self, places: int, most: int, wait: float) -> None:
-        self._free = places
-        self._most = most
-        self._wait = wait
-        self._taken: Counter[str] = Counter()
+    def __init__(self, slots: int, max_queue: int, max_wait: float) -> None:
+        self._free = slots
+        self._max_queue = max_queue
+        self._max_wait = max_wait
+        self._held: Counter[str] = Counter()
         # In the order in which they are next, as far as their answers under way are equally many.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._closed: Rejection | None = None
@@ -31,46 +31,46 @@ class Places:
         """How many wait."""
         return sum(map(len, self._waiting.values()))
 
-    async def take(self, owner: str) -> None:
-        """Wait for a place. Raises Rejection: no room in the queue, too long a wait, closed."""
+    async def acquire(self, owner: str) -> None:
+        """Wait for a slot. Raises Rejection: no room in the queue, too long a wait, closed."""
         if self._closed is not None:
             raise self._closed
         if self._free:
             self._free -= 1
-            self._taken[owner] += 1
+            self._held[owner] += 1
             return
         self._make_room(owner)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(turn)
         try:
-            async with asyncio.timeout(self._wait):
+            async with asyncio.timeout(self._max_wait):
                 await turn
         except TimeoutError:
             if not turn.cancelled():
                 turn.result()
                 return
-            words = f"No place became free within {self._wait:g} seconds."
-            raise Rejection(Failure(Kind.QUEUE_WAIT, words, retry_after=2.0)) from None
+            message = f"Timed out after {self._max_wait:g} s in the queue."
+            raise Rejection(Failure(Kind.QUEUE_WAIT, message, retry_after=2.0)) from None
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.exception() is None:
-                self.give_back(owner)
+                self.release(owner)
             raise
         finally:
             self._leave(owner, turn)
 
-    def give_back(self, owner: str) -> None:
-        """Free a place of the owner's: the next in the queue has it at once."""
-        self._taken[owner] -= 1
+    def release(self, owner: str) -> None:
+        """Free a slot of the owner's: the next in the queue has it at once."""
+        self._held[owner] -= 1
         self._free += 1
         while self._waiting:
-            following = min(self._waiting, key=lambda each: self._taken[each])
+            following = min(self._waiting, key=lambda each: self._held[each])
             turn = self._waiting[following].popleft()
             self._waiting.move_to_end(following)
             if not self._waiting[following]:
                 del self._waiting[following]
             if not turn.done():
                 self._free -= 1
-                self._taken[following] += 1
+                self._held[following] += 1
                 turn.set_result(None)
                 return
 
@@ -83,7 +83,7 @@ class Places:
                     turn.set_exception(rejection)
 
     def _make_room(self, owner: str) -> None:
-        if len(self) < self._most:
+        if len(self) < self._max_queue:
             return
         full = Rejection(Failure(Kind.QUEUE_FULL, "Too many requests are waiting for their turn.", retry_after=1.0))
         greedy = max(self._waiting, key=lambda each: len(self._waiting[each]), default=owner)
