@@ -7,6 +7,7 @@ Exit codes: 0 after a normal end, 2 when the server cannot start (a setting, the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -16,11 +17,13 @@ from typing import Final
 from msgspec import Struct
 
 import proxy
-from proxy import demo, doctor, serve
+from proxy import address, demo, doctor, serve
 from proxy.cli import find
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
-from proxy.settings import SETTINGS, Setting, SettingError, Settings, default, read, state_dir
+from proxy.settings import SETTINGS, Setting, SettingError, Settings, default
+from proxy.settings.paths import state_dir
+from proxy.settings.sources import load
 from proxy.usage import terminal
 
 CANNOT_START: Final = 2
@@ -43,15 +46,16 @@ def _refuse(message: str, help: str = "") -> int:
 
 def welcome(settings: Settings, cli: find.FoundCli, port: int, models: Sequence[ListedModel]) -> str:
     """What is said once the server can be reached."""
-    host = doctor.reachable(settings.host)
-    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    base = address.base_url(settings, port)
+    where = base if settings.uds is None else address.spoken(settings)
+    curl = "curl" if settings.uds is None else f"curl --unix-socket {shlex.quote(where)}"
     names = (model.name for model in settings.models), FAMILIES, (model.value for model in models)
     offered = dict.fromkeys(name for group in names for name in group if name != "default")
     header = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
     body = '{"model": "sonnet", "messages": [{"role": "user", "content": "Say hello."}]}'
     return f"""\
 claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""}.
-  Address   {base}
+  Address   {where}
   CLI       {cli.version_text}, {cli.path}
   Login     {cli.login}
   Models    {", ".join(offered)}
@@ -59,32 +63,40 @@ claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""
 Point any OpenAI client at it:
   Base URL  {base}/v1
   API key   {"one of the keys in API_KEYS" if settings.api_keys else "any text; none is needed"}
-  Try it    curl {base}/v1/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}
-Ctrl-C ends it."""
+  Try it    {curl} {base}/v1/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}
+Press Ctrl-C to stop."""
 
 
 def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
-        settings = read(vars(arguments), environ)
+        loaded = load(vars(arguments), environ)
     except SettingError as error:
         return _refuse(str(error), "claude-max-api --help")
+    settings, environ = loaded.settings, loaded.environ
     for note in doctor.environment_notes(settings, environ):
         print(f"Note: {note.words} ({note.help})", flush=True)
     try:
         cli = DEMO_CLI if arguments.demo else find.look(settings, environ)
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
-    state = doctor.check_state_directory(state_dir(settings, environ, sys.platform))
-    if state.state == "FAIL":
-        return _refuse(state.words, state.help)
-    try:
-        sock = doctor.bind(settings.host, settings.port)
-    except OSError as error:
-        refused = doctor.address_refused(settings, error)
-        return _refuse(refused.words, refused.help)
-    port = sock.getsockname()[1]
-    with sock:
-        return serve.run(settings, cli, sock, lambda models: print(welcome(settings, cli, port, models), flush=True))
+    for check in (
+        doctor.check_state_directory(state_dir(settings, environ, sys.platform)),
+        address.check_tls(settings),
+    ):
+        if check.state == "FAIL":
+            return _refuse(check.words, check.help)
+    with contextlib.ExitStack() as stack:
+        try:
+            sock = stack.enter_context(address.bound(settings))
+        except OSError as error:
+            refused = address.address_refused(settings, error)
+            return _refuse(refused.words, refused.help)
+        port = 0 if settings.uds is not None else sock.getsockname()[1]
+
+        def announce(models: Sequence[ListedModel]) -> None:
+            print(welcome(settings, cli, port, models), flush=True)
+
+        return serve.run(settings, cli, sock, announce, environ)
 
 
 def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -125,7 +137,7 @@ COMMANDS: Final = {
             "--since": "Requests from then on: 2026-08-01, or a date with a time.",
             "--until": "Requests up to then; a date is the end of that day.",
         },
-        tuple(setting for setting in SETTINGS if setting.field in ("state_dir", "usage_file")),
+        tuple(setting for setting in SETTINGS if setting.field in ("state_dir", "usage_file", "config")),
     ),
 }
 
@@ -142,7 +154,11 @@ def _help(setting: Setting) -> str:
 def _epilog(settings: Sequence[Setting]) -> str:
     lines = ["commands (claude-max-api COMMAND --help tells more):"]
     lines += [f"  {name:<7} {command.help}" for name, command in COMMANDS.items()]
-    lines += ["", "Each setting is also a variable of the environment; the argument is stronger. By variable only:"]
+    lines += [
+        "",
+        "Each setting is also an environment variable, and a key of the configuration file. Arguments take precedence",
+        "over environment variables, and those over the file. Without an argument:",
+    ]
     for setting in settings:
         if setting.argument is None:
             lines += [f"  {_variable(setting)}", f"        {setting.help.replace('`', '')}"]

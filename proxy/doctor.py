@@ -7,20 +7,16 @@ The start of the server uses the same pieces.
 from __future__ import annotations
 
 import asyncio
-import errno
-import http.client
-import json
 import os
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from msgspec import Struct
-
+from proxy.address import check_address, check_tls
+from proxy.checks import Check
 from proxy.cli import find
 from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.find import CliProblem
@@ -30,7 +26,9 @@ from proxy.cli.process import STOP_GRACE, Child
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Started
 from proxy.serve import empty_directory
-from proxy.settings import SettingError, Settings, read, state_dir, unknown
+from proxy.settings import SETTINGS, SettingError, Settings, unknown
+from proxy.settings.paths import state_dir
+from proxy.settings.sources import Loaded, load
 
 # The newest CLI version with fixtures; a test compares it with their directories.
 NEWEST_PROVEN: Final = "2.1.330"
@@ -39,19 +37,6 @@ MB_PER_CHILD: Final = 190
 # Seconds within which the live request has to be answered.
 LIVE_PATIENCE: Final = 90.0
 LIVE_PLAN: Final = Plan("haiku", None, (Message("user", (TextBlock("Reply with the word ok."),)),), max_tokens=32)
-
-
-class Check(Struct, frozen=True):
-    """One line. `help`: what to type or to set, a line for each way."""
-
-    state: Literal["ok", "warn", "FAIL"]
-    name: str
-    words: str
-    help: str = ""
-
-    def __str__(self) -> str:
-        helps = f" -> {self.help}".replace("\n", "; ") if self.help else ""
-        return f"{self.state:<4}  {self.name:<9}  {self.words}{helps}"
 
 
 def environment_notes(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]:
@@ -77,59 +62,13 @@ def environment_notes(settings: Settings, environ: Mapping[str, str]) -> Iterato
         yield Check("warn", "settings", f"{name} is set and is no setting of this program.", "claude-max-api --help")
 
 
-# The address.
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, not yet listening. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # `localhost` may mean ::1 first, where a client that was told 127.0.0.1 finds nobody.
-    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def reachable(host: str) -> str:
-    """The host by which a client on this computer reaches a server that is bound to `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _ours(host: str, port: int) -> bool:
-    """Whether a server of this program answers there."""
-    connection = http.client.HTTPConnection(reachable(host), port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return "cli_version" in json.loads(connection.getresponse().read(65536))
-    except (OSError, http.client.HTTPException, ValueError, TypeError):
-        return False
-    finally:
-        connection.close()
-
-
-def address_refused(settings: Settings, error: OSError) -> Check:
-    """What `bind` said, in words."""
-    host, port = settings.host, settings.port
-    if error.errno == errno.EADDRINUSE:
-        user = "a claude-max-api that is already running" if _ours(host, port) else "another program"
-        return Check("FAIL", "address", f"Port {port} is in use by {user}.", f"claude-max-api {port % 65535 + 1}")
-    words = f"{host}, port {port}, cannot be served on: {error.strerror or error}."
-    return Check("FAIL", "address", words, "choose another with CLAUDE_PROXY_HOST and CLAUDE_PROXY_PORT")
-
-
-def check_address(settings: Settings) -> Check:
-    try:
-        bind(settings.host, settings.port).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE and _ours(settings.host, settings.port):
-            return Check("ok", "address", f"{settings.host}, port {settings.port}: claude-max-api is serving there")
-        return address_refused(settings, error)
-    return Check("ok", "address", f"{settings.host}, port {settings.port}: free")
+def setting_checks(loaded: Loaded) -> Iterator[Check]:
+    """Each setting that was given: its value, unless that is secret, and where it comes from."""
+    yield Check("ok", "settings", f"configuration file: {loaded.path or 'none'}")
+    for setting in SETTINGS:
+        if given := loaded.given.get(setting.field):
+            value = "(not shown)" if setting.secret else given.text
+            yield Check("ok", "settings", f"{setting.field} = {value}, from {given.origin}")
 
 
 # This computer.
@@ -214,14 +153,17 @@ async def check_live(settings: Settings, path: str, environ: Mapping[str, str], 
 def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> Iterator[Check]:
     """All of them, in the order in which they depend on one another; what cannot be looked at is left out."""
     try:
-        settings = read(arguments, environ)
+        loaded = load(arguments, environ)
     except SettingError as error:
         yield Check("FAIL", "settings", str(error), "claude-max-api --help")
         return
-    yield Check("ok", "settings", "all can be read")
+    settings, environ = loaded.settings, loaded.environ
+    yield from setting_checks(loaded)
     yield from environment_notes(settings, environ)
     directory = state_dir(settings, environ, sys.platform)
     state = check_state_directory(directory)
+    if settings.tls_cert is not None:
+        yield check_tls(settings)
     yield from (check_address(settings), state, check_memory(settings, available()))
     name = "cli"
     try:
@@ -245,5 +187,5 @@ def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: b
     for check in _checks(arguments, environ, live):
         print(check, flush=True)
         failed |= check.state == "FAIL"
-    print("Something has to be mended." if failed else "All is well.")
+    print("Some checks failed." if failed else "All checks passed.")
     return int(failed)

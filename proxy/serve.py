@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,8 @@ from proxy.http.app import create_app
 from proxy.http.connection import Connection
 from proxy.http.service import Service
 from proxy.protocol.lines import ListedModel
-from proxy.settings import Settings, state_dir, usage_file
+from proxy.settings import Settings
+from proxy.settings.paths import state_dir, usage_file
 from proxy.usage.writer import Ledger
 
 log: Final = logging.getLogger("proxy.serve")
@@ -136,15 +137,19 @@ def watch_children_without_threads() -> None:
 
 
 async def _serve(
-    settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
+    settings: Settings,
+    cli: FoundCli,
+    sock: socket.socket,
+    announce: Callable[[tuple[ListedModel, ...]], None],
+    environ: Mapping[str, str],
 ) -> None:
     asyncio.get_running_loop().set_exception_handler(Complaints())
-    cwd = empty_directory(state_dir(settings, os.environ, sys.platform))
+    cwd = empty_directory(state_dir(settings, environ, sys.platform))
     start = DemoChild.start if cli.demo else Child.start
-    file = usage_file(settings, os.environ, sys.platform)
+    file = usage_file(settings, environ, sys.platform)
     ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
     accounts = Accounts(ledger)
-    pool = Pool(settings, launch(cli.path, settings, os.environ, str(cwd)), start, accounts)
+    pool = Pool(settings, launch(cli.path, settings, environ, str(cwd)), start, accounts)
     if cli.demo:
         log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
     if ledger is not None:
@@ -154,7 +159,8 @@ async def _serve(
         create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts)),
         http=Connection, loop="asyncio", lifespan="off", ws="none", interface="asgi3",
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE, timeout_graceful_shutdown=math.ceil(settings.grace) + LAST_WORDS,
+        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key, timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(settings.grace) + LAST_WORDS,
     )  # fmt: skip
     server = _Server(config, settings.grace, pool.close)
 
@@ -176,11 +182,18 @@ async def _serve(
 
 
 def run(
-    settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
+    settings: Settings,
+    cli: FoundCli,
+    sock: socket.socket,
+    announce: Callable[[tuple[ListedModel, ...]], None],
+    environ: Mapping[str, str],
 ) -> int:
-    """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError."""
+    """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError.
+
+    `environ`: where the CLI's login may be found, see `launch`.
+    """
     configure_logging(settings)
     allow_many_files()
     watch_children_without_threads()
-    asyncio.run(_serve(settings, cli, sock, announce))
+    asyncio.run(_serve(settings, cli, sock, announce, environ))
     return 0

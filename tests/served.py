@@ -53,7 +53,7 @@ class Served:
         for line in self.process.stdout:
             if "Address" in line:
                 self.url = line.split()[-1]
-            if line.startswith("Ctrl-C"):
+            if line.startswith("Press Ctrl-C"):
                 return self
         self.__exit__(None, None, None)
         raise RuntimeError(f"the server does not start:\n{self.log()[-2000:]}")

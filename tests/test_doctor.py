@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import os
-import socket
 import stat
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from proxy import doctor
+from proxy.address import bind
+from proxy.checks import Check
 from proxy.cli import find
-from proxy.doctor import NEWEST_PROVEN, Check
+from proxy.doctor import NEWEST_PROVEN
 from proxy.settings import Settings
 from tests import fake_cli
 from tests.cli_script import LOGGED_OUT, cli_script
@@ -45,7 +43,7 @@ def test_all_is_well(environ: dict[str, str], capsys: pytest.CaptureFixture[str]
     assert doctor.run({}, environ, live=False) == 0
     printed = capsys.readouterr().out
     assert states(printed) == dict.fromkeys(ALL, "ok")
-    assert printed.endswith("All is well.\n")
+    assert printed.endswith("All checks passed.\n")
 
 
 def test_live_asks_through_a_child_like_the_servers(
@@ -87,7 +85,7 @@ def test_a_wrong_setting_ends_it(environ: dict[str, str], capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert states(printed) == {"settings": "FAIL"}
     assert "port: must be" in printed
-    assert printed.endswith("Something has to be mended.\n")
+    assert printed.endswith("Some checks failed.\n")
 
 
 def test_the_cli_is_asked_step_by_step(
@@ -107,6 +105,31 @@ def test_the_cli_is_asked_step_by_step(
             cli_script(path, "echo 2.1.0")
         else:
             cli_script(path, login=LOGGED_OUT, code=1)
+
+
+def test_each_setting_is_shown_with_its_origin(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("grace = 5\nport = 1\n[api_keys]\nlaptop = 'sesame'\n")
+    path.chmod(0o600)
+    assert doctor.run({"config": str(path), "waiting": "0"}, environ, live=False) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        f"configuration file: {path}",
+        f"grace = 5, from grace in {path}",
+        f"api_keys = (not shown), from api_keys in {path}",
+        "port = 0, from CLAUDE_PROXY_PORT",
+        "waiting = 0, from --waiting",
+    ):
+        assert f"ok    settings   {line}\n" in printed
+    assert "sesame" not in printed
+
+
+def test_a_certificate_that_cannot_be_used(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"CLAUDE_PROXY_TLS_CERT": "/nowhere/c.pem", "CLAUDE_PROXY_TLS_KEY": "/nowhere/k.pem"}
+    assert doctor.run({}, environ | files, live=False) == 1
+    assert "FAIL  tls        /nowhere/c.pem and /nowhere/k.pem cannot be used: No such file" in capsys.readouterr().out
 
 
 def test_a_key_that_is_billed_is_a_warning(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,75 +166,6 @@ def test_variables_that_do_not_do_what_one_may_expect(
     assert [note.words.split()[0] for note in notes] == names
     assert all(note.state == "warn" and note.help for note in notes)
     assert "secret" not in str(notes)
-
-
-# The address.
-
-
-class Health(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        body: bytes = self.server.body  # type: ignore[attr-defined]
-        self.send_response(503)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def somebody(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a server whose `/health` says `request.param`."""
-    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
-        server.body = request.param  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
-
-
-OURS = b'{"status": "login_failed", "version": "0.1.0", "cli_version": "2.1.330"}'
-
-
-@pytest.mark.parametrize("somebody", [OURS], indirect=True)
-def test_our_own_server_on_the_port(somebody: int) -> None:
-    settings = Settings(port=somebody)
-    assert doctor.check_address(settings) == Check(
-        "ok", "address", f"127.0.0.1, port {somebody}: claude-max-api is serving there"
-    )
-    with pytest.raises(OSError, match="in use") as caught:
-        doctor.bind(settings.host, settings.port)
-    refused = doctor.address_refused(settings, caught.value)
-    assert refused.state == "FAIL"
-    assert "already running" in refused.words
-    assert refused.help == f"claude-max-api {somebody + 1 if somebody < 65535 else 1}"
-
-
-@pytest.mark.parametrize("somebody", [b"{}", b"hello", b"[]", b"7"], indirect=True)
-def test_another_server_on_the_port(somebody: int) -> None:
-    check = doctor.check_address(Settings(port=somebody))
-    assert (check.state, "another program" in check.words) == ("FAIL", True)
-
-
-def test_an_address_that_is_not_ours() -> None:
-    check = doctor.check_address(Settings(host="192.0.2.1", port=0))
-    assert (check.state, "192.0.2.1, port 0, cannot be served on" in check.words) == ("FAIL", True)
-
-
-def test_a_host_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    check = doctor.check_address(Settings(host="nas.example", port=0))
-    assert (check.state, check.words.endswith("Name or service not known.")) == ("FAIL", True)
-
-
-def test_localhost_is_the_address_that_clients_are_told() -> None:
-    with doctor.bind("localhost", 0) as sock:
-        assert sock.getsockname()[0] == "127.0.0.1"
 
 
 # This computer.
@@ -292,7 +246,7 @@ def test_live_with_the_real_cli_and_nobody_upstream(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Bound and not listening: whoever connects is refused, and nobody else gets the port.
-    nobody = doctor.bind("127.0.0.1", 0)
+    nobody = bind("127.0.0.1", 0)
     environ |= {
         "CLAUDE_PROXY_CLI": os.environ["CLAUDE_CLI"],
         "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-any",

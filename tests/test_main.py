@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     seen: list[Settings] = []
 
     def run(
-        settings: Settings, cli: FoundCli, sock: socket.socket, announce: Callable[[tuple[ListedModel, ...]], None]
+        settings: Settings,
+        cli: FoundCli,
+        sock: socket.socket,
+        announce: Callable[[tuple[ListedModel, ...]], None],
+        environ: Mapping[str, str],
     ) -> int:
         seen.append(settings)
         sock.listen()
@@ -84,6 +88,11 @@ def test_the_port_is_the_argument(served: list[Settings], monkeypatch: pytest.Mo
             Settings(host="0.0.0.0", api_keys=(Key("a", "sesame"),)),
             ["http://127.0.0.1:8/v1", "one of the keys in API_KEYS", "-H 'Authorization: Bearer YOUR_KEY'"],
         ),
+        (
+            Settings(uds="/run/c d.sock"),
+            ["Address   /run/c d.sock\n", "curl --unix-socket '/run/c d.sock' http://localhost/v1"],
+        ),
+        (Settings(tls_cert="c", tls_key="k"), ["https://127.0.0.1:8/v1"]),
         (Settings(models=(ModelName("fast", "haiku"),)), ["Models    fast, opus, fable, sonnet, haiku, sonnet[1m]\n"]),
     ],
 )
@@ -160,7 +169,7 @@ def test_a_port_in_use_is_one_line(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # It would be asked whether it is ours, and does not answer.
-    monkeypatch.setattr("proxy.doctor._ours", lambda host, port: False)
+    monkeypatch.setattr("proxy.address.ours", lambda settings: False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert main([str(port)]) == CANNOT_START
@@ -199,7 +208,7 @@ def test_usage_names_the_settings_that_matter_to_it(capsys: pytest.CaptureFixtur
     assert caught.value.code == 0
     said = capsys.readouterr().out
     named = {setting.variable for setting in SETTINGS if setting.variable in said}
-    assert named == {"CLAUDE_PROXY_STATE_DIR", "CLAUDE_PROXY_USAGE_FILE"}
+    assert named == {"CLAUDE_PROXY_STATE_DIR", "CLAUDE_PROXY_USAGE_FILE", "CLAUDE_PROXY_CONFIG"}
 
 
 def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +235,7 @@ def test_arguments_that_do_not_exist(words: list[str], capsys: pytest.CaptureFix
 
 def test_doctor_is_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--waiting", "0", "--max-conversations", "1"]) == 0
-    assert "All is well." in capsys.readouterr().out
+    assert "All checks passed." in capsys.readouterr().out
     monkeypatch.setenv("CLAUDE_PROXY_CLI", "/nowhere")
     assert main(["doctor"]) == 1
 
@@ -254,7 +263,7 @@ def test_the_whole_command(number: signal.Signals, tmp_path: Path) -> None:
         said = []
         for line in process.stdout:
             said.append(line)
-            if line.startswith("Ctrl-C"):
+            if line.startswith("Press Ctrl-C"):
                 break
         base = next(line for line in said if "Base URL" in line).split()[-1]
         with urllib.request.urlopen(f"{base}/models", timeout=5) as answer:

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from proxy.cli.find import FLOOR, shown
-from proxy.settings import SETTINGS, default
+from proxy.settings import SETTINGS, Settings, default, read
+from proxy.settings.sources import parse
 from tests import fake_cli
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +85,12 @@ def test_configurations_can_be_read() -> None:
     read += [yaml.safe_load(block) for block in blocks("yaml")]
     assert len(read) == 2
     assert all(f"{BASE}/v1" in str(value) for value in read)
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_the_configuration_file_can_be_read(text: str) -> None:
+    file = parse(text, "config.toml")
+    assert read({}, {}, file) != Settings()
 
 
 @pytest.fixture(scope="module")

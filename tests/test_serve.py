@@ -187,7 +187,7 @@ async def test_it_says_that_it_is_ready_when_it_can_be_reached(tmp_path: Path, m
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         settings = base_settings(waiting=0, state_dir=str(tmp_path / "state"))
-        await asyncio.wait_for(_serve(settings, DEMO_CLI, sock, announce), 10)
+        await asyncio.wait_for(_serve(settings, DEMO_CLI, sock, announce, {}), 10)
     assert reached == [0]
 
 

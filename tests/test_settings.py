@@ -17,9 +17,9 @@ from proxy.settings import (
     default,
     loopback,
     read,
-    state_dir,
     unknown,
 )
+from proxy.settings.paths import state_dir
 
 # For every setting: a text, and the value that it means.
 GOOD: dict[str, tuple[str, Any]] = {
@@ -53,7 +53,14 @@ GOOD: dict[str, tuple[str, Any]] = {
     "state_dir": ("/tmp/x", "/tmp/x"),
     "usage_file": ("~/usage", "~/usage"),
     "usage_days": ("0", 0),
+    "uds": ("~/claude.sock", "~/claude.sock"),
+    "tls_cert": ("/tmp/cert.pem", "/tmp/cert.pem"),
+    "tls_key": ("/tmp/key.pem", "/tmp/key.pem"),
+    "config": ("/tmp/config.toml", "/tmp/config.toml"),
 }
+# Settings that only come together: what the other is then.
+SET_TOO = {"tls_cert": {"tls_key": "k"}, "tls_key": {"tls_cert": "c"}}
+TOGETHER = {"tls_cert": {"CLAUDE_PROXY_TLS_KEY": "k"}, "tls_key": {"CLAUDE_PROXY_TLS_CERT": "c"}}
 
 BAD = [
     ("port", "65536"),
@@ -113,6 +120,7 @@ def test_every_field_is_a_setting_and_every_setting_a_field() -> None:
     assert set(BY_FIELD) == set(Settings.__struct_fields__) == set(GOOD)
     assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
     assert all(setting.help.endswith(".") for setting in SETTINGS)
+    assert all(setting.variable.removeprefix("CLAUDE_PROXY_").lower() == setting.field for setting in SETTINGS)
 
 
 def test_nothing_given_means_the_defaults() -> None:
@@ -122,14 +130,14 @@ def test_nothing_given_means_the_defaults() -> None:
 @pytest.mark.parametrize("field", GOOD)
 def test_a_variable_is_read(field: str) -> None:
     text, value = GOOD[field]
-    settings = read({}, {BY_FIELD[field].variable: f" {text} "})
-    assert settings == msgspec.structs.replace(Settings(), **{field: value})
+    settings = read({}, {BY_FIELD[field].variable: f" {text} ", **TOGETHER.get(field, {})})
+    assert settings == msgspec.structs.replace(read({}, {}), **{field: value}, **SET_TOO.get(field, {}))
 
 
 @pytest.mark.parametrize("field", [setting.field for setting in SETTINGS if setting.argument])
 def test_an_argument_beats_a_variable(field: str) -> None:
     text, value = GOOD[field]
-    settings = read({field: text}, {BY_FIELD[field].variable: "not usable\0"})
+    settings = read({field: text}, {BY_FIELD[field].variable: "not usable\0", **TOGETHER.get(field, {})})
     assert getattr(settings, field) == value
 
 
@@ -195,6 +203,16 @@ def test_beyond_loopback_needs_a_key(host: str) -> None:
     with pytest.raises(SettingError, match=r"^CLAUDE_PROXY_HOST: .*API_KEYS"):
         read({}, {"CLAUDE_PROXY_HOST": host})
     assert read({"host": host}, {"API_KEYS": "sesame"}).host == host
+
+
+def test_a_unix_socket_needs_no_key() -> None:
+    assert read({"uds": "/run/x", "host": "0.0.0.0"}, {}).uds == "/run/x"
+
+
+@pytest.mark.parametrize(("field", "other"), [("tls_cert", "--tls-key"), ("tls_key", "--tls-cert")])
+def test_tls_needs_both_files(field: str, other: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{BY_FIELD[field].variable}: .*{other}"):
+        read({}, {BY_FIELD[field].variable: "/x"})
 
 
 def test_misspelt_variables_are_seen() -> None:

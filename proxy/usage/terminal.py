@@ -13,7 +13,9 @@ from typing import Final
 from msgspec import Struct
 
 from proxy.protocol.allowance import REJECTED
-from proxy.settings import SettingError, read, usage_file
+from proxy.settings import SettingError
+from proxy.settings.paths import usage_file
+from proxy.settings.sources import load
 from proxy.usage.reader import UsageGroup, UsageSums
 from proxy.usage.report import PlanState, RecentUsage, UsageReport, empty, moment, recent, report
 
@@ -136,14 +138,14 @@ def _bound(arguments: Mapping[str, str | None], name: str) -> float | None:
 def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], latest: bool) -> int:
     """Print it; the exit code. 1: the file cannot be read; 2: an argument that cannot be used."""
     try:
-        settings = read(arguments, environ)
+        loaded = load(arguments, environ)
         since, until = (_bound(arguments, name) for name in ("since", "until"))
         if empty(since, until):
             raise ValueError("--until must be later than --since")
     except (SettingError, ValueError) as error:
         print(f"claude-max-api usage: {error}", file=sys.stderr)
         return 2
-    path = usage_file(settings, environ, sys.platform)
+    path = usage_file(loaded.settings, loaded.environ, sys.platform)
     ink = _ink(sys.stdout.encoding)
     try:
         lines = rows(recent(path, MAX_ROWS)) if latest else words(report(path, since, until), ink, time.time())
