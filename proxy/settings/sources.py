@@ -3,7 +3,7 @@
 port = 3457
 models = {fast = "haiku"}
 [api_keys]
-laptop = "a long random text"
+laptop = "a-long-random-text"
 [environment]                       # variables that reach the CLI's login when the environment does not have them
 AWS_REGION = "eu-central-1"
 """
@@ -45,6 +45,9 @@ class Loaded(Struct, frozen=True):
 
 def _text(field: str, value: object) -> str:
     """A value of the file as the text that the environment would hold. Raises ValueError."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if any("," in str(part) for part in (*parts, *(value if isinstance(value, dict) else ()))):
+        raise ValueError("must not hold commas in the texts of its list or table")
     match value:
         case bool():
             return "on" if value else "off"
