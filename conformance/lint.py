@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from conformance import launch, transcript
 from conformance import scenario as scenarios
-from conformance import transcript
 from conformance import upstream as messages
+from conformance.launch import Launch
+from conformance.player import lacking
 from conformance.replay import FIXTURES
 from conformance.scenario import Scenario
 
@@ -35,7 +37,7 @@ def _files(root: Path) -> Iterator[str]:
             continue
         name = path.relative_to(root)
         known = {"scenarios": ".toml", "upstream": ".yaml", "transcripts": ".jsonl"}.get(name.parts[0])
-        if path.suffix != known and name.as_posix() != "README.md":
+        if path.suffix != known and name.as_posix() != "README.md" and not name.match(f"transcripts/*/{launch.FILE}"):
             yield f"{name}: no place for such a file"
             continue
         yield from (f"{name}: holds {found}" for found in transcript.private(path.read_text("utf-8", "replace")))
@@ -96,6 +98,9 @@ def _transcripts(root: Path) -> Iterator[str]:
     recorded = defaultdict(set)
     for version in versions:
         folder = root / "transcripts" / version
+        launched = _launch(folder)
+        if isinstance(launched, str):
+            yield launched.replace(f"{root}/", "")
         for path in transcript.every(folder):
             name = path.relative_to(folder).with_suffix("").as_posix()
             scenario = re.sub(r"\.\d+$", "", name)
@@ -109,7 +114,11 @@ def _transcripts(root: Path) -> Iterator[str]:
             except ValueError as fault:
                 yield str(fault).replace(f"{root}/", "")
                 continue
-            yield from (f"{where}: {line}" for line in _one(one, version, scenario))
+            yield from (f"{where}: {line}" for line in _one(one, version, known[scenario]))
+            if isinstance(launched, Launch) and (
+                lost := lacking(one.header.needs, launched.argv, launched.environment)
+            ):
+                yield f"{where}: {launch.FILE} lacks {', '.join(lost)}, which the scenario needs"
     for name, wanted in known.items():
         if not versions or name not in recorded[versions[-1]]:
             if not wanted.pending:
@@ -118,14 +127,25 @@ def _transcripts(root: Path) -> Iterator[str]:
             yield f"{name}: says it is pending, but is recorded"
 
 
-def _one(one: transcript.Transcript, version: str, scenario: str) -> Iterator[str]:
+def _launch(folder: Path) -> Launch | str:
+    """How the version of that folder was launched, or what is wrong with that."""
+    try:
+        one = launch.load(folder)
+    except ValueError as fault:
+        return str(fault)
+    if one is None or one.cli != folder.name or not one.argv or not one.environment or not one.initialize:
+        return f"transcripts/{folder.name}: {launch.FILE} does not say how this version is launched"
+    return one
+
+
+def _one(one: transcript.Transcript, version: str, scenario: Scenario) -> Iterator[str]:
     header = one.header
     if header.cli != version:
         yield f"header says {header.cli}"
-    if header.scenario != scenario:
+    if header.scenario != scenario.name:
         yield f"header says {header.scenario}"
-    if not header.argv or not header.environment:
-        yield "header has no launch arguments or no names of environment variables"
+    if header.needs != scenario.needs:
+        yield f"it was recorded for {header.needs}, the scenario needs {scenario.needs}"
     said = {
         line.line["claude_code_version"]
         for line in one.lines

@@ -26,9 +26,8 @@ _BIG = 6_000_000
 # Milliseconds between two recorded lines that count as a silence; seconds that the player then keeps.
 _GAP = 60
 _SILENCE = 0.15
-# Credentials and addresses belong to a run, not to the way in which the CLI is driven.
-_OF_A_RUN = ("_URL", "_TOKEN", "_KEY")
-_OF_THE_CLI = ("CLAUDE_", "ANTHROPIC_", "DISABLE_", "ENABLE_", "MCP_", "MAX_")
+# Without these there is no conversation in lines of JSON; what else a recording needs is in its header.
+_NEEDED = ("--print", "--input-format stream-json", "--output-format stream-json", "--verbose")
 # The time of every recorded line, in seconds since 1970, and how far ahead of it a date can be.
 _EPOCH = 946_684_800
 _YEAR = 366 * 86_400
@@ -40,16 +39,17 @@ _UNKNOWN = (
 )
 
 
-def build_index(version: str, files: dict[str, str], asides: str | None) -> dict[str, Any]:
+def build_index(version: str, files: dict[str, str], asides: str | None, initialize: str = "") -> dict[str, Any]:
     """What the player wants to know of transcripts (path by name) before it has picked one.
 
-    `asides` is the file of requests that may come at any time, each with its answer.
+    `asides` is the file of requests that may come at any time, each with its answer; `initialize` the text that
+    stands for the mark in the recorded replies to it.
     """
     transcripts = []
     for name, path in sorted(files.items()):
         rows = _rows(path)
         sent = [[place, row["line"]] for place, row in enumerate(rows) if row.get("to") == "cli"]
-        transcripts.append({"name": name, "path": path, "sent": sent, **_launch(rows[0])})
+        transcripts.append({"name": name, "path": path, "sent": sent, "needs": rows[0]["needs"]})
     answers = {}
     lines = [row["line"] for row in _rows(asides)[1:]] if asides else []
     for line in lines:
@@ -58,16 +58,12 @@ def build_index(version: str, files: dict[str, str], asides: str | None) -> dict
             answers[line["request"]["subtype"]] = next(
                 each for each in lines if each.get("response", {}).get("request_id") == identifier
             )
-    return {"version": version, "transcripts": transcripts, "asides": answers}
+    return {"version": version, "transcripts": transcripts, "asides": answers, "initialize": initialize}
 
 
 def _rows(path: str) -> list[Any]:
     with open(path, "rb") as file:
         return [json.loads(row) for row in file]
-
-
-def _launch(header: dict[str, Any]) -> dict[str, Any]:
-    return {"argv": header["argv"], "environment": header["environment"]}
 
 
 class Mismatch(Exception):
@@ -82,9 +78,10 @@ class Ended(Exception):
 
 
 class Candidate:
-    """A transcript that everything sent so far agrees with."""
+    """A transcript that everything sent so far agrees with. `lacking`: what it needs, and was not launched with."""
 
-    def __init__(self, entry: dict[str, Any]) -> None:
+    def __init__(self, entry: dict[str, Any], lacking: list[str]) -> None:
+        self.lacking = lacking
         self.name: str = entry["name"]
         self.path: str = entry["path"]
         self.sent: list[tuple[int, object]] = entry["sent"]
@@ -204,9 +201,10 @@ class Output:
 class Conversation:
     """Follows the transcripts that agree with what is sent; the first of them answers."""
 
-    def __init__(self, candidates: list[Candidate], output: Output) -> None:
+    def __init__(self, candidates: list[Candidate], output: Output, initialize: str = "") -> None:
         self._candidates = candidates
         self._output = output
+        self._initialize = initialize
         self._received = 0
         self._written: list[tuple[str, str]] = []
 
@@ -227,9 +225,13 @@ class Conversation:
                 near.append((candidate, found))
         if not agreeing:
             raise Mismatch(_report(place, line, near))
+        agreeing.sort(key=lambda candidate: bool(candidate.lacking))
+        first = agreeing[0]
+        if first.lacking:
+            raise Mismatch(f"player: launched without {', '.join(first.lacking)}, which {first.name} needs")
         self._candidates = agreeing
         self._received += 1
-        self._answer(agreeing[0], changed=before[0] is not agreeing[0], alone=len(agreeing) == 1)
+        self._answer(first, changed=before[0] is not first, alone=len(agreeing) == 1)
 
     def _answer(self, candidate: Candidate, *, changed: bool, alone: bool) -> None:
         here = candidate.answers(self._received - 1)
@@ -247,7 +249,7 @@ class Conversation:
             previous = row
             if '"line":' not in row[:40]:
                 raise Ended(json.loads(row)["exit"])
-            text = row[row.index('"line":') + 7 : -1]
+            text = row[row.index('"line":') + 7 : -1].replace('"$initialize":true', self._initialize)
             text = json.loads(text) if text.startswith('"') else candidate.spelled(text)
             if changed or not alone:
                 line = json.loads(text)
@@ -301,24 +303,19 @@ def _common(one: str, two: str) -> int:
     return next((at for at in range(length) if one[at] != two[at]), length)
 
 
-def _launchable(index: dict[str, Any], argv: list[str]) -> list[Candidate]:
-    fitting = [entry for entry in index["transcripts"] if entry["argv"] == argv]
-    if not fitting:
-        recorded = index["transcripts"][0]["argv"] if index["transcripts"] else []
-        missing, extra = [a for a in recorded if a not in argv], [a for a in argv if a not in recorded]
-        raise Mismatch(
-            f"  recorded: {_short(recorded)}\n  launched: {_short(argv)}\n"
-            f"player: no recording was launched like this; missing: {_short(missing)}, new: {_short(extra)}"
-        )
-    lacking: list[str] = []
-    for entry in fitting:
-        wanted = [
-            name for name in entry["environment"] if name.startswith(_OF_THE_CLI) and not name.endswith(_OF_A_RUN)
-        ]
-        lacking = [name for name in wanted if name not in os.environ]
-        if not lacking:
-            return [Candidate(each) for each in fitting]
-    raise Mismatch(f"player: the environment lacks {', '.join(lacking)}, set in every recording")
+def _launched(index: dict[str, Any], argv: list[str]) -> list[Candidate]:
+    if missing := lacking(_NEEDED, argv, ()):
+        raise Mismatch(f"  launched: {_short(argv)}\nplayer: launched without {', '.join(missing)}")
+    return [Candidate(entry, lacking(entry["needs"], argv, os.environ)) for entry in index["transcripts"]]
+
+
+def lacking(needs: Any, argv: list[str], environment: Any) -> list[str]:
+    """Which launch arguments (`--tools`, `--model opus`) and variables (`DISABLE_COMPACT`) are not there."""
+
+    def given(words: list[str]) -> bool:
+        return any(argv[place : place + len(words)] == words for place in range(len(argv)))
+
+    return [need for need in needs if not (given(need.split(" ")) if need[:1] == "-" else need in environment)]
 
 
 def _lines() -> Any:
@@ -371,7 +368,7 @@ def _converse(settings: dict[str, Any], argv: list[str], index: dict[str, Any]) 
     if settings["stderr"]:
         os.write(2, b"noise on stderr\n" * (settings["stderr"] // 16))
     output = Output(settings)
-    conversation = Conversation(_launchable(index, argv), output)
+    conversation = Conversation(_launched(index, argv), output, index["initialize"])
     for text in _lines():
         try:
             line = json.loads(text)

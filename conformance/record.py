@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Literal
 
 import msgspec
 
-from conformance import install, recorder, transcript
+from conformance import install, launch, recorder, transcript
 from conformance import scenario as scenarios
 from conformance import upstream as messages
-from conformance.player import kind
+from conformance.launch import Launch
+from conformance.player import kind, lacking
 from conformance.replay import FIXTURES, TRANSCRIPTS, Server, drive
 from conformance.scenario import Scenario
 from conformance.transcript import Raw, Transcript
@@ -43,12 +44,13 @@ class Cli(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of one scenario: what did not hold, and its recordings, if all did."""
+    """What came of one scenario: what did not hold, and its recordings, if all did, with how the CLI was launched."""
 
     scenario: Scenario
     problems: tuple[str, ...]
     transcripts: tuple[Transcript, ...] = ()
     asides: Transcript | None = None
+    launch: Launch | None = None
 
 
 def find(wanted: str | None) -> Cli:
@@ -140,7 +142,7 @@ async def _one(cli: Cli, scenario: Scenario, url: str, library: messages.Library
     """One scenario in all its modes; all of them must drive the CLI alike, so the last recording is kept."""
     problems: list[str] = []
     kept: tuple[Transcript, ...] = ()
-    asides = None
+    asides, launched = None, None
     for mode in scenario.modes:
         library.rewind(scenario.start)
         before = set(_raws(scenario, folder))
@@ -155,12 +157,16 @@ async def _one(cli: Cli, scenario: Scenario, url: str, library: messages.Library
         made = _transcripts(cli, scenario, raws, "live" if live else "scripted")
         if not raws:
             found.append("no conversation with the CLI was recorded")
+        for raw in raws:
+            if lost := lacking(scenario.needs, raw.launch["argv"], raw.launch["environment"]):
+                found.append(f"the CLI was launched without {', '.join(lost)}, which the scenario needs")
         if kept and list(map(_sent, kept)) != list(map(_sent, made)):
             found.append(f"the proxy drives the CLI otherwise than in mode {scenario.modes[0]}")
         kept = made
         asides = asides or _asides(cli, raws)
+        launched = launched or _launch(cli, raws, made)
         problems += [f"{mode}: {line}" for line in found]
-    return Outcome(scenario, tuple(problems), kept, asides)
+    return Outcome(scenario, tuple(problems), kept, asides, launched)
 
 
 # ── the recorder's files ────────────────────────────────────────────────────────────────────────────────────
@@ -205,7 +211,9 @@ def _transcripts(
     made: list[Transcript] = []
     for raw in raws:
         conversation, _ = transcript.without_asides(raw)
-        new = transcript.normalised(conversation, cli=cli.version, scenario=scenario.name, upstream=upstream)
+        new = transcript.normalised(
+            conversation, cli=cli.version, scenario=scenario.name, upstream=upstream, needs=scenario.needs
+        )
         if not any(_lines(new) == _lines(old) for old in made):
             made.append(new)
     return tuple(made)
@@ -227,12 +235,38 @@ def _asides(cli: Cli, raws: list[Raw]) -> Transcript | None:
     return None
 
 
-def keep(outcomes: Iterable[Outcome], folder: Path) -> list[Path]:
+def _launch(cli: Cli, raws: Sequence[Raw], made: Sequence[Transcript]) -> Launch | None:
+    replies = [reply for one in made if (reply := transcript.initialized(one.lines)) is not None]
+    if not raws or not replies:
+        return None
+    launched = raws[0].launch
+    return Launch(cli.version, launched["argv"], sorted(launched["environment"]), replies[0])
+
+
+def keep_launch(outcomes: Sequence[Outcome], folder: Path) -> Launch | None:
+    """Writes how this version was launched, as far as it is the same for all: that of the proxy's own settings.
+
+    The reply to `initialize` is the shortest, which the others add to. One that is kept already stays: transcripts
+    refer to it.
+    """
+    plain = [one for one in outcomes if one.launch and not one.scenario.settings and not one.problems]
+    known = launch.load(folder)
+    if not plain:
+        return known
+    first = min((one.launch for one in plain if one.launch), key=lambda each: len(each.initialize))
+    made = first if known is None else msgspec.structs.replace(first, initialize=known.initialize)
+    made.save(folder)
+    return made
+
+
+def keep(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     """Writes the recordings of what held in full below a folder of one version; says which files these are.
 
     Recordings of a scenario that are no longer made are removed. Raises ValueError for anything private.
     """
     written = []
+    launched = keep_launch(outcomes, folder)
+    initialize = launched.initialize if launched else None
     for outcome in outcomes:
         if outcome.problems:
             continue
@@ -242,7 +276,7 @@ def keep(outcomes: Iterable[Outcome], folder: Path) -> list[Path]:
                 old.unlink()
         for number, each in enumerate(outcome.transcripts, 1):
             path = base.with_name(f"{base.name}{'' if number == 1 else f'.{number}'}.jsonl")
-            transcript.write(path, each)
+            transcript.write(path, each, initialize)
             written.append(path)
         asides = folder / transcript.ASIDE_FILE
         if outcome.asides is not None and not asides.exists():

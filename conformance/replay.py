@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from conformance import transcript
+from conformance import launch, transcript
 from conformance.player import build_index
 from conformance.recorder import executable
 from conformance.scenario import Mode, Scenario
@@ -76,8 +76,12 @@ def player_shim(
     if recordings is None:
         recordings = {path.relative_to(root).with_suffix("").as_posix(): path for path in transcript.every(root)}
     asides = asides or root / transcript.ASIDE_FILE
+    kept = launch.load(asides.parent)
     index = build_index(
-        version, {name: str(path) for name, path in recordings.items()}, str(asides) if asides.exists() else None
+        version,
+        {name: str(path) for name, path in recordings.items()},
+        str(asides) if asides.exists() else None,
+        launch.fields_of(kept.initialize) if kept else "",
     )
     (directory / "index.json").write_text(json.dumps(index, ensure_ascii=False), "utf-8")
     return executable(directory, "player", settings | {"directory": str(directory)})

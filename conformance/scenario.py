@@ -76,6 +76,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     origin    where the requirement comes from
     modes     the forms in which it is asked
     settings  variables of the proxy's environment, for a proxy of its own
+    needs     launch arguments (`--tools`, `--model opus`) and names of environment variables of the CLI without which
+              it would answer otherwise; a recording is played only to a proxy that launches it with them
     more      the CLI may send requests beyond those in `upstream`, after the answer has ended
     killed    the kind of line after which the CLI is killed while it is recorded
     pending   why there is no recording of it yet
@@ -88,6 +90,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upstream: list[dict[str, Any]]
     modes: tuple[Mode, ...] = ("whole", "stream")
     settings: dict[str, str] = {}
+    needs: list[str] = []
     more: bool = False
     killed: str = ""
     pending: str = ""

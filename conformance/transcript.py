@@ -1,7 +1,8 @@
 """Transcripts: what crossed between the proxy and a CLI, in a form that two CLI versions can be compared in.
 
 A file is JSON Lines: a `Header`, then a `Crossing` for each line, in order. A `line` that is a string is one that
-was not JSON. If the CLI ended by itself the last line is an `Exit`.
+was not JSON. If the CLI ended by itself the last line is an `Exit`. How the CLI was launched is kept once for each of
+its versions (`conformance.launch`).
 """
 
 import json
@@ -13,17 +14,21 @@ from typing import Any, Literal
 
 import msgspec
 
-FORMAT = 1
+from conformance import launch
+
+FORMAT = 2
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the CLI was launched, and where the recording comes from."""
+    """Where the recording comes from.
+
+    `needs`: the launch arguments and environment variables without which the CLI would have written something else.
+    """
 
     format: int
     cli: str
     scenario: str
-    argv: list[str]
-    environment: list[str]
+    needs: list[str]
     origin: Literal["recorded", "derived", "written"]
     upstream: Literal["live", "scripted"]
 
@@ -67,7 +72,7 @@ def read(path: Path) -> Transcript:
         if header.format != FORMAT:
             raise ValueError(f"format {header.format}, expected {FORMAT}")
         for row in rows[1:]:
-            entry = msgspec.json.decode(row, type=_Row)
+            entry = msgspec.json.decode(launch.unmarked(row, path), type=_Row)
             if ended is not None:
                 raise ValueError("a line after the exit")
             if entry.exit is not None:
@@ -81,15 +86,55 @@ def read(path: Path) -> Transcript:
     return Transcript(header, tuple(lines), ended)
 
 
-def write(path: Path, transcript: Transcript) -> None:
-    """Writes a transcript. Raises ValueError, and writes nothing, if it holds anything private."""
-    rows: list[Header | Crossing | Exit] = [transcript.header, *transcript.lines]
+def write(path: Path, transcript: Transcript, initialize: Mapping[str, Any] | None = None) -> None:
+    """Writes a transcript. Raises ValueError, and writes nothing, if it holds anything private.
+
+    `initialize` is the reply that is kept in `launch.json`; the transcript then only refers to it.
+    """
+    lines = transcript.lines if initialize is None else tuple(_referring(transcript.lines, initialize))
+    rows: list[Header | Crossing | Exit] = [transcript.header, *lines]
     if transcript.exit is not None:
         rows.append(transcript.exit)
     data = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     refuse_private(data.decode(), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+def initialized(lines: Iterable[Crossing]) -> dict[str, Any] | None:
+    """What the CLI answered to the first `initialize`, or None."""
+    return next((_reply(line.line) for line in _replies(tuple(lines))), None)
+
+
+def _replies(lines: tuple[Crossing, ...]) -> list[Crossing]:
+    asked = {
+        line.line["request_id"]
+        for line in lines
+        if isinstance(line.line, dict) and line.line.get("request", {}).get("subtype") == "initialize"
+    }
+    return [line for line in lines if line.to == "proxy" and _reply(line.line) is not None and _id(line.line) in asked]
+
+
+def _id(line: Any) -> Any:
+    return line["response"].get("request_id")
+
+
+def _reply(line: Any) -> dict[str, Any] | None:
+    if not isinstance(line, dict) or line.get("type") != "control_response":
+        return None
+    reply = line["response"].get("response")
+    return reply if isinstance(reply, dict) else None
+
+
+def _referring(lines: tuple[Crossing, ...], initialize: Mapping[str, Any]) -> Iterator[Crossing]:
+    replies = _replies(lines)
+    for crossing in lines:
+        if any(crossing is reply for reply in replies) and isinstance(crossing.line, dict):
+            response = crossing.line["response"]
+            short = response | {"response": launch.marked(response["response"], initialize)}
+            yield Crossing(crossing.at, crossing.to, crossing.line | {"response": short})
+        else:
+            yield crossing
 
 
 _PRIVATE = {
@@ -263,15 +308,16 @@ def _json(text: str) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
-def normalised(raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "scripted"]) -> Transcript:
+def normalised(
+    raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "scripted"], needs: Iterable[str] = ()
+) -> Transcript:
     """The transcript of a recording, with times from its first line on."""
-    launch = raw.launch
-    paths = {launch["cwd"]: "/empty", launch["home"]: "/user", str(Path(launch["cli"]).parent): "/cli"}
+    began = raw.launch["time"] - raw.launch["at"] / 1000
+    paths = {raw.launch["cwd"]: "/empty", raw.launch["home"]: "/user", str(Path(raw.launch["cli"]).parent): "/cli"}
     names = Names(paths)
     start = raw.lines[0][0] if raw.lines else 0
-    began = launch["time"] - launch["at"] / 1000
     return Transcript(
-        Header(FORMAT, cli, scenario, launch["argv"], sorted(launch["environment"]), "recorded", upstream),
+        Header(FORMAT, cli, scenario, list(needs), "recorded", upstream),
         tuple(Crossing(at - start, to, _parsed(text, names, began + at / 1000)) for at, to, text in raw.lines),
         Exit(raw.exit.at - start, raw.exit.exit) if raw.exit else None,
     )

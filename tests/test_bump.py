@@ -20,7 +20,7 @@ BASE: list[dict[str, Any]] = [
 
 
 def recording(*lines: dict[str, Any]) -> Transcript:
-    header = Header(1, "1.0.0", "a/b", [], [], "recorded", "scripted")
+    header = Header(2, "1.0.0", "a/b", [], "recorded", "scripted")
     return Transcript(header, tuple(Crossing(0, "cli" if line["type"] == "user" else "proxy", line) for line in lines))
 
 

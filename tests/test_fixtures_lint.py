@@ -6,14 +6,28 @@ from pathlib import Path
 
 import pytest
 
+from conformance import launch
 from conformance.lint import lint
 from conformance.replay import FIXTURES, NEWEST
+from proxy.cli.launch import launch as launch_of_proxy
+from proxy.settings import Settings
 
 PLAIN = "chat/plain"
+SCENARIO, CASSETTE, TRANSCRIPT = f"scenarios/{PLAIN}.toml", f"upstream/{PLAIN}.yaml", f"transcripts/V/{PLAIN}.jsonl"
 
 
 def test_the_fixtures_are_clean() -> None:
     assert lint() == []
+
+
+def test_the_newest_recordings_were_launched_as_the_proxy_launches_now() -> None:
+    """The only test that a new flag or variable fails: then record one scenario again."""
+    recorded = launch.load(FIXTURES / "transcripts" / NEWEST)
+    assert recorded is not None
+    of_the_run = dict.fromkeys(("PATH", "HOME", "TMPDIR", "CLAUDE_CODE_OAUTH_TOKEN"), "x")
+    now = launch_of_proxy("claude", Settings(upstream_url="http://127.0.0.1:1"), of_the_run, "/")
+    assert list(now.argv[1:]) == recorded.argv, "python -m conformance record --cli VERSION chat/plain"
+    assert sorted(now.env) == recorded.environment, "python -m conformance record --cli VERSION chat/plain"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +39,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"upstream/{PLAIN}.yaml",
         f"transcripts/{NEWEST}/{PLAIN}.jsonl",
         f"transcripts/{NEWEST}/asides.jsonl",
+        f"transcripts/{NEWEST}/launch.json",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(FIXTURES / name, root / name)
@@ -60,13 +75,20 @@ def move(old: str, new: str) -> Callable[[Path], None]:
     return act
 
 
+def needs(what: str) -> Callable[[Path], None]:
+    """A scenario that needs something, recorded by a CLI that was launched without."""
+
+    def act(root: Path) -> None:
+        replace(SCENARIO, "origin = ", f'needs = ["{what}"]\norigin = ')(root)
+        replace(TRANSCRIPT, '"needs":[]', f'"needs":["{what}"]')(root)
+
+    return act
+
+
 def twice(root: Path) -> None:
     """The same scenario under another name."""
     for folder, suffix in (("scenarios", "toml"), ("upstream", "yaml")):
         shutil.copy(root / folder / f"{PLAIN}.{suffix}", root / folder / f"chat/again.{suffix}")
-
-
-SCENARIO, CASSETTE, TRANSCRIPT = f"scenarios/{PLAIN}.toml", f"upstream/{PLAIN}.yaml", f"transcripts/V/{PLAIN}.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -88,8 +110,12 @@ SCENARIO, CASSETTE, TRANSCRIPT = f"scenarios/{PLAIN}.toml", f"upstream/{PLAIN}.y
         (replace(CASSETTE, "    body:\n", "    play: {cutt: 1}\n    body:\n"), "cutt"),
         (move(TRANSCRIPT, "transcripts/V/chat/other.jsonl"), "belongs to no scenario"),
         (move(TRANSCRIPT, "transcripts/V/chat/other.jsonl"), "no recording of"),
-        (move(TRANSCRIPT, f"transcripts/9.9.9/{PLAIN}.jsonl"), f"header says {NEWEST}"),
-        (move(TRANSCRIPT, f"transcripts/9.9.9/{PLAIN}.jsonl"), f"the CLI itself says {NEWEST}"),
+        (move("transcripts/V", "transcripts/9.9.9"), f"header says {NEWEST}"),
+        (move("transcripts/V", "transcripts/9.9.9"), "does not say how this version is launched"),
+        (move("transcripts/V/launch.json", "transcripts/V/lunch.json"), "does not say how this version is launched"),
+        (replace("transcripts/V/launch.json", '"argv"', '"argw"'), "argw"),
+        (replace(SCENARIO, "origin = ", 'needs = ["--tools"]\norigin = '), "the scenario needs ['--tools']"),
+        (needs("--nothing"), "lacks --nothing"),
         (replace(TRANSCRIPT, f'"claude_code_version":"{NEWEST}"', '"claude_code_version":"1.2.3"'),
          "the CLI itself says 1.2.3"),
         (replace(TRANSCRIPT, f'"scenario":"{PLAIN}"', '"scenario":"chat/plane"'), "header says chat/plane"),

@@ -10,10 +10,21 @@ from typing import Any
 
 import pytest
 
-from conformance import player, transcript
+from conformance import launch, player, transcript
 from conformance.replay import NEWEST, TRANSCRIPTS, player_shim
 
-ARGV = ["--print", "--input-format", "stream-json", "--verbose"]
+ARGV = [
+    "--print",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--tools",
+    "",
+    "--x",
+    "y",
+]
 ENVIRONMENT = ["CLAUDE_CODE_MAX_RETRIES", "ANTHROPIC_BASE_URL", "HOME"]
 Row = tuple[str, Any]
 
@@ -55,8 +66,8 @@ TOOL: list[Row] = [
 SENT = [line for to, line in HELLO if to == "cli"]
 
 
-def write(path: Path, rows: Sequence[Row], *, argv: list[str] | None = None, code: int | None = None) -> Path:
-    header = transcript.Header(1, "2.1.999", path.stem, argv or ARGV, ENVIRONMENT, "written", "scripted")
+def write(path: Path, rows: Sequence[Row], *, needs: Sequence[str] = (), code: int | None = None) -> Path:
+    header = transcript.Header(transcript.FORMAT, "2.1.999", path.stem, list(needs), "written", "scripted")
     lines = tuple(transcript.Crossing(number, to, line) for number, (to, line) in enumerate(rows))  # type: ignore[arg-type]
     ended = None if code is None else transcript.Exit(99, code)
     transcript.write(path, transcript.Transcript(header, lines, ended))
@@ -151,19 +162,52 @@ def test_what_was_not_recorded_ends_it_with_the_difference(
     assert words in (tmp_path / "differences.txt").read_text()
 
 
-@pytest.mark.parametrize("argv", [ARGV[:-1], [*ARGV, "--model", "opus"], [*reversed(ARGV)]])
-def test_launch_flags_are_checked(tmp_path: Path, recordings: dict[str, Path], argv: list[str]) -> None:
-    played = Played(player_shim(tmp_path, "2.1.999", recordings=recordings), SENT, argv)
-    assert (played.code, played.out, "launched like this" in played.stderr) == (player.MISMATCH, b"", True)
-
-
-def test_the_environment_is_checked_but_not_for_what_belongs_to_a_run(
+def test_flags_and_variables_that_no_recording_needs_may_come_and_go(
     tmp_path: Path, recordings: dict[str, Path]
 ) -> None:
     shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
-    assert Played(shim, SENT, environment=["CLAUDE_CODE_MAX_RETRIES"]).code == 0
-    lacking = Played(shim, SENT, environment=["HOME"])
-    assert (lacking.code, "CLAUDE_CODE_MAX_RETRIES" in lacking.stderr) == (player.MISMATCH, True)
+    for argv, environment in ((ARGV[:-2], []), ([*ARGV, "--new-flag"], [*ENVIRONMENT, "NEW_VARIABLE"])):
+        assert Played(shim, SENT, argv, environment).code == 0
+
+
+@pytest.mark.parametrize("flag", ["--print", "--input-format", "--output-format", "--verbose"])
+def test_without_lines_of_json_there_is_no_conversation(tmp_path: Path, recordings: dict[str, Path], flag: str) -> None:
+    played = Played(
+        player_shim(tmp_path, "2.1.999", recordings=recordings), SENT, [word for word in ARGV if word != flag]
+    )
+    assert (played.code, played.out) == (player.MISMATCH, b"")
+    assert f"launched without {flag}" in played.stderr
+
+
+@pytest.mark.parametrize("need", ["--tools", "--tools ", "--x y", "CLAUDE_CODE_MAX_RETRIES"])
+def test_what_a_recording_needs_is_checked_once_it_is_known_which_one_it_is(tmp_path: Path, need: str) -> None:
+    files = {
+        "a/needy": write(tmp_path / "a.jsonl", HELLO, needs=[need]),
+        "b/bye": write(tmp_path / "b.jsonl", BYE),
+    }
+    shim = player_shim(tmp_path, "2.1.999", recordings=files)
+    assert Played(shim, SENT).code == 0
+    argv = ["--print", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose", "--x", "z"]
+    assert Played(shim, [SENT[0], user("bye")], argv, ["HOME"]).code == 0
+    lacking = Played(shim, SENT, argv, ["HOME"])
+    assert (lacking.code, f"launched without {need}, which a/needy needs" in lacking.stderr) == (player.MISMATCH, True)
+    assert "a/needy" in (tmp_path / "differences.txt").read_text()
+
+
+def test_the_reply_that_is_kept_once_is_said_in_full(tmp_path: Path) -> None:
+    kept = {"commands": [], "models": ["Größe"]}
+    launch.Launch("2.1.999", ARGV, ENVIRONMENT, kept).save(tmp_path / "2.1.999")
+    rows: list[Row] = [HELLO[0], ("proxy", reply("request-1", response=kept | {"parked": 1})), HELLO[1], HELLO[-1]]
+    path = tmp_path / "2.1.999" / "a" / "one.jsonl"
+    crossings = tuple(transcript.Crossing(0, to, line) for to, line in rows)  # type: ignore[arg-type]
+    one = transcript.Transcript(transcript.Header(2, "2.1.999", "a/one", [], "written", "scripted"), crossings)
+    transcript.write(path, one, kept)
+    assert b"models" not in path.read_bytes()
+    assert transcript.read(path) == one
+    shim = player_shim(
+        tmp_path / "x", "2.1.999", recordings={"a/one": path}, asides=tmp_path / "2.1.999" / "asides.jsonl"
+    )
+    assert Played(shim, SENT[:1]).lines == [reply("request-1", response=kept | {"parked": 1})]
 
 
 def test_it_answers_for_version_and_login(tmp_path: Path, recordings: dict[str, Path]) -> None:
@@ -293,13 +337,14 @@ def test_every_dropped_or_swapped_line_of_a_real_recording_shows(tmp_path: Path)
     original = transcript.read(TRANSCRIPTS / NEWEST / "chat" / "ten_turns.jsonl")
     rows: list[Row] = [(line.to, line.line) for line in original.lines]
     sent = [line for to, line in rows if to == "cli"]
-    environment = original.header.environment
+    launched = launch.load(TRANSCRIPTS / NEWEST)
+    assert launched is not None
 
     def play(changed: list[Row]) -> Played:
         path = tmp_path / "changed.jsonl"
         crossings = tuple(transcript.Crossing(0, to, line) for to, line in changed)  # type: ignore[arg-type]
         transcript.write(path, transcript.Transcript(original.header, crossings))
-        return Played(player_shim(tmp_path, NEWEST, recordings={"x": path}), sent, original.header.argv, environment)
+        return Played(player_shim(tmp_path, NEWEST, recordings={"x": path}), sent, launched.argv, launched.environment)
 
     good = play(rows)
     assert (good.code, good.lines) == (0, [line for to, line in rows if to == "proxy"])

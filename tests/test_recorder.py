@@ -74,8 +74,8 @@ def test_both_directions_are_written_down_in_order(cli: Path) -> None:
     ]
     assert (raw.launch["argv"], raw.launch["environment"], raw.exit) == (ARGV, ["CLAUDE_CODE_X", "HOME", "PATH"], None)
     assert abs(raw.launch["time"] - time.time()) < 60
-    kept = transcript.normalised(raw, cli="1.2.3", scenario="a/b", upstream="scripted")
-    assert kept.header.argv == ARGV
+    kept = transcript.normalised(raw, cli="1.2.3", scenario="a/b", upstream="scripted", needs=["--print"])
+    assert kept.header.needs == ["--print"]
     assert kept.lines[-1].line == {"type": "echo", "of": {"type": "user"}, "cwd": "/empty"}
 
 
@@ -205,7 +205,7 @@ def test_the_account_of_a_login_gets_no_further() -> None:
     ],
 )
 def test_anything_private_is_refused_and_nothing_is_written(tmp_path: Path, value: str) -> None:
-    header = transcript.Header(1, "1.2.3", "a/b", ARGV, ["HOME"], "recorded", "scripted")
+    header = transcript.Header(2, "1.2.3", "a/b", [], "recorded", "scripted")
     lines = (transcript.Crossing(0, "proxy", {"type": "x", "text": value}),)
     with pytest.raises(ValueError, match="would keep"):
         transcript.write(tmp_path / "t.jsonl", transcript.Transcript(header, lines))
@@ -224,8 +224,8 @@ def test_what_only_looks_private_is_kept(value: str) -> None:
     [
         ("", "t.jsonl:1"),
         (
-            '{"format":2,"cli":"","scenario":"","argv":[],"environment":[],"origin":"recorded","upstream":"live"}',
-            "format 2",
+            '{"format":1,"cli":"","scenario":"","needs":[],"origin":"recorded","upstream":"live"}',
+            "format 1",
         ),
         ("HEADER\nnonsense\n", "t.jsonl:2"),
         ('HEADER\n{"at":1}\n', "neither a crossing nor an exit"),
@@ -235,7 +235,7 @@ def test_what_only_looks_private_is_kept(value: str) -> None:
     ],
 )
 def test_what_is_not_a_transcript_is_named_with_its_line(tmp_path: Path, content: str, words: str) -> None:
-    header = '{"format":1,"cli":"","scenario":"","argv":[],"environment":[],"origin":"recorded","upstream":"live"}'
+    header = '{"format":2,"cli":"","scenario":"","needs":[],"origin":"recorded","upstream":"live"}'
     path = tmp_path / "t.jsonl"
     path.write_text(content.replace("HEADER", header))
     with pytest.raises(ValueError, match=words):
@@ -243,7 +243,7 @@ def test_what_is_not_a_transcript_is_named_with_its_line(tmp_path: Path, content
 
 
 def test_a_line_that_is_not_json_and_an_exit_survive(tmp_path: Path) -> None:
-    header = transcript.Header(1, "1.2.3", "a/b", ARGV, ["HOME"], "written", "live")
+    header = transcript.Header(2, "1.2.3", "a/b", [], "written", "live")
     lines = (transcript.Crossing(0, "proxy", "Segmentation fault"), transcript.Crossing(3, "cli", {"type": "user"}))
     one = transcript.Transcript(header, lines, transcript.Exit(4, 139))
     transcript.write(tmp_path / "t.jsonl", one)
