@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 import proxy
-from proxy import address, demo, doctor, serve
+from proxy import address, demo, doctor, first_start, serve
 from proxy.cli import find
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
@@ -76,7 +76,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for note in doctor.environment_notes(settings, environ):
         print(f"Note: {note.words} ({note.help})", flush=True)
     try:
-        cli = DEMO_CLI if arguments.demo else find.look(settings, environ)
+        cli = DEMO_CLI if arguments.demo else first_start.look(settings, environ, first_start.at_a_terminal())
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
     for check in (

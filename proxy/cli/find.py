@@ -186,11 +186,15 @@ def find(settings: Settings, environ: Mapping[str, str]) -> str:
     )
 
 
-def _install(*what: str) -> str:
+def install_command(*what: str) -> list[str]:
     """The command that installs into this environment; those that uv makes have no pip of their own."""
     pip = [sys.executable, "-m", "pip", "install"]
     uv = ["uv", "pip", "install", "--python", sys.executable]
-    return shlex.join([*(pip if importlib.util.find_spec("pip") else uv), *what])
+    return [*(pip if importlib.util.find_spec("pip") else uv), *what]
+
+
+def _install(*what: str) -> str:
+    return shlex.join(install_command(*what))
 
 
 def update_command(path: str) -> str:
