@@ -1,6 +1,7 @@
 """Whether a JSON Schema can be used, and whether a value fits it.
 
-Schemas come from clients: one that costs too much to check is refused, and references are never fetched.
+Schemas come from clients, and references are never fetched. One that is sure to cost too much is refused, but what is
+left may still take any time and memory: this runs where both are bounded, and nothing is kept from one to the next.
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.protocol.judging import Item
 from proxy.protocol.plan import Schema
 
 # The drafts that need not be fetched.
@@ -36,18 +37,46 @@ _SAME_VALUE: Final = frozenset(
 )
 _ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_TOO_DEEP: Final = "It is nested too deeply."
+
+
+def fault(item: Item) -> str | None:
+    """What is wrong with the item, in a sentence; None when nothing is. See `Item` for the tasks."""
+    source = bytes(item.schema)
+    if item.task == "tool":
+        return _flaw(source)
+    return _unusable(source) if item.task == "format" else _misfit(source, item.text)
 
 
 def flaw(schema: dict[str, Any]) -> str | None:
+    return _flaw(msgspec.json.encode(schema))
+
+
+def unusable(source: bytes) -> str | None:
+    return _unusable(source)
+
+
+def misfit(schema: Schema, text: str) -> str | None:
+    return _misfit(bytes(schema.source), text)
+
+
+def odd_arguments(schema: Raw, text: str) -> bool:
+    return _misfit(bytes(schema), text) is not None
+
+
+def _flaw(source: bytes) -> str | None:
     """Why this is no JSON Schema, of the draft that it names or else the latest; None when it is one, as far as its
     form goes. References and patterns are not looked at: the Messages API decides on those."""
-    named = schema.get("$schema")
-    if isinstance(named, str) and named.removesuffix("#") not in _DRAFTS:
-        schema = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     try:
+        schema = msgspec.json.decode(source)
+        named = schema.get("$schema")
+        if isinstance(named, str) and named.removesuffix("#") not in _DRAFTS:
+            schema = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
         jsonschema_rs.meta.validate(schema)
     except jsonschema_rs.ValidationError as wrong:
         return _words(wrong)
+    except (ValueError, RecursionError):
+        return _TOO_DEEP
     return None
 
 
@@ -114,7 +143,6 @@ def _reasons(root: Any) -> float:
     return reached(root, True) if unions else 0
 
 
-@lru_cache(maxsize=64)
 def _checker(source: bytes) -> _Checker:
     """Raises ValueError when the schema cannot be used."""
     schema = msgspec.json.decode(source)
@@ -127,7 +155,7 @@ def _checker(source: bytes) -> _Checker:
     return _Checker(jsonschema_rs.validator_for(schema, validate_formats=True, offline=True), reasons)
 
 
-def unusable(source: bytes) -> str | None:
+def _unusable(source: bytes) -> str | None:
     """Why answers cannot be checked against this schema, in words; None when they can."""
     try:
         _checker(source)
@@ -138,25 +166,16 @@ def unusable(source: bytes) -> str | None:
     return None
 
 
-def misfit(schema: Schema, text: str) -> str | None:
-    """Why `text` is no answer to `schema`, in a sentence; None when it is one."""
-    return _misfit(bytes(schema.source), text)
-
-
-def odd_arguments(schema: Raw, text: str) -> bool:
-    """Whether `text` is not what a tool with this schema takes. A schema that cannot be used lets all JSON pass."""
-    try:
-        return _misfit(bytes(schema), text) is not None
-    except (ValueError, RecursionError):
-        return False
-
-
 def _misfit(source: bytes, text: str) -> str | None:
+    """Why `text` does not fit the schema, in a sentence. A schema that cannot be used lets all JSON pass."""
     try:
         value = msgspec.json.decode(text)
     except (ValueError, RecursionError) as error:
         return f"It is not valid JSON: {error}."
-    checker = _checker(source)
+    try:
+        checker = _checker(source)
+    except (ValueError, RecursionError):
+        return None
     try:
         if checker.validator.is_valid(value):
             return None
@@ -166,5 +185,5 @@ def _misfit(source: bytes, text: str) -> str | None:
     except jsonschema_rs.ValidationError as wrong:
         return _words(wrong)
     except ValueError:
-        return "It is nested too deeply."
+        return _TOO_DEEP
     return "It is no value that the schema allows."

@@ -1,0 +1,62 @@
+"""The process that judges clients' JSON Schemas: `main` reads questions from stdin until it is closed.
+
+A question: four bytes that say how long it is (big-endian), then a JSON array of `Item`. The answer: a line of JSON for
+each item as soon as it is judged (null, or the fault as a string), then one with the memory in use, in bytes. Before
+the first question there is an empty line.
+
+Whatever a schema does, it ends this process at most: by SIGPROF when a question has taken its time of the processor,
+or when no memory or no stack is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from proxy.protocol.checking import fault
+from proxy.protocol.judging import Item
+
+# Seconds of the processor for one question. An ordinary tool takes 0.01 ms, a format and its answer 0.3 ms each.
+MAX_CPU: Final = 0.5
+# Bytes of address space; 40 MB are in use from the start. Where the system does not keep to it (macOS), the time is
+# the only bound.
+MAX_MEMORY: Final = 256 << 20
+# The server, and the CLI's processes, come first.
+NICENESS: Final = 5
+LENGTH_BYTES: Final = 4
+_decode: Final = msgspec.json.Decoder(tuple[Item, ...]).decode
+
+
+def _in_use() -> int:
+    """Resident memory in bytes; where the system does not tell it, the most that it ever was."""
+    with contextlib.suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _limit() -> None:
+    for what, most in ((resource.RLIMIT_AS, MAX_MEMORY), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(what, (most, most))
+    os.nice(NICENESS)
+
+
+def main(questions: BinaryIO, answers: BinaryIO) -> None:
+    _limit()
+    answers.write(b"\n")
+    answers.flush()
+    while length := questions.read(LENGTH_BYTES):
+        question = questions.read(int.from_bytes(length))
+        signal.setitimer(signal.ITIMER_PROF, MAX_CPU)
+        for item in _decode(question):
+            answers.write(msgspec.json.encode(fault(item)) + b"\n")
+            answers.flush()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        answers.write(b"%d\n" % _in_use())
+        answers.flush()
