@@ -129,7 +129,7 @@ def test_only_the_http_edge_knows_falcon(path: Path) -> None:
     assert not any(name.split(".")[0] == "falcon" for name in imported(tree(path)))
 
 
-STARTERS = ("process.py", "reaper.py", "find.py")
+STARTERS = ("process.py", "reaper.py", "find.py", "validator.py")
 
 
 @pytest.mark.parametrize("path", [path for path in PROXY if path.name not in STARTERS], ids=named)
