@@ -8,14 +8,11 @@ import logging
 import math
 import os
 import resource
-import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
-
-import uvicorn
 
 from proxy.cli.find import FoundCli
 from proxy.cli.launch import launch
@@ -24,7 +21,7 @@ from proxy.cli.process import Child
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
-from proxy.http.connection import Connection
+from proxy.http.server import Server, configuration
 from proxy.http.service import Service
 from proxy.protocol.lines import ListedModel
 from proxy.settings import Settings
@@ -33,54 +30,12 @@ from proxy.usage.writer import Ledger
 
 log: Final = logging.getLogger("proxy.serve")
 
-# The openai client drops idle connections after 5 s; a server that does so at the same moment breaks requests.
-KEEP_ALIVE: Final = 75
 # The start waits no longer for the models of the CLI: they are for show.
 MODELS_WAIT: Final = 10.0
 # After the grace the answers under way are ended; so long they get to tell their clients.
 LAST_WORDS: Final = 5
 MAX_FILES: Final = 16_384
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, told to stop by SIGINT and SIGTERM, and then ending normally instead of by the signal.
-
-    `listens`: from then on it can be reached.
-    `end_answers` is called `grace` seconds later, if any are under way still: each then ends with an error of ours.
-    """
-
-    def __init__(self, config: uvicorn.Config, grace: float, end_answers: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(config)
-        self._grace = grace
-        self._end_answers = end_answers
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listens.set()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        async def after_grace() -> None:
-            await asyncio.sleep(self._grace)
-            await self._end_answers()
-
-        ending = asyncio.create_task(after_grace())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            ending.cancel()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
 
 def empty_directory(root: Path) -> Path:
@@ -102,7 +57,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class Complaints:
+class LoopErrorHandler:
     """Handles what goes wrong in the event loop: it is logged, but for connections that cannot be accepted.
 
     When no descriptor is left for one, asyncio says so two thousand times a second; that is told every `EVERY` seconds.
@@ -143,7 +98,7 @@ async def _serve(
     announce: Callable[[tuple[ListedModel, ...]], None],
     environ: Mapping[str, str],
 ) -> None:
-    asyncio.get_running_loop().set_exception_handler(Complaints())
+    asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
     cwd = empty_directory(state_dir(settings, environ, sys.platform))
     start = DemoChild.start if cli.demo else Child.start
     file = usage_file(settings, environ, sys.platform)
@@ -155,14 +110,11 @@ async def _serve(
     if ledger is not None:
         ledger.start()
     await pool.start()
-    config = uvicorn.Config(
-        create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts)),
-        http=Connection, loop="asyncio", lifespan="off", ws="none", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key, timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=math.ceil(settings.grace) + LAST_WORDS,
-    )  # fmt: skip
-    server = _Server(config, settings.grace, pool.close)
+    app = create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts))
+    config = configuration(
+        app, shutdown_timeout=math.ceil(settings.grace) + LAST_WORDS, tls=(settings.tls_cert, settings.tls_key)
+    )
+    server = Server(config, settings.grace, pool.close)
 
     async def say() -> None:
         await server.listens.wait()

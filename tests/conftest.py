@@ -7,13 +7,12 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
-import uvicorn
 from hypothesis import HealthCheck as Check
 from hypothesis import settings as hypothesis_settings
 
@@ -21,8 +20,8 @@ from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Launch
 from proxy.http.app import create_app
-from proxy.http.connection import Connection
 from proxy.http.edge import App
+from proxy.http.server import KEEP_ALIVE, Server, configuration
 from proxy.http.service import Service
 from proxy.settings import Settings
 from tests import fake_cli
@@ -111,12 +110,22 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-class QuietServer(uvicorn.Server):
-    """One that leaves the signals of the tests alone."""
+@contextlib.asynccontextmanager
+async def listening(app: App, *, keep_alive: int = KEEP_ALIVE) -> AsyncIterator[int]:
+    """`app` behind the server's own uvicorn, on a socket of its own; the port."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    async def nothing() -> None:
+        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = Server(configuration(app, keep_alive=keep_alive, shutdown_timeout=1), 1, nothing, signals=False)
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        await asyncio.wait_for(server.listens.wait(), 5)
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
 
 
 async def _running(directory: Path, cli: dict[str, Any] | None, changes: dict[str, Any]) -> tuple[Service, App]:
@@ -150,29 +159,18 @@ async def local(tmp_path: Path) -> AsyncIterator[Serve]:
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """As `local`, with a real socket and uvicorn."""
-    running: list[tuple[Running, uvicorn.Server, asyncio.Task[None]]] = []
+    running: list[Running] = []
+    async with contextlib.AsyncExitStack() as servers:
 
-    async def start(cli: dict[str, Any] | None = None, *, keep_alive: int = 75, **changes: Any) -> Running:
-        directory = tmp_path / f"cli-{len(running)}"
-        service, app = await _running(directory, cli, changes)
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(
-            cast(Any, app), http=Connection, loop="asyncio", lifespan="off", ws="none", log_config=None,
-            access_log=False, server_header=False, date_header=False, proxy_headers=False,
-            timeout_keep_alive=keep_alive, timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        server = QuietServer(config)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
-        await until(lambda: server.started, 5, "the server listens")
-        found = Running(service, directory, app, sock.getsockname()[1])
-        running.append((found, server, task))
-        return found
+        async def start(cli: dict[str, Any] | None = None, *, keep_alive: int = KEEP_ALIVE, **changes: Any) -> Running:
+            directory = tmp_path / f"cli-{len(running)}"
+            service, app = await _running(directory, cli, changes)
+            port = await servers.enter_async_context(listening(app, keep_alive=keep_alive))
+            running.append(Running(service, directory, app, port))
+            return running[-1]
 
-    yield start
-    for found, server, task in running:
-        server.should_exit = True
-        await task
+        yield start
+    for found in running:
         await found.pool.close()
         assert found.children() == []
 

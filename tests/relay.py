@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from typing import Any
 
 import httpx
-import uvicorn
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,7 +18,7 @@ from conformance import cases, run
 from conformance.cases import Case
 from conformance.results import Result
 from conformance.target import Target
-from tests.conftest import QuietServer, until
+from tests.conftest import listening
 
 # The cases that need no settings, and are no scenarios (tests/test_replay.py).
 CASES = [case for case in cases.every() if not (case.settings or case.id.startswith("scenario/"))]
@@ -124,18 +122,11 @@ class Relay:
 @contextlib.asynccontextmanager
 async def serving(relay: Relay) -> AsyncIterator[str]:
     """Its URL."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        relay.host = f"127.0.0.1:{sock.getsockname()[1]}"
-        config = uvicorn.Config(relay, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
-        server = QuietServer(config)
-        task = asyncio.create_task(server.serve(sockets=[sock]))
-        await until(lambda: server.started, 5, "the relay listens")
+    async with listening(relay) as port:
+        relay.host = f"127.0.0.1:{port}"
         try:
             yield f"http://{relay.host}"
         finally:
-            server.should_exit = True
-            await task
             await relay.close()
 
 

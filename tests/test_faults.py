@@ -439,6 +439,43 @@ def test_a_flood_of_headers(server: Served, expects: Expects, flood: bytes) -> N
     assert server.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("flood", [b"a: b\r\n", b"x"], ids=["many", "one"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/nowhere"])
+def test_a_flood_of_trailers(server: Served, expects: Expects, path: str, flood: bytes) -> None:
+    then = "no more than 64 kB are taken beside a body, and no more than a body's size after the answer; memory flat"
+    expects("faults", f"trailers that do not end, of {flood[:12]!r}, to {path}", then)
+    before = peak = server.memory()
+    with connection(server) as sock:
+        sock.sendall(head(path, "transfer-encoding: chunked") + b"0\r\nx-flood: x")
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 60_000_000:
+                sock.sendall(flood * (65_536 // len(flood)))
+                sent += 65_536
+                peak = max(peak, server.memory())
+        assert sent < 10_000_000
+    assert peak < before + 10
+    assert server.get("/health").status_code == 200
+
+
+def test_clients_that_leave_after_asking_twice(server: Served, expects: Expects) -> None:
+    expects("faults", "8 clients that ask twice without waiting, and leave", "no child and no slot is used for them")
+    body = json.dumps(chat([["say", "a"], ["hang"]], stream=True)).encode()
+    whole = head("/v1/chat/completions", f"content-length: {len(body)}") + body
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            sock = stack.enter_context(connection(server))
+            sock.sendall(whole + whole)
+        wait_for(lambda: server.get("/health").json()["children"]["busy"] > 0, 5, "they are answered")
+
+    def rest() -> bool:
+        counts = server.get("/health").json()["children"]
+        return bool(counts["busy"] == counts["queued"] == 0)
+
+    wait_for(rest, 5, "nothing is under way")
+    assert {row["outcome"] for row in server.recent(8)} == {"cancelled"}
+
+
 async def test_a_head_that_does_not_go_on(serve: Serve, expects: Expects) -> None:
     expects("faults", "half-open: a connection that sends nothing, or half a head", "closed after 75 s (here 1 s)")
     server = await serve(keep_alive=1)

@@ -1,80 +1,164 @@
-"""A connection, with bounds that uvicorn leaves open: size and time of a request's head, time for what is not taken.
+"""A connection, with bounds that uvicorn leaves open: what a request may hold beside its body, how long it may take to
+come, how much may come ahead of its turn.
 
-What is wrong with a request before it can be routed is answered in OpenAI's form too.
+While an answer is under way the connection is still read: that is how a client is noticed that leaves. Requests that
+come meanwhile wait for their turn, within bounds. What is wrong with a request before it can be routed is answered in
+OpenAI's form, after the answers to what came before it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from proxy.http.edge import ABORT
 from proxy.protocol.failures import ErrorBody, ErrorEnvelope
 
-# Cookies of other programs on this host come along with a browser's requests; a few kB are common.
+# Everything of a request that is not its body: head, sizes and extensions of chunks, trailers. Framing counts only as
+# far as it is larger than what it frames. Cookies of other programs on this host come along with a browser's requests.
 MAX_HEAD: Final = 64 * 1024
+# Requests that wait for the answers before them, and the sum of their bodies.
+MAX_PIPELINED: Final = 100
+MAX_PIPELINED_BODIES: Final = 1024 * 1024
+# What is still taken of a request after its answer, so that the client comes to read it.
+MAX_DISCARDED: Final = 64 * 1024 * 1024
+INVALID: Final = "This is not a valid HTTP request."
+
+ASGI = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class _Refused(Exception):
+    """Nothing more can be read from this connection."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's own, within bounds. A head must be complete within uvicorn's keep-alive time, from its first byte.
+    """uvicorn's own, within bounds. One time limit, uvicorn's keep-alive time, holds whenever a client is waited for
+    outside of an answer: for a head, from its first byte to its last; for the next one; and for the rest of a request
+    that is answered already.
 
     An offer to go on in another protocol is declined: the request is served as if it were not there. Java's client and
     curl's `--http2` make one (h2c) with each request, body and all.
     """
 
-    _head_size = 0
+    # The request whose turn it is, or was last. `cycle` is the one that was read last.
+    _served: RequestResponseCycle | None = None
+    # No request has been begun, or only its head.
     _in_head = True
+    _head_size = 0
+    _discarded = 0
     _declining = False
-    _head_timer: asyncio.TimerHandle | None = None
+    # What is to be said once everything before it has been answered; nothing is read from then on.
+    _refusal: _Refused | None = None
+
+    @property
+    def _answering(self) -> bool:
+        return self._served is not None and not self._served.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_head()
+        self._restart_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
+        self._unset_keepalive_if_required()
+        if self._served is not None:
+            _disconnect(self._served)
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.parser is None or self.transport.is_closing():
             return
-        if self._in_head:
-            self._head_size += len(data)
-            if self._head_timer is None:
-                self._await_head()
-        self._unset_keepalive_if_required()
+        answered = not self._answering and not self._in_head
+        if answered or self._refusal is not None:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.abort()
+                return
+        if self._refusal is not None:
+            return
+        if self._in_head and not self._head_size and not self._answering:
+            self._restart_timeout()
+        self._head_size += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
+            self._parse(memoryview(data))
+            if self._head_size > MAX_HEAD:
+                raise _Refused(431, f"The request is larger than {MAX_HEAD} bytes beside its body.")
+        except _Refused as refusal:
+            self._refuse(refusal)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, _Refused) else _Refused(400, INVALID))
         except httptools.HttpParserError:
-            self.send_400_response("")
-        if self._in_head and self._head_size > MAX_HEAD:
-            self._refuse(431, f"The request's head is larger than {MAX_HEAD} bytes.")
+            self._refuse(_Refused(400, INVALID))
 
-    def _decline(self, rest: bytes) -> None:
+    def _parse(self, data: memoryview) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]
+                self._decline()
+            else:
+                return
+
+    def _decline(self) -> None:
         """After such an offer the parser reads no further. Another one begins where it stopped, with a head that says
         only where the body ends."""
         framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
         head = b"".join((b"POST / HTTP/1.1\r\n", *(b"%s: %s\r\n" % header for header in framing), b"\r\n"))
         self.parser = httptools.HttpRequestParser(self)
         self._declining = True
-        self.data_received(head)
+        self.parser.feed_data(head)
         self._declining = False
-        self.data_received(rest)
+
+    def on_message_begin(self) -> None:
+        if not self._declining:
+            super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers and the head of a declined offer say nothing new.
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._declining:
             return
-        self._head_came()
-        self._in_head = False
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise _Refused(400, f"More than {MAX_PIPELINED} requests without waiting for their answers.")
         super().on_headers_complete()
+        self._in_head = False
+        self._discarded = 0
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        # uvicorn does not read on when a request has to wait.
+        self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        self._unset_keepalive_if_required()
+        if cycle.scope["http_version"] == "1.0":
+            cycle.waiting_for_100_continue = False
+            app = _without_chunks(cycle, app)
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        # Once for itself, once for the framing of its own length that it may have.
+        self._head_size = max(0, self._head_size - 2 * len(body))
+        super().on_body(body)
+        if self.cycle is not self._served:
+            self.flow.resume_reading()
+            if sum(len(cycle.body) for cycle, _ in self.pipeline) > MAX_PIPELINED_BODIES:
+                raise _Refused(413, f"More than {MAX_PIPELINED_BODIES} bytes before the answer to the request before.")
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -84,8 +168,17 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "This is not a valid HTTP request.")
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refusal is not None and not self._answering:
+            self._tell_refusal(self._refusal)
+
+    def shutdown(self) -> None:
+        """The answer under way is the last one."""
+        if self._served is not None and self._answering:
+            self._served.keep_alive = False
+        else:
+            self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
         """The client is idle, or has not taken all of the last answer: closing politely would wait for that."""
@@ -93,23 +186,62 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+    def _restart_timeout(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
-    def _head_came(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _refuse(self, status: int, message: str) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            # Another answer is on its way here; what follows it cannot be answered.
-            self.transport.close()
+    def _refuse(self, refusal: _Refused) -> None:
+        """Nothing more is read. A request that was not yet complete gets this answer, if it can still get one."""
+        self._refusal = refusal
+        if self._in_head:
+            pass
+        elif self.cycle is not self._served:
+            self.pipeline.popleft()
+        else:
+            begun = self.cycle.response_started
+            _disconnect(self.cycle)
+            if begun:
+                self.transport.close()
+            else:
+                self._tell_refusal(refusal)
             return
-        body = msgspec.json.encode(ErrorEnvelope(ErrorBody(message, "invalid_request_error", None, None)))
+        if not self._answering:
+            self._tell_refusal(refusal)
+
+    def _tell_refusal(self, refusal: _Refused) -> None:
+        body = msgspec.json.encode(ErrorEnvelope(ErrorBody(refusal.message, "invalid_request_error", None, None)))
         head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    """Tell the application that the client is gone, if it still answers."""
+    if not cycle.response_complete:
+        cycle.disconnected = True
+    cycle.message_event.set()
+
+
+def _without_chunks(cycle: RequestResponseCycle, app: ASGI) -> ASGI:
+    """For a client of HTTP/1.0, which knows no chunks: an answer of unknown length ends with the connection."""
+
+    async def unchunked(scope: Any, receive: Any, send: Any) -> None:
+        measured = False
+
+        async def send_unchunked(message: dict[str, Any]) -> None:
+            nonlocal measured
+            if message["type"] == "http.response.start":
+                measured = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+                if not measured:
+                    # What uvicorn has already decided: no chunks. Then each part has to be as long as is expected.
+                    cycle.chunked_encoding = False
+            elif not measured:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unchunked)
+
+    return unchunked
