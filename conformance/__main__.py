@@ -8,6 +8,7 @@ COMMANDS = {
     "matrix": "write or check COMPATIBILITY.md",
     "record": "record scenarios with a real CLI, or cassettes from the real API",
     "lint": "check the fixtures",
+    "schema": "write the JSON Schema of scenarios, by which editors complete them",
     "bump": "check a CLI version against the newest recorded one",
     "install": "put a CLI version into the cache and print its path",
     "soak": "many tool conversations on the real CLI, with clients that dawdle, leave and come late",

@@ -1,4 +1,4 @@
-"""What every answer has to satisfy, whatever was asked: shapes from the `openai` package's own types, and stream laws.
+"""What every answer of OpenAI's completions has to satisfy: shapes from the `openai` package's types, and stream laws.
 
 Unknown fields are forbidden, but for the `EXTENSIONS` that are declared here. What the types leave optional but the
 real API always sends, and clients read, is in `ALWAYS`.
@@ -6,15 +6,14 @@ real API always sends, and clients read, is in `ALWAYS`.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 from openai.pagination import SyncPage
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from pydantic import TypeAdapter
+
+from conformance.shapes import Shapes
 
 # What may be sent beyond the types, by the type's name, and who reads it.
 EXTENSIONS: dict[str, dict[str, Any]] = {
@@ -61,42 +60,20 @@ TYPES: dict[str, Any] = {
     "model": Model,
     "models": SyncPage[Model],
 }
-_SHOWN = 5
 
 
-@cache
-def schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema of a body: `error`, or a kind in `TYPES`."""
-    if kind == "error":
-        return ERROR
-    whole = TypeAdapter(TYPES[kind]).json_schema()
-    parts = {whole.get("title", ""): whole, **whole.get("$defs", {})}
-    for name, part in parts.items():
-        name = name.partition("[")[0]
-        if part.get("type") != "object" or "properties" not in part:
-            continue
-        part["properties"] |= EXTENSIONS.get(name, {})
-        part["required"] = sorted({*part.get("required", ()), *ALWAYS.get(name, ())})
-        part["additionalProperties"] = False
-    if kind == "text chunk":
-        # One type for both, but only the last chunk of a choice has a reason.
-        reason = whole["$defs"]["CompletionChoice"]["properties"]["finish_reason"]
-        whole["$defs"]["CompletionChoice"]["properties"]["finish_reason"] = {"anyOf": [reason, {"type": "null"}]}
-    return dict(whole)
+class _Openai(Shapes):
+    def schema(self, kind: str) -> dict[str, Any]:
+        whole = super().schema(kind)
+        if kind == "text chunk":
+            # One type for both, but only the last chunk of a choice has a reason.
+            choice = whole["$defs"]["CompletionChoice"]["properties"]
+            choice["finish_reason"] = {"anyOf": [choice["finish_reason"], {"type": "null"}]}
+        return whole
 
 
-@cache
-def _validator(kind: str) -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(schema(kind))
-
-
-def misshapen(kind: str, body: object) -> list[str]:
-    """Where a body is not of its kind's shape, one line each."""
-    found = []
-    for error in _validator(kind).iter_errors(body):
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
-        found.append(f"{kind}{path}: {error.message[:200]}")
-    return found[:_SHOWN]
+SHAPES = _Openai(TYPES, extensions=EXTENSIONS, always=ALWAYS, schemas={"error": ERROR})
+misshapen = SHAPES.misshapen
 
 
 class Stream(msgspec.Struct, frozen=True):

@@ -2,11 +2,14 @@
 
 import argparse
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from conformance import launch, transcript
+import jsonschema_rs
+
+from conformance import launch, schema, transcript
 from conformance import scenario as scenarios
 from conformance import upstream as messages
 from conformance.launch import Launch
@@ -14,12 +17,13 @@ from conformance.player import lacking
 from conformance.replay import FIXTURES
 from conformance.scenario import Scenario
 
+_ALONE = ("README.md", schema.NAME)
 _NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 
 
 def lint(root: Path = FIXTURES) -> list[str]:
     """Everything that is wrong with the fixtures below this folder, one line each."""
-    return [*_files(root), *_scenarios(root), *_cassettes(root), *_transcripts(root)]
+    return [*_files(root), *_schema(root), *_scenarios(root), *_cassettes(root), *_transcripts(root)]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,10 +41,27 @@ def _files(root: Path) -> Iterator[str]:
             continue
         name = path.relative_to(root)
         known = {"scenarios": ".toml", "upstream": ".yaml", "transcripts": ".jsonl"}.get(name.parts[0])
-        if path.suffix != known and name.as_posix() != "README.md" and not name.match(f"transcripts/*/{launch.FILE}"):
+        if path.suffix != known and not (name.as_posix() in _ALONE or name.match(f"transcripts/*/{launch.FILE}")):
             yield f"{name}: no place for such a file"
             continue
         yield from (f"{name}: holds {found}" for found in transcript.private(path.read_text("utf-8", "replace")))
+
+
+def _schema(root: Path) -> Iterator[str]:
+    """The schema is that of this package, and every scenario fits it."""
+    path = root / schema.NAME
+    if not path.exists() or path.read_text("utf-8") != schema.text():
+        yield f"{schema.NAME} is not that of conformance/scenario.py: run `python -m conformance schema`"
+        return
+    validator = jsonschema_rs.validator_for(schema.schema())
+    for file in sorted((root / "scenarios").rglob("*.toml")):
+        try:
+            table = tomllib.loads(file.read_text("utf-8"))
+        except tomllib.TOMLDecodeError:
+            continue  # said of the scenario
+        for error in validator.iter_errors(table):
+            where = ".".join(str(step) for step in error.instance_path)
+            yield f"{file.relative_to(root)}: {where or 'the whole'}: {error.message[:200]}"
 
 
 def _loaded(root: Path) -> tuple[dict[str, Scenario], list[str]]:

@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +17,7 @@ from typing import Any, Self
 import httpx
 
 from conformance import launch, transcript
+from conformance.apis import Api
 from conformance.player import build_index
 from conformance.recorder import executable
 from conformance.scenario import Mode, Scenario
@@ -160,7 +163,7 @@ class Server:
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=2, trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=2, trust_env=False, verify=tls()).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -172,7 +175,7 @@ def _free_port() -> int:
         return port
 
 
-# ── asking, and folding what comes ──────────────────────────────────────────────────────────────────────────
+# ── asking ──────────────────────────────────────────────────────────────────────────
 
 
 async def drive(scenario: Scenario, mode: Mode, url: str) -> list[str]:
@@ -180,79 +183,27 @@ async def drive(scenario: Scenario, mode: Mode, url: str) -> list[str]:
     problems: list[str] = []
     for number, exchange in enumerate(scenario.request, 1):
         try:
-            came = await ask(url, exchange.request(mode))
+            came = await ask(url, exchange.speaks, exchange.request(mode))
         except (httpx.HTTPError, ValueError) as fault:
             return [*problems, f"request {number}: {type(fault).__name__} {fault}"]
         problems += [f"request {number}: {line}" for line in exchange.differences(came, mode)]
     return problems
 
 
-async def ask(url: str, body: Mapping[str, Any], *, timeout: float = 30) -> dict[str, Any]:
-    """Sends one chat request; what came, as `conformance.scenario.Facts` names it.
+async def ask(url: str, api: Api, body: Mapping[str, Any], *, timeout: float = 30) -> dict[str, Any]:
+    """Sends one request of that API; what came, as `conformance.scenario.Facts` names it.
 
-    A stream is folded; `done` says whether it ended in `[DONE]`.
+    A stream is folded; `done` says whether it ended as a good one does.
     """
-    async with httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False) as client:
-        if not body.get("stream"):
-            answer = await client.post("/v1/chat/completions", json=body)
-            return {"status": answer.status_code, "headers": dict(answer.headers)} | said(answer.json())
-        async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
-            came: dict[str, Any] = {"status": stream.status_code, "headers": dict(stream.headers)}
-            if not stream.headers.get("content-type", "").startswith("text/event-stream"):
-                return came | said(json.loads(await stream.aread()))
-            data = [line[6:] async for line in stream.aiter_lines() if line.startswith("data: ")]
-    done = data[-1:] == ["[DONE]"]
-    return came | said(fold([json.loads(line) for line in data[: -1 if done else None]])) | {"done": done}
+    async with httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, verify=tls()) as client:
+        answer = await client.post(api.PATH, json=body, headers=api.headers(None))
+    came: dict[str, Any] = {"status": answer.status_code, "headers": dict(answer.headers)}
+    if api.is_streamed(body) and answer.status_code == 200:
+        return came | api.read_stream(answer.text)
+    return came | api.read(answer.json())
 
 
-def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The completion that a stream amounts to; an error in mid-stream is kept beside it."""
-    whole: dict[str, Any] = {"choices": [], "usage": None}
-    choices: dict[int, dict[str, Any]] = {}
-    for chunk in chunks:
-        if "error" in chunk:
-            whole["error"] = chunk["error"]
-            continue
-        whole |= {key: chunk.get(key) for key in ("id", "model", "system_fingerprint")}
-        whole["usage"] = chunk.get("usage") or whole["usage"]
-        for choice in chunk["choices"]:
-            kept = choices.setdefault(choice["index"], {"message": {"content": None}, "finish_reason": None})
-            kept["finish_reason"] = choice.get("finish_reason") or kept["finish_reason"]
-            for key, value in choice["delta"].items():
-                if key == "tool_calls":
-                    _calls(kept["message"].setdefault("tool_calls", {}), value)
-                elif isinstance(value, str) and isinstance(kept["message"].get(key), str):
-                    kept["message"][key] += value
-                elif value is not None:
-                    kept["message"][key] = value
-    for choice in choices.values():
-        if "tool_calls" in choice["message"]:
-            choice["message"]["tool_calls"] = list(choice["message"]["tool_calls"].values())
-    whole["choices"] = [choices[index] for index in sorted(choices)]
-    return whole
-
-
-def _calls(known: dict[int, dict[str, Any]], deltas: list[dict[str, Any]]) -> None:
-    for delta in deltas:
-        index, sort = delta["index"], "custom" if "custom" in delta else "function"
-        if index not in known:
-            known[index] = {key: value for key, value in delta.items() if key != "index"}
-            continue
-        for key, value in (delta.get(sort) or {}).items():
-            known[index][sort][key] = known[index][sort].get(key, "") + value
-
-
-def said(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A completion or an error, under the names that facts have."""
-    told: dict[str, Any] = {key: body[key] for key in ("error", "model", "usage") if body.get(key)}
-    told["choices"] = [
-        {
-            "content": choice["message"].get("content"),
-            "refusal": choice["message"].get("refusal"),
-            "reasoning": choice["message"].get("reasoning_content"),
-            "tool_calls": choice["message"].get("tool_calls") or [],
-            "finish_reason": choice.get("finish_reason"),
-        }
-        for choice in body.get("choices", [])
-    ]
-    return told | (told["choices"][0] if told["choices"] else {})
+@cache
+def tls() -> ssl.SSLContext:
+    """Made once: a client without one reads all certificates of the system."""
+    return ssl.create_default_context()

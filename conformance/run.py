@@ -121,7 +121,7 @@ async def scripted(wanted: Sequence[Case], say: Say, version: str = replay.NEWES
         found.append(Result("player/nothing_unknown_is_sent", "fail", strange[0].strip().splitlines()[-1]))
     # Kept results change with what the package says, not with each of its releases.
     major = openai.__version__.partition(".")[0]
-    header = Header(results.FORMAT, "this server on recorded answers", version, major, len(found))
+    header = Header(results.FORMAT, "this server on recorded answers", version, major)
     return Report(header, tuple(found))
 
 
@@ -139,7 +139,7 @@ async def live(wanted: Sequence[Case], target: Target, say: Say) -> Report:
         found = await judge(wanted, target_for, say)
     finally:
         await target.close()
-    return Report(Header(results.FORMAT, "a server by its URL", "", openai.__version__, len(found)), tuple(found))
+    return Report(Header(results.FORMAT, "a server by its URL", "", openai.__version__), tuple(found))
 
 
 def selected(patterns: Iterable[str]) -> list[Case]:

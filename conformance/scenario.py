@@ -5,35 +5,39 @@ import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
+from conformance import apis
+from conformance.apis import Api
 from conformance.facts import differences
-from conformance.upstream import opening
 
 Mode = Literal["whole", "stream"]
 REPEAT = "$repeat"
 
 
+def _told(what: str) -> Meta:
+    """A field of a file, as it is described to whoever writes one."""
+    return Meta(description=what)
+
+
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What must hold of one answer. Values compare as in `conformance.facts`; what is not set is not compared.
+    """What must hold of one answer. Values compare as in `conformance.facts`; what is not set is not compared."""
 
-    `content`, `refusal`, `reasoning`, `tool_calls` and `finish_reason` are those of the first choice.
-    """
-
-    status: Any = UNSET
-    headers: Any = UNSET
-    model: Any = UNSET
-    content: Any = UNSET
-    refusal: Any = UNSET
-    reasoning: Any = UNSET
-    tool_calls: Any = UNSET
-    finish_reason: Any = UNSET
-    choices: Any = UNSET
-    usage: Any = UNSET
-    error: Any = UNSET
+    status: Annotated[Any, _told("the HTTP status; 200 if it is not given")] = UNSET
+    headers: Annotated[Any, _told("headers of the answer, in small letters")] = UNSET
+    model: Annotated[Any, _told("the model that is said to have answered")] = UNSET
+    content: Annotated[Any, _told("the text of the first choice")] = UNSET
+    refusal: Annotated[Any, _told("the refusal of the first choice")] = UNSET
+    reasoning: Annotated[Any, _told("the reasoning of the first choice")] = UNSET
+    tool_calls: Annotated[Any, _told("the calls of the first choice: id, function (name, arguments as text)")] = UNSET
+    finish_reason: Annotated[Any, _told("why the first choice ended, in the API's own word")] = UNSET
+    choices: Annotated[Any, _told("all choices, each with the facts above")] = UNSET
+    usage: Annotated[Any, _told("tokens, in the API's own fields")] = UNSET
+    error: Annotated[Any, _told("the error, in the API's own fields; must be absent if it is not given")] = UNSET
 
     def told(self) -> dict[str, Any]:
         """The facts that are set."""
@@ -43,18 +47,22 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One chat request, as JSON, and the facts of its answer. `streamed` adds to or replaces facts for a stream."""
+    """One request and the facts of its answer."""
 
-    body: str
-    expect: Facts
-    streamed: Facts = Facts()
+    body: Annotated[str, _told('the request as JSON; {"$repeat": ["x", 1000]} is a long text')]
+    expect: Annotated[Facts, _told("what must hold of its answer")]
+    streamed: Annotated[Facts, _told("what else, or instead, must hold when it is streamed")] = Facts()
+    api: Annotated[str, _told("the API that it speaks; that of the scenario if it is not given")] = ""
+
+    @property
+    def speaks(self) -> Api:
+        """The API that this is a request of."""
+        return apis.named(self.api)
 
     def request(self, mode: Mode) -> dict[str, Any]:
         """The body to send. A stream is asked for with its usage."""
         body: dict[str, Any] = _expanded(json.loads(self.body))
-        if mode == "stream":
-            return {"stream_options": {"include_usage": True}} | body | {"stream": True}
-        return body
+        return self.speaks.streamed(body) if mode == "stream" else body
 
     def differences(self, came: dict[str, Any], mode: Mode) -> list[str]:
         """What of the facts does not hold; a failed stream must not end as a good one does."""
@@ -70,35 +78,35 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of fixtures/scenarios; `name` is its path there without the suffix.
-
-    title     what it shows: a fact, and the only scenario that shows it
-    origin    where the requirement comes from
-    modes     the forms in which it is asked
-    settings  variables of the proxy's environment, for a proxy of its own
-    needs     launch arguments (`--tools`, `--model opus`) and names of environment variables of the CLI without which
-              it would answer otherwise; a recording is played only to a proxy that launches it with them
-    more      the CLI may send requests beyond those in `upstream`, after the answer has ended
-    killed    the kind of line after which the CLI is killed while it is recorded
-    pending   why there is no recording of it yet
-    """
+    """One file of fixtures/scenarios; `name` is its path there without the suffix."""
 
     name: str
-    title: str
-    origin: str
-    request: list[Exchange]
-    upstream: list[dict[str, Any]]
-    modes: tuple[Mode, ...] = ("whole", "stream")
-    settings: dict[str, str] = {}
-    needs: list[str] = []
-    more: bool = False
-    killed: str = ""
-    pending: str = ""
+    title: Annotated[str, _told("what it shows: a fact, and the only scenario that shows it")]
+    origin: Annotated[str, _told("where the requirement comes from")]
+    request: Annotated[list[Exchange], _told("what is asked, in order")]
+    upstream: Annotated[
+        list[dict[str, Any]], _told("what must reach the Messages API, in order: any field of its requests")
+    ]
+    api: Annotated[str, _told("the API that its requests speak: a module of conformance/apis")] = "chat"
+    modes: Annotated[tuple[Mode, ...], _told("the forms in which it is asked")] = ("whole", "stream")
+    settings: Annotated[dict[str, str], _told("variables of the proxy's environment, for a proxy of its own")] = {}
+    needs: Annotated[
+        list[str],
+        _told(
+            "launch arguments (`--tools`, `--model opus`) and names of environment variables of the CLI without which "
+            "it would answer otherwise: a recording is played only to a proxy that launches it with them"
+        ),
+    ] = []
+    more: Annotated[bool, _told("the CLI may send requests beyond those in `upstream`, after the answer has ended")] = (
+        False
+    )
+    killed: Annotated[str, _told("the kind of line after which the CLI is killed while it is recorded")] = ""
+    pending: Annotated[str, _told("why there is no recording of it yet")] = ""
 
     @property
     def start(self) -> str:
         """The first text of its user, by which upstream and player know it."""
-        return opening(self.request[0].request("whole"))
+        return self.request[0].speaks.opening(self.request[0].request("whole"))
 
     def arrived(self, bodies: list[dict[str, Any]]) -> list[str]:
         """What of the expectations does not hold for the simplified requests that reached the Messages API."""
@@ -118,6 +126,8 @@ def load(path: Path, root: Path) -> Scenario:
         table = tomllib.loads(path.read_text("utf-8"))
         name = path.relative_to(root).with_suffix("").as_posix()
         scenario = msgspec.convert(_expanded(table) | {"name": name}, Scenario)
+        requests = [replace(each, api=each.api or scenario.api) for each in scenario.request]
+        scenario = replace(scenario, request=requests)
         if not scenario.start:
             raise ValueError("the first user message has no text to know the conversation by")
     except (ValueError, KeyError, IndexError, TypeError) as fault:

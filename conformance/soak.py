@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from conformance import install, record, replay
 from conformance import upstream as messages
+from conformance.apis import chat
 
 PARKED = 4
 # Seconds; short, so that some clients come back after their conversation has been given up.
@@ -150,7 +151,7 @@ class Client:
         events = re.findall(r"^data: (.*)$", response.text, re.M)
         if events[-1] != "[DONE]":
             raise Wrong(f"client {self._marker}: the stream ended with {events[-1][:300]}")
-        folded: dict[str, Any] = replay.fold([json.loads(event) for event in events[:-1]])
+        folded: dict[str, Any] = chat.fold([json.loads(event) for event in events[:-1]])
         message = folded["choices"][0]["message"]
         return message
 

@@ -1,31 +1,25 @@
 """The server under judgement, as cases speak to it. Whatever comes back is judged before a case sees it."""
 
 import json
-import ssl
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Final
 
 import httpx
 import openai
 
-from conformance import judge, replay
+from conformance import apis, judge, replay
 from conformance import scenario as scenarios
+from conformance.apis import chat
 from conformance.facts import differences
+from conformance.replay import tls
 from conformance.scenario import Mode, Scenario
 
-CHAT: Final = "/v1/chat/completions"
+CHAT: Final = chat.PATH
 # That of servers that are started with one.
 KEY: Final = "sk-conformance"
 # A server of their own for cases that look at its state: no other case sends it failures, or keeps it busy.
 QUIET: Final = {"CLAUDE_PROXY_WAITING": "1"}
 SCENARIOS: Final = replay.FIXTURES / "scenarios"
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Made once: a client without one reads all certificates of the system."""
-    return ssl.create_default_context()
 
 
 class Unmet(Exception):
@@ -69,10 +63,10 @@ class Target:
         self.url = url
         self.scripted = scripted
         self._model = model
-        self._key = key or "none"
+        self._key = key
         self.timeout = timeout
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
-        self.http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, verify=_tls())
+        self.http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, verify=tls())
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -121,21 +115,17 @@ class Target:
         must(*wrong, *judge.unlawful(stream, usage=usage, kind=kind))
         return stream
 
-    async def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """What comes for a chat request, streamed or whole, good or bad, under the names that facts have."""
-        if not body.get("stream"):
-            answer = await self.send("POST", CHAT, dict(body))
-            if answer.status_code == 200:
-                good(answer, "completion")
-            return {"status": answer.status_code, "headers": dict(answer.headers)} | replay.said(answer.json())
-        answer = await self.send("POST", CHAT, dict(body))
+    async def ask(self, body: Mapping[str, Any], api: str = "chat") -> dict[str, Any]:
+        """What comes for a request of that API, streamed or whole, good or bad, under the names that facts have."""
+        speaks = apis.named(api)
+        answer = await self.http.post(speaks.PATH, json=dict(body), headers=speaks.headers(self._key))
         came: dict[str, Any] = {"status": answer.status_code, "headers": dict(answer.headers)}
-        if answer.status_code != 200:
-            return came | replay.said(answer.json())
-        stream, wrong = judge.read_stream(answer.text)
-        usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        must(*wrong, *judge.unlawful(stream, usage=usage))
-        return came | replay.said(replay.fold(list(stream.chunks))) | {"done": stream.done}
+        if speaks.is_streamed(body) and answer.status_code == 200:
+            must(*speaks.wrong_stream(body, answer.text))
+            return came | speaks.read_stream(answer.text)
+        told = body_of(answer)
+        must(*speaks.wrong(answer.status_code, told))
+        return came | speaks.read(told)
 
     async def refused(
         self,
@@ -156,15 +146,15 @@ class Target:
     # OpenAI's own client, which refuses an answer that does not have its types' shape.
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(**self._options(), http_client=openai.DefaultHttpxClient(verify=_tls()))
+        return openai.OpenAI(**self._options(), http_client=openai.DefaultHttpxClient(verify=tls()))
 
     def async_client(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(**self._options(), http_client=openai.DefaultAsyncHttpxClient(verify=_tls()))
+        return openai.AsyncOpenAI(**self._options(), http_client=openai.DefaultAsyncHttpxClient(verify=tls()))
 
     def _options(self) -> dict[str, Any]:
         return {
             "base_url": f"{self.url}/v1",
-            "api_key": self._key,
+            "api_key": self._key or "none",
             "max_retries": 0,
             "timeout": self.timeout,
             "_strict_response_validation": True,

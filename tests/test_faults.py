@@ -184,7 +184,7 @@ def test_upstream_as_recorded(player: str, expects: Expects, name: str) -> None:
     if not (replay.TRANSCRIPTS / replay.NEWEST / "errors" / f"{name}.jsonl").exists():
         pytest.skip("not recorded yet")
     [asked] = found.request
-    came = asyncio.run(replay.ask(player, asked.request("stream")))
+    came = asyncio.run(replay.ask(player, asked.speaks, asked.request("stream")))
     error = came.get("error")
     if error is None:
         then = f"{came['status']}, {came['content']!r}"

@@ -35,6 +35,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One scenario with all that belongs to it."""
     root = tmp_path_factory.mktemp("fixtures")
     for name in (
+        "scenario.schema.json",
         f"scenarios/{PLAIN}.toml",
         f"upstream/{PLAIN}.yaml",
         f"transcripts/{NEWEST}/{PLAIN}.jsonl",
@@ -96,6 +97,9 @@ def twice(root: Path) -> None:
     [
         (replace(SCENARIO, "title =", "titel ="), "titel"),
         (replace(SCENARIO, "finish_reason", "finish_raisin"), "finish_raisin"),
+        (replace(SCENARIO, "origin = ", 'api = "chatter"\norigin = '), "api: \"chatter\" is not one of"),
+        (replace(SCENARIO, "origin = ", 'api = "chatter"\norigin = '), "there is no API 'chatter'"),
+        (replace("scenario.schema.json", '"api"', '"apo"'), "run `python -m conformance schema`"),
         (replace(SCENARIO, "origin = ", 'origin = "" # '), "title and origin must say something"),
         (replace(SCENARIO, "[[upstream]]", "[[upstreams]]"), "upstream"),
         (replace(SCENARIO, '"role": "user"', '"role": "system"'), "no text to know the conversation by"),

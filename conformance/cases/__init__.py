@@ -42,17 +42,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 _found: Final[dict[str, Case]] = {}
-# What a scenario is evidence for, beside the fields of its requests: by the facts of its answers, and by its name.
-FACTS: Final = {
-    "model": "response.model",
-    "content": "response.content",
-    "refusal": "response.refusal",
-    "reasoning": "response.reasoning_content",
-    "tool_calls": "response.tool_calls",
-    "finish_reason": "response.finish_reason",
-    "choices": "response.choices",
-    "usage": "response.usage",
-}
+# What a scenario is evidence for by its name, beside the fields of its requests and the facts of its answers.
 TOPICS: Final = {
     "verbatim/": "behaviour.verbatim text",
     "media/": "behaviour.images and files",
@@ -115,11 +105,14 @@ def _of_scenario(scenario: Scenario, mode: Mode) -> Case:
 
     async def run(target: Target) -> None:
         for number, exchange in enumerate(scenario.request, 1):
-            came = await target.ask(target.body(scenario.name, number - 1, mode))
+            came = await target.ask(target.body(scenario.name, number - 1, mode), exchange.api)
             must(*(f"request {number}: {line}" for line in exchange.differences(came, mode)))
 
-    shows = [f"request.{field}" for exchange in scenario.request for field in exchange.request(mode)]
-    shows += [FACTS[fact] for exchange in scenario.request for fact in exchange.expect.told() if fact in FACTS]
+    shows: list[str] = []
+    for exchange in scenario.request:
+        rows = exchange.speaks.SHOWS
+        shows += [f"{exchange.speaks.REQUEST}.{field}" for field in exchange.request(mode)]
+        shows += [rows[fact] for fact in exchange.expect.told() if fact in rows]
     shows += [row for start, row in TOPICS.items() if scenario.name.startswith(start)]
     return Case(
         f"scenario/{scenario.name}/{mode}",

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from conformance.apis import completions
 from conformance.cases import case
 from conformance.target import Target, good, need, same
 
-LEGACY = "/v1/completions"
+LEGACY = completions.PATH
 TYPE = "openai.types.completion_create_params"
 ROW = "endpoint.POST /v1/completions"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -32,8 +33,7 @@ for _name, (_changes, _param) in REFUSED.items():
 
 def asked(target: Target, **changes: Any) -> dict[str, Any]:
     """A request whose prompt is that of the scenario."""
-    body = target.body("legacy/continued")
-    return {"model": body["model"], "prompt": body["messages"][-1]["content"]} | changes
+    return target.body("legacy/continued") | changes
 
 
 @case("openai.types.Completion", shows=[ROW, "legacy.prompt", "legacy.model"], uses=["legacy/continued"])
@@ -65,9 +65,7 @@ async def the_client_takes_it(target: Target) -> None:
 @case("openai.types.completion_create_params, suffix", shows=["legacy.suffix"], uses=["legacy/filled"])
 async def a_gap_is_filled(target: Target) -> None:
     """With a suffix the completion is what belongs between it and the prompt."""
-    parts = target.body("legacy/filled")["messages"][-1]["content"]
-    asked_for = asked(target, prompt=parts[0]["text"], suffix=parts[1]["text"])
-    body = await target.whole(asked_for, LEGACY, "text completion")
+    body = await target.whole(target.body("legacy/filled"), LEGACY, "text completion")
     need(body["choices"][0]["text"].strip(), "there is no text")
 
 
@@ -82,9 +80,7 @@ async def several_prompts_give_several_choices(target: Target) -> None:
 @case(TYPE, shows=["legacy.max_tokens"], uses=["legacy/limited"])
 async def max_tokens_ends_a_continuation(target: Target) -> None:
     """A legacy completion that reaches max_tokens ends there with finish_reason length."""
-    limited = target.body("legacy/limited")
-    changes = {"prompt": limited["messages"][-1]["content"], "max_tokens": limited["max_tokens"]}
-    body = await target.whole(asked(target, **changes), LEGACY, "text completion")
+    body = await target.whole(target.body("legacy/limited"), LEGACY, "text completion")
     same("length", body["choices"][0]["finish_reason"], "finish_reason")
 
 

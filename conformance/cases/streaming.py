@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 
-from conformance import replay
+from conformance.apis import chat
 from conformance.cases import case
 from conformance.target import CHAT, QUIET, Target, need, same
 
@@ -70,7 +70,7 @@ async def the_clients_accumulator_agrees(target: Target) -> None:
     async with target.async_client() as client, client.chat.completions.stream(**body) as stream:
         chunks = [event.chunk.to_dict() async for event in stream if event.type == "chunk"]
         final = (await stream.get_final_completion()).to_dict()
-    folded = replay.fold([json.loads(json.dumps(chunk)) for chunk in chunks])
+    folded = chat.fold([json.loads(json.dumps(chunk)) for chunk in chunks])
     ours, theirs = folded["choices"][0], final["choices"][0]  # type: ignore[index]
     same({"content": ours["message"]["content"]}, theirs["message"], "message")
     same(["stop", "stop"], [ours["finish_reason"], theirs["finish_reason"]], "finish_reason")
@@ -92,9 +92,9 @@ async def the_sync_client_reads_it(target: Target) -> None:
 @case("one answer, two forms", shows=["behaviour.streaming"], uses=["chat/plain"], scripted=True)
 async def whole_and_streamed_are_one_answer(target: Target) -> None:
     """The stream adds up to the answer that comes whole."""
-    whole = replay.said(await target.whole(target.body("chat/plain")))
+    whole = chat.read(await target.whole(target.body("chat/plain")))
     stream = await target.stream(target.body("chat/plain", stream_options={"include_usage": True}))
-    same(whole, replay.said(replay.fold(list(stream.chunks))), "streamed")
+    same(whole, chat.read(chat.fold(list(stream.chunks))), "streamed")
 
 
 @case("OpenAI API reference, n", shows=["request.n"], uses=["chat/plain"])
