@@ -147,6 +147,8 @@ def test_the_answer_to_a_call() -> None:
 @pytest.mark.parametrize(
     ("texts", "is_error", "can"),
     [(["x"], False, True), (["a", "b"], False, True), ([], False, False), (["a", "b"], True, False),
+     ([""], False, False), ([" "], False, False), (["\n", "\t"], False, False), ([" \ufeff "], False, False),
+     ([" "], True, False), (["a", ""], False, True), ([" a"], False, True),
      (["a"], True, True), (["x" * 40_000], False, True), (["x" * 40_001], False, False)],
 )  # fmt: skip
 def test_which_results_can_answer_a_held_call(texts: list[str], is_error: bool, can: bool) -> None:

@@ -262,13 +262,14 @@ MAX_HELD_RESULTS: Final = 150_000
 def can_answer(results: tuple[ToolResultBlock, ...]) -> bool:
     """Whether the held calls can be answered with these so that they reach the model as they are.
 
-    The CLI rewrites an empty result, stores a large one, may shrink images, and joins the parts of an error
-    (fixtures tools/*): those go in as a new conversation instead.
+    The CLI puts words of its own in the place of a result that is empty or white space (no form of an MCP result gets
+    one through), stores a large one, may shrink images, and joins the parts of an error (fixtures tools/*): those go in
+    as a new conversation instead.
     """
     sizes = [sum(len(part.text) for part in block.content if isinstance(part, TextBlock)) for block in results]
     plain = all(
-        block.content
-        and all(isinstance(part, TextBlock) for part in block.content)
+        all(isinstance(part, TextBlock) for part in block.content)
+        and any(part.text.replace("\ufeff", "").strip() for part in block.content if isinstance(part, TextBlock))
         and not (block.is_error and len(block.content) > 1)
         for block in results
     )
