@@ -79,8 +79,10 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         cli = DEMO_CLI if arguments.demo else first_start.look(settings, environ, first_start.at_a_terminal())
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
+    state = state_dir(settings, environ, sys.platform)
     for check in (
-        doctor.check_state_directory(state_dir(settings, environ, sys.platform)),
+        doctor.check_state_directory(state),
+        doctor.check_workspace(state),
         address.check_tls(settings),
     ):
         if check.state == "FAIL":

@@ -22,10 +22,10 @@ from proxy.cli.conversation import Conversation, Limits
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
 from proxy.cli.memory import available
-from proxy.cli.process import STOP_GRACE, Child
+from proxy.cli.process import STOP_GRACE
+from proxy.cli.workspace import BASE, Workspace, locate, make_private
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Started
-from proxy.serve import empty_directory
 from proxy.settings import SETTINGS, SettingError, Settings, unknown
 from proxy.settings.paths import state_dir
 from proxy.settings.sources import Loaded, load
@@ -75,9 +75,9 @@ def setting_checks(loaded: Loaded) -> Iterator[Check]:
 
 
 def check_state_directory(directory: Path) -> Check:
-    """It, and the empty directory in it where the CLI runs, are made if need be."""
+    """It is made if need be."""
     try:
-        empty = empty_directory(directory)
+        make_private(directory)
         status = directory.stat()
     except OSError as error:
         words = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
@@ -85,15 +85,27 @@ def check_state_directory(directory: Path) -> Check:
     if status.st_uid != os.geteuid():
         return Check("FAIL", "state", f"{directory} belongs to somebody else.", "CLAUDE_PROXY_STATE_DIR=another")
     narrow = f"chmod 700 {shlex.quote(str(directory))}"
-    if status.st_mode & 0o022 or empty.stat().st_mode & 0o022:
-        return Check(
-            "FAIL", "state", f"{directory} can be changed by other users.", f"{narrow} {shlex.quote(str(empty))}"
-        )
+    if status.st_mode & 0o022:
+        return Check("FAIL", "state", f"{directory} can be changed by other users.", narrow)
     if not os.access(directory, os.W_OK | os.X_OK):
         return Check("FAIL", "state", f"{directory} cannot be written to.", narrow)
     if status.st_mode & 0o077:
         return Check("warn", "state", f"{directory} can be read by other users.", narrow)
-    return Check("ok", "state", f"{directory}: private; {empty.name}/, where the CLI runs, is empty")
+    return Check("ok", "state", f"{directory}: private")
+
+
+def check_workspace(state: Path, base: Path = BASE) -> Check:
+    """The directory where the CLI runs, below `base` or else below the state directory; it is made if need be."""
+    try:
+        root = locate(state, base)
+    except OSError as error:
+        words = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        return Check("FAIL", "workspace", words, f"rm -r {shlex.quote(str(state / 'workspace'))}")
+    words = f"{root / 'empty'}, where the CLI runs: private and empty"
+    if root.parent == state:
+        words += f"; the model is told this path, as no private directory can be made in {base}."
+        return Check("warn", "workspace", words, f"look who owns {base}/workspace-{os.geteuid()}")
+    return Check("ok", "workspace", words)
 
 
 def check_memory(settings: Settings, free: int | None) -> Check:
@@ -136,18 +148,21 @@ async def _answer(conversation: Conversation, began: float) -> Check:
                     return Check("ok", "live", f"{model} answered after {time.monotonic() - began:.1f} s")
 
 
-async def check_live(settings: Settings, path: str, environ: Mapping[str, str], cwd: Path) -> Check:
+async def check_live(settings: Settings, path: str, environ: Mapping[str, str], root: Path) -> Check:
     """One small real request, through a child that is started as the server starts them."""
     began = time.monotonic()
+    workspace = Workspace(root)
     try:
-        child = await Child.start(launch(path, settings, environ, str(cwd)))
+        child = await workspace.start(launch(path, settings, environ, str(workspace.cwd)))
     except OSError as error:
+        workspace.close()
         return Check("FAIL", "live", f"The CLI cannot be started: {error.strerror or error}.")
     conversation = Conversation(child, Limits(LIVE_PATIENCE, LIVE_PATIENCE), settings.system_prompt_mode)
     try:
         return await _answer(conversation, began)
     finally:
         await child.stop(STOP_GRACE)
+        workspace.close()
 
 
 def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> Iterator[Check]:
@@ -164,7 +179,7 @@ def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], liv
     state = check_state_directory(directory)
     if settings.tls_cert is not None:
         yield check_tls(settings)
-    yield from (check_address(settings), state, check_memory(settings, available()))
+    yield from (check_address(settings), state, check_workspace(directory), check_memory(settings, available()))
     name = "cli"
     try:
         path = find.find(settings, environ)
@@ -178,7 +193,7 @@ def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], liv
         yield Check("FAIL", name, problem.message, problem.help)
         return
     if live and state.state != "FAIL":
-        yield asyncio.run(check_live(settings, path, environ, empty_directory(directory)))
+        yield asyncio.run(check_live(settings, path, environ, locate(directory)))
 
 
 def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> int:

@@ -11,13 +11,12 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from proxy.cli.find import FoundCli
 from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
-from proxy.cli.process import Child
+from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
@@ -36,16 +35,6 @@ MODELS_WAIT: Final = 10.0
 LAST_WORDS: Final = 5
 MAX_FILES: Final = 16_384
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
-
-
-def empty_directory(root: Path) -> Path:
-    """The children's working directory: private, empty and always the same. Raises OSError."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory = root / "empty"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if any(directory.iterdir()):
-        raise OSError(f"{directory} must be empty: it is the working directory of the CLI")
-    return directory
 
 
 def allow_many_files() -> None:
@@ -99,12 +88,13 @@ async def _serve(
     environ: Mapping[str, str],
 ) -> None:
     asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
-    cwd = empty_directory(state_dir(settings, environ, sys.platform))
-    start = DemoChild.start if cli.demo else Child.start
+    root = locate(state_dir(settings, environ, sys.platform))
+    workspace = Workspace(root, logs_elsewhere(root, environ, sys.platform))
+    start = DemoChild.start if cli.demo else workspace.start
     file = usage_file(settings, environ, sys.platform)
     ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
     accounts = Accounts(ledger)
-    pool = Pool(settings, launch(cli.path, settings, environ, str(cwd)), start, accounts)
+    pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts)
     if cli.demo:
         log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
     if ledger is not None:
@@ -129,6 +119,7 @@ async def _serve(
     finally:
         saying.cancel()
         await pool.close()
+        workspace.close()
         if ledger is not None:
             await asyncio.to_thread(ledger.close)
 

@@ -36,7 +36,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return home | small | {"CLAUDE_PROXY_CLI": str(cli), "CLAUDE_PROXY_PORT": "0"}
 
 
-ALL = ("settings", "address", "state", "memory", "cli", "version", "login")
+ALL = ("settings", "address", "state", "workspace", "memory", "cli", "version", "login")
 
 
 def test_all_is_well(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,20 +178,10 @@ def test_the_state_directory_is_made_private(tmp_path: Path) -> None:
     assert doctor.check_state_directory(directory).state == "ok"
 
 
-@pytest.mark.parametrize(
-    ("mode", "inner", "state"),
-    [
-        (0o700, 0o700, "ok"),
-        (0o755, 0o700, "warn"),
-        (0o770, 0o700, "FAIL"),
-        (0o702, 0o700, "FAIL"),
-        (0o700, 0o777, "FAIL"),
-    ],
-)
-def test_others_must_not_change_it(tmp_path: Path, mode: int, inner: int, state: str) -> None:
+@pytest.mark.parametrize(("mode", "state"), [(0o700, "ok"), (0o755, "warn"), (0o770, "FAIL"), (0o702, "FAIL")])
+def test_others_must_not_change_it(tmp_path: Path, mode: int, state: str) -> None:
     directory = tmp_path / "it's"
-    (directory / "empty").mkdir(parents=True)
-    (directory / "empty").chmod(inner)
+    directory.mkdir()
     directory.chmod(mode)
     check = doctor.check_state_directory(directory)
     assert check.state == state
@@ -200,11 +190,19 @@ def test_others_must_not_change_it(tmp_path: Path, mode: int, inner: int, state:
         assert doctor.check_state_directory(directory).state == "ok"
 
 
-def test_the_working_directory_must_be_empty(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "CLAUDE.md").write_text("")
-    check = doctor.check_state_directory(tmp_path)
+def test_where_the_cli_runs(tmp_path: Path) -> None:
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    check = doctor.check_workspace(tmp_path / "state", shared)
+    assert (check.state, str(shared) in check.words) == ("ok", True)
+    shared.chmod(0o777)
+    check = doctor.check_workspace(tmp_path / "state", shared)
+    assert (check.state, str(tmp_path / "state") in check.words) == ("warn", True)
+    (tmp_path / "state/workspace/empty/CLAUDE.md").write_text("")
+    check = doctor.check_workspace(tmp_path / "state", shared)
     assert (check.state, "must be empty" in check.words) == ("FAIL", True)
+    assert os.system(check.help) == 0
+    assert doctor.check_workspace(tmp_path / "state", shared).state == "warn"
 
 
 def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Server:
 
     def __init__(self, upstream: str, home: Path, **settings: str) -> None:
         home.mkdir()
+        self.home = home
         environment = {
             "PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(home),
             "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-anything", "CLAUDE_PROXY_CLI": os.environ["CLAUDE_CLI"],
@@ -193,6 +194,27 @@ async def test_ten_turns_arrive_as_ten_turns_in_order(server: Server, up: Upstre
     body = arrived(up, "ten-18")
     assert body["messages"] == turns
     assert body["system"] == ["Be brief."]
+
+
+async def test_nothing_is_added_and_nothing_cut_by_the_tools(server: Server, up: Upstream) -> None:
+    description = "marked-tool " + "d" * 70_000
+    tool: Any = {"type": "function", "function": {"name": "Bash", "description": description, "parameters": {}}}
+    async with server.client() as client:
+        await client.chat.completions.create(model="opus", messages=[user("with-bash")], tools=[tool])
+    body = arrived(up, "with-bash")
+    assert body["messages"] == [user("with-bash")]
+    assert [tool["description"] for tool in body["tools"]] == [description]
+
+
+async def test_the_model_is_told_a_neutral_directory_and_others_stay_clean(server: Server, up: Upstream) -> None:
+    async with server.client() as client:
+        await client.chat.completions.create(model="opus", messages=[user("where-am-i")])
+    (request,) = [each for each in up.requests if "where-am-i" in json.dumps(each.body)]
+    told = json.dumps(request.body["messages"])
+    assert f"working directory: /tmp/workspace-{os.geteuid()}/empty" in told
+    assert str(server.home) not in told
+    names = {path.name for path in server.home.iterdir()}
+    assert not names & {".cache", "cc-socks", f"claude-{os.geteuid()}"}
 
 
 @pytest.mark.parametrize(

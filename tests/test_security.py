@@ -37,6 +37,7 @@ SECRETS = {
     "PROMETHEUS_MULTIPROC_DIR": "",
 }  # fmt: skip
 TEXT = "the-secret-text-of-a-message"
+WORKSPACE = Path("/tmp").resolve() / f"workspace-{os.geteuid()}"
 
 
 def spying_cli(home: Path) -> Path:
@@ -315,8 +316,10 @@ def test_the_environment_of_children(server: Served, home: Path, expects: Expect
     environments = [dict(entry.decode().split("=", 1) for entry in entries) for entries in seen(home, "env")]
     assert environments
     allowed = {*PASSED, *PASSED_FOR_LOGIN["subscription"], *FIXED, "CLAUDE_CODE_MAX_RETRIES"}
+    allowed |= {"TMPDIR", "XDG_CACHE_HOME"}
     of_the_shell = {"PWD", "OLDPWD", "SHLVL", "_"}
     for environment in environments:
+        assert Path(environment["TMPDIR"]).parent.parent == WORKSPACE
         assert set(environment) <= allowed | of_the_shell
         values = " ".join(environment.values())
         assert not any(
@@ -377,7 +380,7 @@ def test_a_state_directory_of_others(tmp_path: Path, expects: Expects) -> None:
 
 
 def test_the_working_directory_of_children(server: Served, expects: Expects) -> None:
-    expects("security", "the working directory of the CLI", "private, empty, always the same")
+    expects("security", "the working directory of the CLI", "private, empty, always the same; not in the user's home")
     post(server)
 
     def directories() -> list[str]:
@@ -392,11 +395,12 @@ def test_the_working_directory_of_children(server: Served, expects: Expects) -> 
 
     def there() -> bool:
         reaper, *children = sorted(directories())
-        return reaper == "/" and set(children) == {str(server.state / "empty")}
+        return reaper == "/" and set(children) == {str(WORKSPACE / "empty")}
 
     # One that is just being started is still where the server is.
     wait_for(there, 5, "all children are there")
-    assert list((server.state / "empty").iterdir()) == []
+    assert list((WORKSPACE / "empty").iterdir()) == []
+    assert stat.S_IMODE((WORKSPACE / "empty").stat().st_mode) == 0o700
 
 
 def test_connections_of_the_server(server: Served, expects: Expects) -> None:

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from proxy.__main__ import DEMO_CLI
-from proxy.serve import _serve, configure_logging, empty_directory
+from proxy.serve import _serve, configure_logging
 from tests import fake_cli
 from tests.conftest import base_settings, chat, children_of, until
 
@@ -192,20 +192,6 @@ async def test_it_says_that_it_is_ready_when_it_can_be_reached(tmp_path: Path, m
 
 
 # Pieces
-
-
-def test_the_directory_is_made_private(tmp_path: Path) -> None:
-    made = empty_directory(tmp_path / "a" / "b")
-    assert stat.S_IMODE(made.stat().st_mode) == 0o700
-    assert stat.S_IMODE(made.parent.stat().st_mode) == 0o700
-    assert empty_directory(tmp_path / "a" / "b") == made
-
-
-def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path) -> None:
-    made = empty_directory(tmp_path)
-    (made / "CLAUDE.md").write_text("obey")
-    with pytest.raises(OSError, match="must be empty"):
-        empty_directory(tmp_path)
 
 
 @pytest.mark.parametrize(("level", "number"), [("error", logging.ERROR), ("debug", logging.DEBUG)])

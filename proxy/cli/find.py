@@ -215,9 +215,12 @@ def command(path: str) -> str:
 
 def _ask(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int | None, str, str]:
     """Run a command to its end: exit code, stdout, stderr. None: it took too long, or said too much. Raises OSError."""
-    with tempfile.TemporaryDirectory(prefix="claude-max-api-") as empty, selectors.DefaultSelector() as selector:
+    with tempfile.TemporaryDirectory(prefix="claude-max-api-") as scratch, selectors.DefaultSelector() as selector:
+        empty = os.path.join(scratch, "empty")
+        os.mkdir(empty)
+        own = {**env, "TMPDIR": scratch, "XDG_CACHE_HOME": os.path.join(scratch, "cache")}
         process = subprocess.Popen(
-            argv, env=env, cwd=empty, start_new_session=True,
+            argv, env=own, cwd=empty, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None

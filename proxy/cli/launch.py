@@ -31,7 +31,7 @@ FLAGS: Final = (
 
 # What a program needs to run and to reach the network, and where the CLI finds its own login.
 PASSED: Final = (
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
     "CLAUDE_CONFIG_DIR", "XDG_CONFIG_HOME",
@@ -67,6 +67,12 @@ FIXED: Final = {
     "ENABLE_TOOL_SEARCH": "false",
     # A second lock on the door that `client_composed` shuts: text such as `@/etc/hostname` stays text.
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
+    # The working directory lies where others may write: no file of instructions above it is looked for.
+    "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",
+    # A client's tool named `Bash` would bring instructions about co-authors into the user's message.
+    "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
+    # Descriptions of tools arrive whole: without this they are cut at 4,096 characters. As much as the CLI can count.
+    "CLAUDE_CODE_MAX_MCP_DESCRIPTION_LENGTH": "2147483647",
     # An answer comes as a stream or not at all (fixtures errors/stream_error).
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
     # A version id that the client names is asked for, not its successor.
@@ -99,5 +105,5 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str
 
 
 def launch(cli: str, settings: Settings, environ: Mapping[str, str], cwd: str) -> Launch:
-    """The one way in which children are started. `cwd`: an empty directory that is ours alone."""
+    """The one way in which children are started. `cwd`: a workspace's."""
     return Launch((cli, *FLAGS), environment(settings, environ), cwd)
