@@ -24,6 +24,8 @@ from proxy.protocol.models import FAMILIES
 from proxy.settings import SETTINGS, Setting, SettingError, Settings, default
 from proxy.settings.paths import state_dir
 from proxy.settings.sources import load
+from proxy.setup import command as setup
+from proxy.setup.clients import CLIENTS
 from proxy.usage import terminal
 
 CANNOT_START: Final = 2
@@ -110,14 +112,19 @@ def _usage(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 class Command(Struct, frozen=True):
-    """A sub-command: what it is for, what it does, its own flags, without and with a value, with their help; and the
-    settings that matter to it."""
+    """A sub-command: what it is for, what it does, its own flags, without and with a value, and words without a dash
+    that may follow it, all with their help; and the settings that matter to it."""
 
     help: str
     run: Callable[[argparse.Namespace, Mapping[str, str]], int]
     flags: Mapping[str, str] = {}
     values: Mapping[str, str] = {}
+    words: Mapping[str, str] = {}
     settings: tuple[Setting, ...] = SETTINGS
+
+
+def _only(*fields: str) -> tuple[Setting, ...]:
+    return tuple(setting for setting in SETTINGS if setting.field in fields)
 
 
 COMMANDS: Final = {
@@ -139,7 +146,22 @@ COMMANDS: Final = {
             "--since": "Requests from then on: 2026-08-01, or a date with a time.",
             "--until": "Requests up to then; a date is the end of that day.",
         },
-        tuple(setting for setting in SETTINGS if setting.field in ("state_dir", "usage_file", "config")),
+        settings=_only("state_dir", "usage_file", "config"),
+    ),
+    "setup": Command(
+        "Set a client up for this server; without a name: list the clients.",
+        setup.run,
+        {
+            "--print": "Only show what would be written.",
+            "--yes": "Write without asking.",
+            "--restore": "Undo it: put the client's files back as they were before.",
+        },
+        {
+            "--url": "The server's address as the client reaches it, such as http://host.docker.internal:3456.",
+            "--file": "The client's configuration file, if it is not where it usually is.",
+        },
+        {"client": f"One of {', '.join(client.name for client in CLIENTS)}."},
+        _only("host", "api_keys", "tls_cert", "tls_key", "uds", "config"),
     ),
 }
 
@@ -181,6 +203,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
         parser.add_argument(flag, action="store_true", help=text)
     for flag, text in command.values.items():
         parser.add_argument(flag, metavar="VALUE", help=text)
+    for word, text in command.words.items():
+        parser.add_argument(word, nargs="?", metavar=word.upper(), help=text)
     for setting in command.settings:
         if setting.argument is not None and setting.argument.startswith("--"):
             parser.add_argument(setting.argument, dest=setting.field, metavar="VALUE", help=_help(setting))

@@ -1,0 +1,1 @@
+"""Setting up clients: `claude-max-api setup`."""
