@@ -1,5 +1,6 @@
 """The bench's arithmetic, and its instant CLI. Nothing here is timed."""
 
+import asyncio
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,14 +11,9 @@ import pytest
 
 from conformance import bench
 from conformance.bench import messages_api
-from conformance.bench.figures import Figure, blocks, cached_share, covered, median, paired, ratio, table
+from conformance.bench.figures import Figure, median, paired, ratio, table
 from conformance.bench.processes import FLAGS, ask, begin
-
-MARK = {"cache_control": {"type": "ephemeral"}}
-
-
-def text(words: str, **more: Any) -> dict[str, Any]:
-    return {"type": "text", "text": words, **more}
+from conformance.promptcache import Counted
 
 
 def test_median_keeps_the_spread() -> None:
@@ -58,38 +54,6 @@ def test_the_table_has_all_figures() -> None:
     assert "memory" in shown
 
 
-def test_blocks_of_a_prompt_are_in_the_order_of_the_cache() -> None:
-    found = blocks(
-        {
-            "messages": [
-                {"role": "user", "content": "hi"},
-                {"role": "assistant", "content": [text("there", **MARK)]},
-            ],
-            "system": [text("x-anthropic-billing-header: cc_version=1"), text("Be brief.")],
-            "tools": [{"name": "look_up"}],
-        }
-    )
-    assert [block.text.split(" ")[0] for block in found] == ["tool", "system", "user", "assistant"]
-    assert [block.marked for block in found] == [False, False, False, True]
-    assert "cache_control" not in found[-1].text
-
-
-def test_only_what_ends_in_a_mark_of_the_request_before_is_covered() -> None:
-    before = blocks({"messages": [{"role": "user", "content": [text("aaa"), text("bbb", **MARK), text("ccc")]}]})
-    same = blocks({"messages": [{"role": "user", "content": [text("aaa"), text("bbb"), text("ccc"), text("ddd")]}]})
-    other = blocks({"messages": [{"role": "user", "content": [text("xxx"), text("bbb"), text("ccc")]}]})
-    assert covered(before, same) == same[0].tokens + same[1].tokens
-    assert covered(before, other) == 0
-
-
-def test_cached_share_of_a_conversation() -> None:
-    first = {"messages": [{"role": "user", "content": [text("a" * 40, **MARK)]}]}
-    again = {"messages": [{"role": "user", "content": [text("a" * 40)]}]}
-    assert cached_share([first, again]) == 1.0
-    assert cached_share([again, first]) == 0.0
-    assert cached_share([first]) is None
-
-
 def test_upstream_calls_the_tool_once_for_each_question() -> None:
     asked = b'{"tools":[{"name":"look_up"}],"messages":[{"role":"user","content":"Please look"}]}'
     told = asked[:-2] + b',{"content":[{"type":"tool_result"}]}]}'
@@ -103,6 +67,28 @@ def test_no_two_answers_of_the_upstream_have_the_same_ids() -> None:
     assert b"msg_000001" in one
     assert b"toolu_000002" in other
     assert len(one) == len(other)
+
+
+async def test_the_accountant_answers_with_what_the_cache_makes_of_a_request(tmp_path: Path) -> None:
+    system = [{"type": "text", "text": "Think first. " * 500, "cache_control": {"type": "ephemeral"}}]
+    body: dict[str, Any] = {"model": "claude-x", "system": system, "messages": [{"role": "user", "content": "Hello"}]}
+    with (tmp_path / "log").open("w+b", buffering=0) as log:
+        accountant = messages_api.Accountant(log)
+        first, second = (accountant.answer(msgspec.json.encode(body), number) for number in (1, 2))
+        # What is asked while the first answer has not begun reads nothing of it.
+        assert b'"cache_read_input_tokens":0' in first
+        assert b'"cache_read_input_tokens":0' in second
+        await asyncio.sleep(messages_api.DELAY)
+        third = accountant.answer(msgspec.json.encode(body), 3)
+        marked = accountant.answer(msgspec.json.encode(body | {"system": system * 5}), 4)
+        log.seek(0)
+        counted = [msgspec.json.decode(line, type=Counted) for line in log]
+    assert f'"cache_read_input_tokens":{round(counted[2].read)}'.encode() in third
+    assert counted[2].read > 1600
+    assert len({each.total for each in counted}) == 1
+    assert third.count(b'"thinking_delta"') == 3
+    assert b'"text_delta"' in third
+    assert marked.startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.fixture(scope="module")

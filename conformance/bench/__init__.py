@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from conformance.bench import measure
+from conformance.bench import lives, measure
 from conformance.bench.figures import Figure, table
 from conformance.bench.processes import BenchError, Place, upstream
 
@@ -29,7 +29,7 @@ MEASURES: dict[str, tuple[Callable[[Place, bool], list[Figure]], str, bool]] = {
     "back": (measure.back_to_back, "first delta, new conversations back to back", True),
     "many": (measure.many, "new conversations, 8 at once", True),
     "follow": (measure.follow_ups, "follow-up requests, 8 at once", True),
-    "cache": (measure.cache, "prompt tokens of a tool conversation that the prompt cache can cover", True),
+    "cache": (lives.cache, "input that is read from the prompt cache, by what becomes of a conversation", True),
     "instant": (measure.instant, "the server's own cost: instant CLI, 32 at once", False),
     "deltas": (measure.deltas, "the server's own cost: long answers of an instant CLI", False),
 }
@@ -75,7 +75,9 @@ def find_cli(given: str | None) -> str:
     return str(Path(given).absolute())
 
 
-def _measure(names: Sequence[str], cli: str | None, quick: bool, scratch: Path) -> dict[str, list[Figure]]:
+def _measure(
+    names: Sequence[str], cli: str | None, quick: bool, scratch: Path, before: Path | None
+) -> dict[str, list[Figure]]:
     figures: dict[str, list[Figure]] = {}
     for name in names:
         work, title, real = MEASURES[name]
@@ -86,7 +88,7 @@ def _measure(names: Sequence[str], cli: str | None, quick: bool, scratch: Path) 
         try:
             with upstream() as port:
                 program = find_cli(cli) if real else str(compile_instant(scratch))
-                figures[title] = work(Place(program, home, empty, port), quick)
+                figures[title] = work(Place(program, home, empty, port, before=before), quick)
         except BenchError as fault:
             figures[title] = [Figure(name, None, "", note=f"not measured: {fault}")]
     return figures
@@ -99,6 +101,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", help=f"names separated by commas: {', '.join(MEASURES)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: about a minute and a half in all")
     parser.add_argument("--check", action="store_true", help="exit with 1 unless all targets are met")
+    parser.add_argument("--before", type=Path, help="another checkout, whose server `cache` measures beside this one's")
     parser.add_argument("--out", type=Path, help="write the figures there, as JSON")
     given = parser.parse_args(arguments)
     names = given.only.split(",") if given.only else list(MEASURES)
@@ -106,7 +109,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}")
     before = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        figures = _measure(names, given.cli, given.quick, Path(scratch))
+        figures = _measure(names, given.cli, given.quick, Path(scratch), given.before)
     report = Report(
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         (given.cli or "").rpartition("/")[2],

@@ -33,7 +33,7 @@ def say(text: str) -> bytes:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A streamed answer: seconds to the first delta, how it was served, and the message, to be sent back."""
+    """A streamed answer: seconds to the first delta, how it was served, and its first choice, to be sent back."""
 
     first: float
     served: str
@@ -83,6 +83,8 @@ def _answer(first: float, came: bytes) -> Answer:
     calls: dict[int, dict[str, Any]] = {}
     for event in re.findall(rb"(?m)^data: (\{.*\})\r?$", came):
         for choice in msgspec.json.decode(event)["choices"]:
+            if choice["index"]:
+                continue
             delta = choice["delta"]
             text += delta.get("content") or ""
             for part in delta.get("tool_calls") or []:

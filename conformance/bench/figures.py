@@ -1,16 +1,9 @@
-"""The arithmetic: medians, ratios against targets, the share of a prompt that a cache covers; and the table."""
+"""The arithmetic: medians, ratios against targets; and the table."""
 
-import itertools
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
-
-from conformance.upstream import unmarked
-
-BILLING = "x-anthropic-billing-header:"
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,58 +96,3 @@ def table(groups: Mapping[str, Iterable[Figure]]) -> str:
             words = "; ".join(filter(None, (figure.verdict, figure.note)))
             lines.append(f"  {figure.name:<58} {value:>8} {figure.unit:<12}{spread:<20} {words}".rstrip())
     return "\n".join(lines).lstrip("\n")
-
-
-# ── what a prompt cache can cover ───────────────────────────────────────────────────────────────────────────
-
-
-class Block(msgspec.Struct, frozen=True):
-    """A piece of a prompt, in the order in which a cache sees it. `text` is without cache marks."""
-
-    text: str
-    marked: bool
-
-    @property
-    def tokens(self) -> float:
-        """About as many tokens as this is: a quarter of its bytes."""
-        return len(self.text.encode()) / 4
-
-
-def blocks(body: Mapping[str, Any]) -> list[Block]:
-    """Tools, system, messages of a request to the Messages API, as blocks; the CLI's billing line left out."""
-    system = body.get("system") or []
-    pieces: list[tuple[str, Any]] = [("tool", tool) for tool in body.get("tools") or []]
-    pieces += [("system", block) for block in ([_text(system)] if isinstance(system, str) else system)]
-    for message in body.get("messages", []):
-        content = message["content"]
-        pieces += [(message["role"], block) for block in ([_text(content)] if isinstance(content, str) else content)]
-    return [
-        Block(f"{place} {json.dumps(unmarked(piece), ensure_ascii=False, sort_keys=True)}", "cache_control" in piece)
-        for place, piece in pieces
-        if not str(piece.get("text", "")).startswith(BILLING)
-    ]
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def covered(previous: Sequence[Block], current: Sequence[Block]) -> float:
-    """Tokens of `current` that the longest prefix of `previous` which ends in a mark covers."""
-    best = total = 0.0
-    for old, new in zip(previous, current, strict=False):
-        if old.text != new.text:
-            break
-        total += new.tokens
-        if old.marked:
-            best = total
-    return best
-
-
-def cached_share(bodies: Sequence[Mapping[str, Any]]) -> float | None:
-    """The share of all prompt tokens from the second request on that a prefix of the request before covers."""
-    prompts = [blocks(body) for body in bodies]
-    total = sum(block.tokens for prompt in prompts[1:] for block in prompt)
-    if not total:
-        return None
-    return sum(covered(old, new) for old, new in itertools.pairwise(prompts)) / total

@@ -1,17 +1,16 @@
 """The measurements. Each takes a place and whether to be quick, and gives its figures. All raise BenchError."""
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import msgspec
 
 from conformance.bench.client import Client, Message, burst, chat, in_turn, say
-from conformance.bench.figures import Figure, cached_share, median, paired, ratio
+from conformance.bench.figures import Figure, median, paired, ratio
 from conformance.bench.messages_api import WORDS
-from conformance.bench.processes import BenchError, Direct, Place, Server, ask, begin, server, start_each, upstream
+from conformance.bench.processes import BenchError, Direct, Place, Server, ask, begin, server, start_each
 
 APART = 1.5
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
@@ -224,82 +223,6 @@ def follow_ups(place: Place, quick: bool) -> list[Figure]:
         return figures
     how = ", ".join(f"{word or 'no header'} {times}" for word, times in served.items())
     return [figures[0], *(Figure(one.name, None, one.unit, at_least=one.at_least, note=how) for one in figures[1:])]
-
-
-# ── the prompt cache ────────────────────────────────────────────────────────────────────────────────────────
-
-_INSTRUCTIONS = "You help with travel plans. " + "Weigh weather, distance, price and the traveller's wishes. " * 60
-_RESULT = json.dumps({"city": "Rome", "days": [{"day": n, "sky": "sunny", "high": 24 + n} for n in range(40)]})
-
-
-def _tool(name: str) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": f"Does what {name} says, for travel plans. " * 8,
-            "parameters": {
-                "type": "object",
-                "properties": {"query": {"type": "string", "description": "What to look for."}},
-                "required": ["query"],
-            },
-        },
-    }
-
-
-def _tool_conversation(running: Server, turns: int) -> tuple[list[Message], list[str]]:
-    """So many requests: the user asks, the model calls a tool, gets its result and answers. Messages; how served."""
-    messages: list[Message] = [{"role": "system", "content": _INSTRUCTIONS}]
-    tools = [_tool(name) for name in ("look_up", "book", "cancel")]
-    served = []
-    with Client(running.port) as client:
-        for number in range(turns):
-            if number % 2 == 0:
-                messages.append(_said(f"Please look up the weather for day {number}. " + "I would like it dry. " * 8))
-            answer = client.ask(chat(messages, tools=tools))
-            served.append(answer.served)
-            messages.append(answer.message)
-            calls = answer.message.get("tool_calls", [])
-            if bool(calls) != (number % 2 == 0):
-                raise BenchError(f"request {number + 1} was answered with {len(calls)} tool calls")
-            messages += [{"role": "tool", "tool_call_id": call["id"], "content": _RESULT} for call in calls]
-    return messages, served
-
-
-def _flattened(running: Server, messages: Sequence[Message]) -> None:
-    """The same requests with the history as one text, as proxies do that have no real turns."""
-    with Client(running.port) as client:
-        for end, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            past = "\n\n".join(f"{past['role']}: {msgspec.json.encode(past).decode()}" for past in messages[1:end])
-            client.ask(chat([messages[0], _said(past)]))
-
-
-def cache(place: Place, quick: bool) -> list[Figure]:
-    """The share of prompt tokens that a marked prefix of the request before covers, from the requests upstream."""
-    turns = 20
-    log = place.home / "bodies.jsonl"
-    figures = []
-    history: list[Message] = []
-    ways: dict[str, dict[str, str]] = {"continued": {}, "replayed": {"CLAUDE_PROXY_PARKED": "0"}, "flattened": {}}
-    for way, more in ways.items():
-        log.unlink(missing_ok=True)
-        with upstream(log) as port, server(msgspec.structs.replace(place, upstream=port), more=more) as running:
-            if way == "flattened":
-                _flattened(running, history)
-                how = f"{turns} requests"
-            else:
-                history, served = _tool_conversation(running, turns)
-                how = ", ".join(f"{word or 'no header'} {served.count(word)}" for word in dict.fromkeys(served))
-        bodies = [msgspec.json.decode(line) for line in log.read_bytes().splitlines()]
-        share = cached_share(bodies)
-        if way == "continued" and "continued" not in how:
-            share = None
-        figures.append(
-            Figure(f"history {way}", share, "of tokens", at_least=0.9 if way == "continued" else None, note=how)
-        )
-    return figures
 
 
 # ── the server's own cost ───────────────────────────────────────────────────────────────────────────────────

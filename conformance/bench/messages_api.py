@@ -1,18 +1,23 @@
 """The cheapest Messages API there can be, in a process of its own: prebuilt answers, no parsing.
 
 It prints its port. A request that offers tools and says "Please look …" after the last tool result is answered with a
-call of `look_up`, every other one with text.
+call of `look_up`, every other one with text. With a file as its argument it reads what it is asked, accounts for the
+prompt cache, thinks before it answers if it is told to, and keeps what it counted in the file.
 """
 
 import asyncio
 import sys
-from typing import IO
+from typing import IO, Any
 
-from conformance.upstream import message, sse, text, tool_use
+import msgspec
+
+from conformance.promptcache import PromptCache, Refused
+from conformance.upstream import message, sse, text, thinking, tool_use
 
 CALL = b'"tools":[{'
 # A paragraph as an answer, so that a conversation grows.
 WORDS = ("It is ", "a sunny day", ", as the result says. " * 12)
+THOUGHTS = ("the user wants to know. ", "So the weather matters. " * 12)
 
 
 def _stream(events: list[dict[str, object]]) -> bytes:
@@ -33,6 +38,7 @@ TEXT = _stream(message(text(*WORDS), identifier=_MESSAGE))
 TOOL_CALL = _stream(
     message(tool_use(_CALL, "look_up", '{"query": ', '"weather"}'), stop="tool_use", identifier=_MESSAGE)
 )
+BAD = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
 MISSING = b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -45,13 +51,48 @@ def answer(body: bytes, number: int) -> bytes:
     return found
 
 
+# What a system prompt says so that answers begin with thinking.
+THINK = b"Think first."
+# Seconds until an answer that is accounted for begins: what is asked at the same time cannot read what it writes.
+DELAY = 0.1
+
+
+class Accountant:
+    """Answers as `answer` does, with the usage that the prompt cache makes of the request; each goes into the log."""
+
+    def __init__(self, log: IO[bytes]) -> None:
+        self._log = log
+        self._cache = PromptCache()
+
+    def answer(self, body: bytes, number: int) -> bytes:
+        """The whole HTTP answer."""
+        asked: dict[str, Any] = msgspec.json.decode(body)
+        try:
+            at = asyncio.get_running_loop().time()
+            counted = self._cache.count(asked, at, begins=at + DELAY)
+        except Refused as refusal:
+            refused = {"type": "error", "error": {"type": "invalid_request_error", "message": str(refusal)}}
+            said = msgspec.json.encode(refused)
+            return BAD % (len(said), said)
+        self._log.write(msgspec.json.encode(counted) + b"\n")
+        wants_call = CALL in body and body.rfind(b'"Please look') > body.rfind(b'"tool_result"')
+        # Long enough, and each another one: that it comes back, or does not, must show.
+        thought = [thinking(f"Number {number}: ", *THOUGHTS, signature=f"c2ln{number:06}")] if THINK in body else []
+        spoken = tool_use(f"toolu_{number:06}", "look_up", '{"query": ', '"weather"}') if wants_call else text(*WORDS)
+        stop = "tool_use" if wants_call else "end_turn"
+        identifier = f"msg_{number:06}"
+        model = str(asked.get("model"))
+        events = message(*thought, spoken, stop=stop, identifier=identifier, model=model, usage=counted.usage())
+        return _stream(events)
+
+
 class Upstream(asyncio.Protocol):
     """One connection."""
 
     answers = 0
 
-    def __init__(self, log: IO[bytes]) -> None:
-        self._log = log
+    def __init__(self, accountant: Accountant | None) -> None:
+        self._accountant = accountant
         self._data = b""
         self._transport: asyncio.WriteTransport | None = None
 
@@ -70,23 +111,30 @@ class Upstream(asyncio.Protocol):
                 return
             body, self._data = self._data[end + 4 : end + 4 + length], self._data[end + 4 + length :]
             assert self._transport is not None
-            self._transport.write(self._answer(head, body))
+            if self._accountant is None:
+                self._transport.write(self._answer(head, body))
+            else:
+                asyncio.get_running_loop().call_later(DELAY, self._transport.write, self._answer(head, body))
 
     def _answer(self, head: bytes, body: bytes) -> bytes:
         if not head.startswith(b"post /v1/messages?") and not head.startswith(b"post /v1/messages "):
             return MISSING
-        self._log.write(body + b"\n")
         Upstream.answers += 1
+        if self._accountant is not None:
+            return self._accountant.answer(body, Upstream.answers)
         return answer(body, Upstream.answers)
 
 
-async def _serve(log: IO[bytes]) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: Upstream(log), "127.0.0.1", 0)
+async def _serve(accountant: Accountant | None) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: Upstream(accountant), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 def main() -> None:
-    """Serves until it is ended; keeps the bodies it gets in the file named by the only argument."""
+    """Serves until it is ended."""
+    if len(sys.argv) == 1:
+        asyncio.run(_serve(None))
+        return
     with open(sys.argv[1], "ab", buffering=0) as log:
-        asyncio.run(_serve(log))
+        asyncio.run(_serve(Accountant(log)))

@@ -44,12 +44,17 @@ class BenchError(Exception):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where things run: the CLI, a home that all children share, an empty working directory, the upstream's port."""
+    """Where things run: the CLI, a home that all children share, an empty working directory, the upstream's port.
+
+    `code`: the directory with the server's package; `before`: with another one, to be measured beside it.
+    """
 
     cli: str
     home: Path
     empty: Path
     upstream: int
+    code: Path = ROOT
+    before: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -199,9 +204,12 @@ def start_each(place: Place, data: bytes, count: int, at_once: int) -> float:
 
 @contextlib.contextmanager
 def upstream(log: Path | None = None) -> Iterator[int]:
-    """The port of a Messages API that runs while the context is open; it appends the bodies it gets to `log`."""
+    """The port of a Messages API that runs while the context is open.
+
+    With `log` it accounts for the prompt cache, and appends what it counted for each request.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", "from conformance.bench.messages_api import main; main()", str(log or os.devnull)],
+        [sys.executable, "-c", "from conformance.bench.messages_api import main; main()", *filter(None, [log])],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     try:
@@ -267,7 +275,7 @@ def server(
     }
     said = (place.home / "server.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "proxy", str(port)], env=environment, cwd=ROOT,
+        [sys.executable, "-m", "proxy", str(port)], env=environment, cwd=place.code,
         stdin=subprocess.DEVNULL, stdout=said, stderr=said,
     )  # fmt: skip
     running = Server(port, process.pid)
