@@ -22,6 +22,7 @@ from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
 from proxy.http.server import Server, configuration
 from proxy.http.service import Service
+from proxy.log import BufferedHandler
 from proxy.protocol.lines import ListedModel
 from proxy.settings import Settings
 from proxy.settings.paths import state_dir, usage_file
@@ -67,7 +68,9 @@ class LoopErrorHandler:
 
 def configure_logging(settings: Settings) -> None:
     """Our lines to stderr; uvicorn's and asyncio's only when something is wrong."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        handlers=[BufferedHandler()], level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
     logging.getLogger("proxy").setLevel(LEVELS[settings.log_level])
 
 

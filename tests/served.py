@@ -20,11 +20,17 @@ ROOT = Path(__file__).parent.parent
 class Served:
     """`with Served(cli, state) as server`: ready at `server.url`. `settings`: variables of its environment.
 
-    `wrapper`: a command to put before the server's, such as one that limits it.
+    `wrapper`: a command to put before the server's, such as one that limits it. `stderr`: a descriptor to log to.
     """
 
     def __init__(
-        self, cli: Path, state: Path, settings: Mapping[str, str] | None = None, *, wrapper: tuple[str, ...] = ()
+        self,
+        cli: Path,
+        state: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        wrapper: tuple[str, ...] = (),
+        stderr: int | None = None,
     ) -> None:
         self.state = state
         self.usage = state / "usage.sqlite3"
@@ -41,13 +47,14 @@ class Served:
             "CLAUDE_PROXY_GRACE": "1",
             **(settings or {}),
         }
+        self._stderr = stderr
         self.url = ""
 
     def __enter__(self) -> Self:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, env=self._environment, cwd=self.state.parent, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=log, text=True,
+                stdout=subprocess.PIPE, stderr=log if self._stderr is None else self._stderr, text=True,
             )  # fmt: skip
         assert self.process.stdout is not None
         for line in self.process.stdout:
