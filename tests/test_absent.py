@@ -46,7 +46,7 @@ async def test_what_is_absent_is_named(path: str, what: str) -> None:
     assert what in (await ask("POST", path)).json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddingsx", "/v1/imagesx", "/v2/embeddings", "/embeddings", "/v1/assistants"])
+@pytest.mark.parametrize("path", ["/v1/embeddingsx", "/v1/imagesx", "/v2/embeddings", "/assistants", "/v1/assistants"])
 async def test_other_paths_are_unknown(path: str) -> None:
     response = await ask("POST", path)
     assert response.status_code == 404

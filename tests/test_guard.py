@@ -51,6 +51,13 @@ async def test_names_of_the_settings_are_answered(local: Serve) -> None:
     assert (await status(server, Host="evil.example"))[0] == 403
 
 
+@pytest.mark.parametrize("second", [b"localhost", b"evil.example"])
+async def test_two_hosts_are_one_too_many(serve: Serve, second: bytes) -> None:
+    server = await serve()
+    head = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nhost: %s\r\n\r\n" % second
+    assert (await raw(server.port, head)).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_a_request_without_a_host_is_refused(serve: Serve) -> None:
     server = await serve()
     answer = await raw(server.port, b"GET /v1/models HTTP/1.0\r\n\r\n")
@@ -193,7 +200,8 @@ async def test_a_refusal_never_repeats_the_key(local: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("header", "words"),
-    [({"Authorization": "sk-bob"}, "Bearer KEY"), ({"x-api-key": "sk-bob"}, "Bearer KEY"),
+    [({"Authorization": "sk-bob"}, "Bearer KEY"), ({"x-api-key": ""}, "x-api-key: KEY"),
+     ({"x-api-key": "sk-no"}, "none of those in this server's API_KEYS"),
      ({"Authorization": "Bearer sk-no"}, "none of those in this server's API_KEYS")],
 )  # fmt: skip
 async def test_it_is_said_what_a_key_must_look_like(local: Serve, header: dict[str, str], words: str) -> None:
@@ -206,14 +214,25 @@ async def test_no_key_is_needed_when_none_is_set(local: Serve) -> None:
     assert (await status(await local(), Authorization="Bearer anything"))[0] == 200
 
 
+@pytest.mark.parametrize("name", ["x-api-key", "api-key", "X-Api-Key"])
+async def test_a_key_may_come_in_the_headers_of_other_apis(local: Serve, name: str) -> None:
+    server = await local(api_keys=KEYS)
+    assert (await status(server, **{name: "sk-bob"}))[0] == 200
+    assert (await status(server, **{name: "sk-bo"}))[0] == 401
+    assert (await status(server, **{name: "Bearer sk-bob"}))[0] == 401
+    # Some clients always send a bearer token of their own, too.
+    assert (await status(server, **{name: "sk-bob", "Authorization": "Bearer none"}))[0] == 200
+
+
 def test_the_key_that_was_found() -> None:
-    assert find_key(KEYS, "Bearer sk-bob") == KEYS[1]
-    assert find_key(KEYS, None) is None
-    assert find_key((), "Bearer sk-bob") is None
+    assert find_key(KEYS, ["sk-bob"]) == KEYS[1]
+    assert find_key(KEYS, ["none", "sk-alice"]) == KEYS[0]
+    assert find_key(KEYS, []) is None
+    assert find_key((), ["sk-bob"]) is None
 
 
-@pytest.mark.parametrize("header", ["Bearer sk-alice", "Bearer sk-bob", "Bearer nothing", "Basic sk-alice", None, "ü"])
-def test_every_key_is_compared_whatever_is_given(monkeypatch: pytest.MonkeyPatch, header: str | None) -> None:
+@pytest.mark.parametrize("given", ["sk-alice", "sk-bob", "nothing", "ü", "\udcff"])
+def test_every_key_is_compared_whatever_is_given(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     compared: list[bytes] = []
 
     class Watched:
@@ -223,8 +242,8 @@ def test_every_key_is_compared_whatever_is_given(monkeypatch: pytest.MonkeyPatch
             return hmac.compare_digest(one, other)
 
     monkeypatch.setattr(guard, "hmac", Watched)
-    find_key(KEYS, header)
-    assert compared == [b"sk-alice", b"sk-bob"]
+    find_key(KEYS, [given, given])
+    assert compared == [b"sk-alice", b"sk-bob"] * 2
 
 
 # Content types: a form or plain text could come from any web page

@@ -43,8 +43,13 @@ def value(found: Samples, name: str, **labels: str) -> float:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home: Path = tmp_path_factory.mktemp("metrics")
-    with Served(fake_cli.write(home), home / "state") as served:
+    of_another = home / "metrics-of-another"
+    of_another.mkdir()
+    # What another program may have left in the environment.
+    inherited = {name: str(of_another) for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")}
+    with Served(fake_cli.write(home), home / "state", inherited) as served:
         yield served
+    assert list(of_another.iterdir()) == []
 
 
 def test_an_answer_is_counted(server: Served) -> None:
@@ -100,6 +105,18 @@ def test_it_can_be_had_as_openmetrics(server: Served) -> None:
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     names = {family.name for family in openmetrics(answer.text)}  # type: ignore[no-untyped-call]
     assert {"claude_max_api_requests", "claude_max_api_children", "process_open_fds"} <= names
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["application/openmetrics-text; version=a.b.c", "text/plain; version=x", "text/plain; version=", "text/plain; =;;",
+     "application/openmetrics-text; version=1.0.0; escaping=x", "*/*", "\xff",
+     "application/openmetrics-text;version=²", "text/plain;version=2.é"],
+)  # fmt: skip
+def test_whatever_is_accepted_it_is_given(server: Served, accept: str) -> None:
+    answer = server.get("/metrics", headers=[(b"accept", accept.encode("latin-1"))])
+    assert answer.status_code == 200
+    assert "claude_max_api_children" in answer.text
 
 
 def test_scraping_does_not_make_the_page_longer(server: Served) -> None:

@@ -142,9 +142,9 @@ def test_the_time_that_a_comparison_takes(monkeypatch: pytest.MonkeyPatch, expec
         return real(left, right)
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    for header in ("Bearer secret-0", "Bearer secret-4", "Bearer other", "Basic secret-1", None):
+    for given in ("secret-0", "secret-4", "other"):
         compared.clear()
-        guard.find_key(keys, header)
+        guard.find_key(keys, [given])
         assert [left for left, _ in compared] == [each.secret.encode() for each in keys]
 
 

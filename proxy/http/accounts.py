@@ -64,8 +64,9 @@ def plan_headers(allowance: Allowance, now: float) -> list[tuple[str, str]]:
 
 
 class Accounts:
-    """One per server: middleware of Falcon's, the edge's `Books`, the pool's `Observer`. `ledger` None: none is kept.
+    """One per server: middleware of Falcon's, the edge's `RequestObserver`, the pool's `Observer`.
 
+    `ledger` None: none is kept.
     `allowance`: the plan's state as last reported.
     """
 

@@ -1,4 +1,4 @@
-"""The application: routes, guard, errors, and the edge around them."""
+"""The application: routes, access control, errors, and the edge around them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxy.http.chat import ChatCompletions
 from proxy.http.completions import LegacyCompletions
 from proxy.http.edge import App, Edge
 from proxy.http.errors import on_bug, on_http_error, on_rejection
-from proxy.http.guard import Guard
+from proxy.http.guard import AccessControl
 from proxy.http.health import HealthCheck
 from proxy.http.metrics import MetricsPage
 from proxy.http.models import Models, OneModel
@@ -22,7 +22,7 @@ from proxy.protocol.failures import Rejection
 
 def create_app(service: Service) -> App:
     """The ASGI application for `service`."""
-    app = falcon.asgi.App(middleware=[Guard(service.settings)])
+    app = falcon.asgi.App(middleware=[AccessControl(service.settings)])
     app.add_middleware(service.accounts)
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, on_bug)

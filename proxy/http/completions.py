@@ -8,8 +8,8 @@ import falcon
 import falcon.asgi
 
 from proxy.http.answers import Job, answer, new_identity
+from proxy.http.body import read_json
 from proxy.http.edge import TRACE
-from proxy.http.guard import read_json
 from proxy.http.service import Service
 from proxy.protocol import completions
 from proxy.protocol.completions import TextChunks, TextCompletion, fold_text, text_usage_chunk

@@ -1,9 +1,9 @@
-"""What surrounds every request: its id, its log line, and the client that leaves.
+"""What surrounds every request: its id, its log line, what its path means, and the client that leaves.
 
-Falcon runs a handler to its end after the client has gone (wire notes, "Falcon, uvicorn, msgspec"). Here the
-connection is watched from the moment the body has been read, and the handler is cancelled when it closes: streamed,
-whole, or still waiting in the queue. A client that shuts only its own side counts as gone: until something is written
-to it, one looks like the other, and an answer for nobody uses up the plan.
+Falcon runs a handler to its end after the client has gone. Here the connection is watched from the moment the body has
+been read, and the handler is cancelled when it closes: streamed, whole, or still waiting in the queue. A client that
+shuts only its own side counts as gone: until something is written to it, one looks like the other, and an answer for
+nobody uses up the plan.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from proxy.http.paths import DEPLOYMENT, meant
 from proxy.protocol.turn import Tokens
 
 log: Final = logging.getLogger("proxy.request")
@@ -29,6 +30,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 TRACE: Final = "claude_max_api.trace"
 # And what ends its connection at once, where the server puts it.
 ABORT: Final = "claude_max_api.abort"
+# Bytes a second. A slow line is faster, one that sends now and then a byte to keep a connection is not.
+MIN_UPLOAD_RATE: Final = 4096
 
 
 class Trace:
@@ -108,8 +111,8 @@ def _write_log(trace: Trace, scope: Scope) -> None:
     log.info(" ".join(words))
 
 
-class Books(Protocol):
-    """Who keeps account of requests."""
+class RequestObserver(Protocol):
+    """What is told of every request."""
 
     def headers(self, trace: Trace) -> Sequence[tuple[bytes, bytes]]:
         """For the head of the answer."""
@@ -118,7 +121,7 @@ class Books(Protocol):
         """The request is over, however it ended."""
 
 
-class _NoBooks:
+class _NoObserver:
     def headers(self, trace: Trace) -> Sequence[tuple[bytes, bytes]]:
         return ()
 
@@ -126,45 +129,53 @@ class _NoBooks:
         pass
 
 
-_NO_BOOKS: Final = _NoBooks()
+_NO_OBSERVER: Final = _NoObserver()
 
 
 def _nothing() -> None:
     pass
 
 
-class _Watched:
-    """One request between client and application: what each sends is passed on, marked, and waited for only so long."""
+class _RequestHandler:
+    """One request between client and application: what each sends is passed on, marked, and waited for only so long.
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, books: Books, patience: float) -> None:
+    `client_timeout`: longest time for a client to take more of the answer or to send more of the body, and for the
+    whole body beyond what it takes at `MIN_UPLOAD_RATE`.
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, observer: RequestObserver, client_timeout: float
+    ) -> None:
         self.trace = scope[TRACE] = Trace()
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._books = books
-        self._patience = patience
+        self._observer = observer
+        self._client_timeout = client_timeout
         self._loop = asyncio.get_running_loop()
-        handler = asyncio.current_task()
-        assert handler is not None
-        self._handler = handler
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
         self._watcher: asyncio.Task[None] | None = None
         # Since when the client has been waited for; looked at now and then, which costs less than a limit on each wait.
         self._waiting_since: float | None = None
-        self._look: asyncio.TimerHandle | None = None
+        self._upload_began = 0.0
+        self._uploaded = 0
+        self._next_check: asyncio.TimerHandle | None = None
 
     async def run(self, app: App) -> None:
         """The application's answer, and the end of everything that belongs to it, whoever has had enough."""
-        if self._patience < math.inf:
-            self._look_after()
+        if self._client_timeout < math.inf:
+            self._check_timeout()
         try:
-            await app(self._scope, self._receive_body, self._send_marked)
+            await app(self._understood(), self._receive_body, self._send_marked)
         except asyncio.CancelledError:
             if not self.trace.left:
                 raise
-            self._handler.uncancel()
+            self._task.uncancel()
         finally:
-            if self._look is not None:
-                self._look.cancel()
+            if self._next_check is not None:
+                self._next_check.cancel()
             if self._watcher is not None:
                 self._watcher.cancel()
             try:
@@ -172,14 +183,25 @@ class _Watched:
                     await self.trace.answer.aclose()
             finally:
                 _write_log(self.trace, self._scope)
-                self._books.ended(self.trace)
+                self._observer.ended(self.trace)
+
+    def _understood(self) -> Scope:
+        """The scope with the path that is meant; the log has the client's own."""
+        found = meant(self._scope["path"])
+        if found.path == self._scope["path"]:
+            return self._scope
+        changes = {"path": found.path} if found.model is None else {"path": found.path, DEPLOYMENT: found.model}
+        return self._scope | changes
 
     async def _receive_body(self) -> Mapping[str, Any]:
         if self._watcher is not None:
             await asyncio.Event().wait()
         self._waiting_since = self._loop.time()
+        if not self._upload_began:
+            self._upload_began = self._waiting_since
         message = await self._receive()
         self._waiting_since = None
+        self._uploaded += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
             self.trace.left = True
         elif not message.get("more_body"):
@@ -193,7 +215,7 @@ class _Watched:
                 *message.get("headers", ()),
                 (b"x-request-id", self.trace.id.encode()),
                 (b"openai-processing-ms", str(self.trace.milliseconds).encode()),
-                *self._books.headers(self.trace),
+                *self._observer.headers(self.trace),
             ]
         self._waiting_since = self._loop.time()
         await self._send(message)
@@ -208,31 +230,38 @@ class _Watched:
         if not self.trace.complete:
             self._leave()
 
-    def _look_after(self) -> None:
+    def _deadline(self, now: float) -> float:
+        """When what is waited for has to be there. Changes as long as there is progress."""
+        deadline = (now if self._waiting_since is None else self._waiting_since) + self._client_timeout
+        if self._upload_began and self._watcher is None and not self.trace.status:
+            deadline = min(deadline, self._upload_began + self._client_timeout + self._uploaded / MIN_UPLOAD_RATE)
+        return deadline
+
+    def _check_timeout(self) -> None:
         now = self._loop.time()
-        since = now if self._waiting_since is None else self._waiting_since
-        if now - since >= self._patience:
+        deadline = self._deadline(now)
+        if now >= deadline:
             # What it has not taken would keep the connection open for as long as it likes.
             self._scope.get(ABORT, _nothing)()
             self._leave()
         else:
-            self._look = self._loop.call_at(since + self._patience, self._look_after)
+            self._next_check = self._loop.call_at(deadline, self._check_timeout)
 
     def _leave(self) -> None:
         self.trace.left = True
-        self._handler.cancel()
+        self._task.cancel()
 
 
 class Edge:
-    """ASGI around ASGI. See the module. `patience`: longest time for a client to take or send something, seconds."""
+    """ASGI around ASGI. See the module. `client_timeout`: how long a client is waited for, in seconds."""
 
-    def __init__(self, app: App, books: Books = _NO_BOOKS, patience: float = math.inf) -> None:
+    def __init__(self, app: App, observer: RequestObserver = _NO_OBSERVER, client_timeout: float = math.inf) -> None:
         self._app = app
-        self._books = books
-        self._patience = patience
+        self._observer = observer
+        self._client_timeout = client_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _Watched(scope, receive, send, self._books, self._patience).run(self._app)
+            await _RequestHandler(scope, receive, send, self._observer, self._client_timeout).run(self._app)
         else:
             await self._app(scope, receive, send)

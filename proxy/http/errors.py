@@ -13,6 +13,7 @@ import falcon.asgi
 import msgspec
 
 from proxy.http.edge import TRACE
+from proxy.http.paths import advice
 from proxy.protocol.failures import Failure, Kind, Rejection, envelope
 
 log: Final = logging.getLogger("proxy.error")
@@ -54,14 +55,13 @@ async def on_http_error(
     """Falcon's own errors: unknown path, method, body."""
     kind = BY_HTTP_ERROR.get(error.status_code, Kind.BAD_REQUEST if error.status_code < 500 else Kind.INTERNAL)
     if kind is Kind.UNKNOWN_PATH:
-        hint = " Paths begin with /v1." if not req.path.startswith("/v1") else ""
-        words = f"Unknown path.{hint}"
+        message = f"Unknown path.{advice(req.path)}"
     elif kind is Kind.METHOD:
-        words = "This path does not take this method."
+        message = "Method not allowed."
     else:
-        words = error.description or error.title or "The request cannot be served."
+        message = error.description or error.title or "The request cannot be served."
     req.scope[TRACE].outcome = kind.value
-    answer(resp, Failure(kind, words))
+    answer(resp, Failure(kind, message))
     allow = (error.headers or {}).get("Allow") if isinstance(error.headers, dict) else None
     if kind is Kind.METHOD and allow:
         resp.set_header("allow", allow)

@@ -5,11 +5,13 @@
 - `Origin`: a browser sends it with every cross-site POST. Only origins that the user named may call, and this server's
   own pages.
 - Key: needed on every path but `/health` and preflights once keys are set; compared in constant time, with all of them.
+  It comes as `Authorization: Bearer KEY`, `x-api-key: KEY` or `api-key: KEY`.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,6 +22,8 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import Key, Settings, loopback
 
 OPEN_PATHS: Final = ("/health",)
+# Beside `Authorization: Bearer`: Anthropic's clients and Azure's.
+KEY_HEADERS: Final = ("x-api-key", "api-key")
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 ALLOWED_METHODS: Final = "GET, POST, OPTIONS"
 PREFLIGHT_AGE: Final = "600"
@@ -39,18 +43,26 @@ def _forbidden(message: str) -> Rejection:
     return Rejection(Failure(Kind.FORBIDDEN, message))
 
 
-def find_key(keys: tuple[Key, ...], header: str | None) -> Key | None:
-    """The key that an `Authorization` header holds. Takes the same time whichever it is, or none."""
-    scheme, _, given = (header or "").partition(" ")
-    secret = given.strip().encode("utf-8", "surrogateescape")
+def given_keys(req: falcon.asgi.Request) -> list[str]:
+    """The keys that a request brings, in each of the headers that a client may be made for."""
+    scheme, _, bearer = (req.get_header("authorization") or "").partition(" ")
+    found = [bearer] if scheme.lower() == "bearer" else []
+    found += [req.get_header(name) or "" for name in KEY_HEADERS]
+    return [key for key in map(str.strip, found) if key]
+
+
+def find_key(keys: tuple[Key, ...], given: Sequence[str]) -> Key | None:
+    """The key that is among those given. Takes the same time whichever it is, or none."""
     found = None
-    for key in keys:
-        if hmac.compare_digest(key.secret.encode(), secret) and scheme.lower() == "bearer":
-            found = key
+    for text in given:
+        secret = text.encode("utf-8", "surrogateescape")
+        for key in keys:
+            if hmac.compare_digest(key.secret.encode(), secret):
+                found = key
     return found
 
 
-class Guard:
+class AccessControl:
     """Falcon middleware. Puts the key's name into `req.context.key_name` (empty without keys)."""
 
     def __init__(self, settings: Settings) -> None:
@@ -61,6 +73,8 @@ class Guard:
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         req.context.key_name = ""
+        if sum(name == b"host" for name, _ in req.scope["headers"]) > 1:
+            raise Rejection(Failure(Kind.BAD_REQUEST, "The request has more than one Host header."))
         host = req.get_header("host") or ""
         if self._check_host and host_name(host) not in self._hosts:
             raise _forbidden(
@@ -74,12 +88,14 @@ class Guard:
             resp.status = 204
             return
         if self._keys and req.path not in OPEN_PATHS:
-            key = find_key(self._keys, req.get_header("authorization"))
+            given = given_keys(req)
+            key = find_key(self._keys, given)
+            if key is None and given:
+                message = "Incorrect API key provided: it is none of those in this server's API_KEYS."
+                raise Rejection(Failure(Kind.BAD_KEY, message))
             if key is None:
-                if (req.get_header("authorization") or "").lower().startswith("bearer "):
-                    words = "Incorrect API key provided: it is none of those in this server's API_KEYS."
-                    raise Rejection(Failure(Kind.BAD_KEY, words))
-                raise Rejection(Failure(Kind.NO_KEY, "No API key given: send `Authorization: Bearer KEY`."))
+                message = "No API key given: send `Authorization: Bearer KEY` or `x-api-key: KEY`."
+                raise Rejection(Failure(Kind.NO_KEY, message))
             req.context.key_name = key.name
 
     def _check_origin(self, origin: str, host: str, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
@@ -99,22 +115,3 @@ class Guard:
                 "access-control-allow-headers", req.get_header("access-control-request-headers") or "content-type"
             )
             resp.set_header("access-control-max-age", PREFLIGHT_AGE)
-
-
-def _too_large(most: int) -> Rejection:
-    return Rejection(Failure(Kind.BODY_TOO_LARGE, f"The body is larger than {most} bytes."))
-
-
-async def read_json(req: falcon.asgi.Request, most: int) -> bytes:
-    """The body of a POST, which must say that it is JSON: a form or plain text could come from any web page."""
-    media_type = (req.content_type or "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Rejection(Failure(Kind.CONTENT_TYPE, "The body must be sent as `content-type: application/json`."))
-    if (req.content_length or 0) > most:
-        raise _too_large(most)
-    body = bytearray()
-    async for piece in req.stream:
-        body += piece
-        if len(body) > most:
-            raise _too_large(most)
-    return bytes(body)

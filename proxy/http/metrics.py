@@ -1,4 +1,4 @@
-"""`GET /metrics`: the server in Prometheus' words.
+"""`GET /metrics`: the server's figures in Prometheus' formats.
 
 Labels have few values: routes as declared, statuses, kinds of failure, models that answered. Never a client's text.
 """
@@ -20,6 +20,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
     exposition,
+    values,
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -29,13 +30,14 @@ from proxy.http.edge import Trace
 from proxy.protocol.allowance import Allowance, current
 
 PREFIX: Final = "claude_max_api"
+OPENMETRICS: Final = "application/openmetrics-text"
 UNROUTED: Final = "other"
 # From what a living conversation takes to the longest answers.
 SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
 
-class Sight(Struct, frozen=True):
-    """The server at a moment. `lost`: entries of usage that could not be written."""
+class Snapshot(Struct, frozen=True):
+    """The state of the server at a moment. `lost`: entries of usage that could not be written."""
 
     counts: Counts
     allowance: Allowance
@@ -43,12 +45,14 @@ class Sight(Struct, frozen=True):
 
 
 class Metrics(Collector):
-    """What is counted as requests end, and what is looked at when asked."""
+    """What is counted as requests end, and the state of the server when the page is asked for."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
+        # Inherited variables for servers of several processes (PROMETHEUS_MULTIPROC_DIR) do not concern this one.
+        values.ValueClass = values.MutexValue
         self.registry = registry = CollectorRegistry()
-        self._look: Callable[[], Sight] | None = None
+        self._take_snapshot: Callable[[], Snapshot] | None = None
         self._requests = Counter(
             f"{PREFIX}_requests", "Requests that have ended.", ("endpoint", "status"), registry=registry
         )
@@ -72,9 +76,9 @@ class Metrics(Collector):
         registry.register(self)
         ProcessCollector(registry=registry)
 
-    def watch(self, look: Callable[[], Sight]) -> None:
-        """Look at the server this way when asked."""
-        self._look = look
+    def watch(self, take_snapshot: Callable[[], Snapshot]) -> None:
+        """What tells the server's state when the page is asked for."""
+        self._take_snapshot = take_snapshot
 
     def ended(self, trace: Trace, outcome: str) -> None:
         endpoint = trace.endpoint or UNROUTED
@@ -97,10 +101,10 @@ class Metrics(Collector):
         self._cost.inc(usd)
 
     def collect(self) -> Iterator[Metric]:
-        if self._look is None:
+        if self._take_snapshot is None:
             return
-        sight = self._look()
-        counts = sight.counts
+        snapshot = self._take_snapshot()
+        counts = snapshot.counts
         children = GaugeMetricFamily(f"{PREFIX}_children", "CLI processes by state.", labels=("state",))
         for state in ("waiting", "starting", "busy", "parked"):
             children.add_metric((state,), getattr(counts, state))
@@ -112,7 +116,7 @@ class Metrics(Collector):
         resets = GaugeMetricFamily(
             f"{PREFIX}_plan_reset_timestamp_seconds", "When a window of the plan ends.", labels=("window",)
         )
-        for name, window in current(sight.allowance, time.time()).windows.items():
+        for name, window in current(snapshot.allowance, time.time()).windows.items():
             if window.utilization is not None:
                 used.add_metric((name,), window.utilization)
             if window.resetsAt is not None:
@@ -120,7 +124,9 @@ class Metrics(Collector):
         yield used
         yield resets
         yield GaugeMetricFamily(
-            f"{PREFIX}_usage_entries_lost", "Entries of usage lost because their file could not be written.", sight.lost
+            f"{PREFIX}_usage_entries_lost",
+            "Entries of usage lost because their file could not be written.",
+            snapshot.lost,
         )
 
 
@@ -131,7 +137,10 @@ class MetricsPage:
         self._metrics = metrics
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        encode, content_type = exposition.choose_encoder(req.get_header("accept") or "")
+        media_types = {entry.partition(";")[0].strip().lower() for entry in (req.get_header("accept") or "").split(",")}
+        # The versions that every collector reads; the library fails at some of those that a client may name.
+        chosen = f"{OPENMETRICS};version=1.0.0" if OPENMETRICS in media_types else ""
+        encode, content_type = exposition.choose_encoder(chosen)
         resp.data = encode(self._metrics.registry)
         resp.content_type = content_type
 

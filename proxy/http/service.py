@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from proxy.cli.pool import Pool
 from proxy.http.accounts import Accounts
-from proxy.http.metrics import Sight
+from proxy.http.metrics import Snapshot
 from proxy.protocol import models
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.request import Abilities, Rules
@@ -47,15 +47,15 @@ class Service:
         self.login_method = login_method
         self.demo = demo
         self.accounts = accounts or Accounts()
-        self.accounts.metrics.watch(self._sight)
+        self.accounts.metrics.watch(self._snapshot)
         self.fingerprint = f"claude-code-{cli_version}{'-demo' if demo else ''}"
         self.login = LoginSeen()
         self.rules = Rules(self.model_for, self.abilities_of, settings.sampling == "forward", settings.strict_params)
         self._targets = {name.name: name.target for name in settings.models}
 
-    def _sight(self) -> Sight:
+    def _snapshot(self) -> Snapshot:
         ledger = self.accounts.ledger
-        return Sight(self.pool.counts, self.accounts.allowance, 0 if ledger is None else ledger.lost)
+        return Snapshot(self.pool.counts, self.accounts.allowance, 0 if ledger is None else ledger.lost)
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""
