@@ -22,7 +22,9 @@ from proxy.protocol.lines import RateLimitInfo, Window
 from proxy.protocol.turn import Tokens
 from proxy.usage import writer
 from proxy.usage.reader import Reader, UsageRow
-from proxy.usage.writer import Ledger, Record, process_mark
+from proxy.usage.servers import gone, process_mark
+from proxy.usage.writer import Ledger
+from tests.usage_rows import record
 
 Make = Callable[..., Ledger]
 
@@ -39,15 +41,6 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     yield start
     for one in made:
         await asyncio.to_thread(one.close)
-
-
-def record(id: str, **more: Any) -> Record:
-    values: dict[str, Any] = {
-        "id": id, "began": time.time(), "key": "", "endpoint": "/v1/chat/completions", "asked": "opus",
-        "model": "claude-opus-5-5", "served": "new", "outcome": "ok", "status": 200,
-        "tokens": Tokens(10, 7, 5, 12, 3), "asks": 1, "duration": 1.5, "first_delta": 0.2,
-    }  # fmt: skip
-    return Record(**values | more)
 
 
 def rows(ledger: Ledger, limit: int = 100) -> dict[str, UsageRow]:
@@ -173,12 +166,13 @@ async def test_rows_grow_old(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "usage.sqlite3"
     ledger = make(path)
     ledger.ended(record("old", began=time.time() - 40 * 86_400))
-    ledger.ended(record("young", began=time.time() - 20 * 86_400))
+    for days in (6, 3, 1):
+        ledger.ended(record(f"young {days}", began=time.time() - days * 86_400))
     assert await ledger.written(5)
     await asyncio.to_thread(ledger.close)
     later = make(path, days=30)
     assert await later.written(5)
-    assert list(rows(later)) == ["young"]
+    assert list(rows(later)) == ["young 1", "young 3", "young 6"]
 
 
 # Servers that are no more.
@@ -224,8 +218,8 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert mark is not None
     assert mark == process_mark(os.getpid())
     assert process_mark(2**22 - 1) is None
-    assert writer._gone("1 someone else")
-    assert not writer._gone(f"{os.getpid()} {mark}")
+    assert gone("1 someone else")
+    assert not gone(f"{os.getpid()} {mark}")
 
 
 def test_a_process_that_nobody_has_waited_for_is_gone() -> None:

@@ -69,7 +69,9 @@ def test_an_answer_is_counted(server: Served) -> None:
     assert grown("first_delta_seconds_count", served="new") == 1
     tokens = {"input": 10, "cache_read": 7, "cache_write": 5, "output": 12}
     for kind, count in tokens.items():
-        assert grown("tokens_total", model="claude-opus-5-5", kind=kind) == count
+        assert grown("tokens_total", model="claude-opus-5-5", kind=kind, api="openai-chat", key="") == count
+    labels = {"model": "claude-opus-5-5", "api": "openai-chat", "key": ""}
+    assert grown("served_total", served="new", not_continued="", **labels) == 1
     assert grown("list_price_usd_total") == 0.25
     assert value(after, "plan_utilization", window="five_hour") == 0.42
     assert value(after, "plan_reset_timestamp_seconds", window="five_hour") > time.time()

@@ -31,6 +31,7 @@ from proxy.usage.writer import Ledger, Record
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.served import Served, wait_for
+from tests.usage_rows import record
 
 HOUR = 3600.0
 
@@ -82,7 +83,7 @@ def test_an_answer_and_what_it_costs(server: Served) -> None:
     row = latest(server)
     assert row["id"] == came.headers["x-request-id"]
     assert (row["key"], row["model_asked"], row["model"]) == ("ann", "gpt-4o", "claude-opus-5-5")
-    assert (row["outcome"], row["status"], row["served"]) == ("ok", 200, "new")
+    assert (row["outcome"], row["status"], row["served"], row["api"]) == ("ok", 200, "new", "openai-chat")
     assert (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"]) == (22, 7, 12)
     assert 0 < row["first_delta"] <= row["duration"] < 10
     after = report(server)["totals"]
@@ -145,11 +146,57 @@ def test_who_may_not_ask_leaves_no_row(server: Served) -> None:
     assert report(server)["totals"]["requests"] == before
 
 
+def test_only_requests_to_a_model_leave_a_row(server: Served) -> None:
+    before = report(server)["totals"]["requests"]
+    for method, path, status in (
+        ("POST", "/health", 405),
+        ("POST", "/metrics", 405),
+        ("POST", "/v1/usage", 405),
+        ("POST", "/v1/models", 405),
+        ("POST", "/v1/models/opus", 405),
+        ("POST", "/docs", 405),
+        ("POST", "/nowhere", 404),
+        ("POST", "/v1/embeddings", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("PUT", "/v1/completions", 405),
+    ):
+        answer = httpx.request(method, server.url + path, headers=headers(), timeout=15, trust_env=False)
+        assert answer.status_code == status, path
+    assert report(server)["totals"]["requests"] == before
+
+
+@pytest.mark.parametrize("count", [2**53, 2**63, 2**64])
+def test_figures_that_cannot_be_do_not_end_the_books(tmp_path: Path, count: int) -> None:
+    figures = {"input_tokens": count, "cache_creation_input_tokens": count, "cache_read_input_tokens": count}
+    lines = steps(
+        say.start(usage=figures | {"output_tokens": count}),
+        say.opened(),
+        say.piece("Fine."),
+        say.closed(),
+        say.end(usage=figures | {"output_tokens": count}),
+        say.stopped(),
+        say.result(total_cost_usd=1e300),
+    )
+    with Served(fake_cli.write(tmp_path), tmp_path / "state") as server:
+        for _ in range(2):
+            server.chat(body(lines))
+        server.chat(body(answer()))
+        wait_for(lambda: server.recent(1)[0]["list_price_usd"] == 0.25, 5, "rows are still written")
+        totals = server.get("/v1/usage").json()["totals"]
+        assert (totals["requests"], totals["running"], totals["list_price_usd"]) == (3, 0, 0.25)
+        assert server.get("/health").json()["ledger_entries_lost"] == 0
+        assert server.get("/metrics").status_code == 200
+
+
 def test_groups_and_periods(server: Served) -> None:
     server.chat(body(answer()), headers=headers())
     found = report(server)
     assert {group["name"] for group in found["by_key"]} >= {"ann"}
-    assert sum(group["requests"] for group in found["by_model"]) == found["totals"]["requests"]
+    for field in ("by_model", "by_key", "by_api", "by_day"):
+        assert sum(group["requests"] for group in found[field]) == found["totals"]["requests"]
+    assert [group["name"] for group in found["by_api"]] == ["openai-chat"]
+    assert found["totals"]["served"]["new"] > 0
+    assert found["totals"]["cached_share"] == pytest.approx(7 / 22, abs=0.05)
     today = time.strftime("%Y-%m-%d")
     assert report(server, until=today)["totals"]["requests"] == found["totals"]["requests"]
     assert report(server, since="2100-01-01")["totals"]["requests"] == 0
@@ -310,15 +357,6 @@ def write(path: Path, *records: Record, plan: Allowance | None = None) -> None:
     ledger.close()
 
 
-def record(id: str, **more: Any) -> Record:
-    values: dict[str, Any] = {
-        "id": id, "began": time.time(), "key": "", "endpoint": "/v1/chat/completions", "asked": "opus",
-        "model": "claude-opus-5-5", "served": "new", "outcome": "ok", "status": 200,
-        "tokens": Tokens(10, 7, 5, 12_000, 3), "asks": 1, "duration": 1.5, "first_delta": 0.2,
-    }  # fmt: skip
-    return Record(**values | more)
-
-
 def test_the_terminal_shows_the_same(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     windows = {
         "five_hour": Window(0.5, time.time() + 2 * HOUR + 90, "allowed"),
@@ -326,8 +364,8 @@ def test_the_terminal_shows_the_same(state: Path, capsys: pytest.CaptureFixture[
     }
     write(
         state,
-        record("a", key="ann"),
-        record("b", model="claude-haiku-5-5", outcome="cli_died"),
+        record("a", key="ann", tokens=Tokens(10, 7, 5, 12_000, 3), api="openai-chat", served="continued"),
+        record("b", model="claude-haiku-5-5", outcome="cli_died", api="ollama", not_continued="expired"),
         plan=Allowance("allowed", time.time(), windows),
     )
     assert main(["usage"]) == 0
@@ -340,6 +378,10 @@ def test_the_terminal_shows_the_same(state: Path, capsys: pytest.CaptureFixture[
     assert "(no key)" in lines
     assert "3.00" in lines["Total"]
     assert "1 failed" in said
+    assert "100%" in lines["openai-chat"]
+    assert "0%" in lines["ollama"]
+    assert "Served: 1 continued, 1 new." in said
+    assert "Not continued: 1 expired." in said
     assert "saved 3.00 $" in said
 
 
@@ -383,11 +425,13 @@ def test_pages_of_the_terminal(state: Path, snapshot: SnapshotAssertion, latest:
     )
     ink = terminal._ink("utf-8")
     if latest:
-        lines = terminal.rows(reports.recent(state, 8))
+        with Reader(state) as reader:
+            lines = terminal.rows(reports.recent(reader, 8))
     else:
         with Reader(state) as reader:
             plan = reports.plan_state(reader.allowance(), now)
-        lines = terminal.words(msgspec.structs.replace(reports.report(state, None, None), plan=plan), ink, now)
+            found = reports.report(reader, None, None)
+        lines = terminal.words(msgspec.structs.replace(found, plan=plan), ink, now)
     assert "\n".join(lines).encode() == snapshot(extension_class=Page)
 
 
@@ -410,7 +454,8 @@ def test_a_terminal_gets_no_commands_from_a_client(state: Path, capsys: pytest.C
 
 def test_a_terminal_without_blocks(state: Path) -> None:
     write(state, record("a"), plan=Allowance("allowed", 1.0, {"five_hour": Window(0.5, 2e9)}))
-    found = reports.report(state, None, None)
+    with Reader(state) as reader:
+        found = reports.report(reader, None, None)
     assert "##########.........." in "\n".join(terminal.words(found, terminal._ink("ascii"), time.time()))
 
 

@@ -75,16 +75,22 @@ class Accounts:
         self.metrics = Metrics()
         self.allowance = Allowance()
 
+    @property
+    def lost(self) -> int:
+        """How many entries of usage could not be written."""
+        return 0 if self.ledger is None else self.ledger.lost
+
     async def process_resource(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: object, params: dict[str, Any]
     ) -> None:
         trace: Trace = req.scope[TRACE]
         trace.endpoint = req.uri_template or ""
         trace.key_name = req.context.key_name
-        # Whatever is posted here is put to the model.
-        if req.method == "POST" and self.ledger is not None:
+        # Resources that put what is posted to a model say which API it is written in; no others do.
+        trace.api = getattr(resource, "api", "")
+        if trace.api and req.method == "POST" and self.ledger is not None:
             trace.kept = True
-            self.ledger.begun(trace.id, trace.at, trace.key_name, trace.endpoint)
+            self.ledger.begun(trace.id, trace.at, trace.key_name, trace.endpoint, trace.api)
 
     def headers(self, trace: Trace) -> list[tuple[bytes, bytes]]:
         if not trace.asks and not trace.asked:
@@ -98,6 +104,7 @@ class Accounts:
             record = Record(
                 trace.id, trace.at, trace.key_name, trace.endpoint, trace.asked, trace.model, trace.served, how,
                 trace.status, trace.tokens or Tokens(), trace.asks, trace.seconds, trace.first_delta,
+                trace.api, trace.not_continued, trace.web_searches,
             )  # fmt: skip
             self.ledger.ended(record)
 

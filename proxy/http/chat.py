@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import falcon
 import falcon.asgi
@@ -16,7 +17,9 @@ from proxy.protocol.chat import Chunk, Chunks, fold, usage_chunk
 
 
 class ChatCompletions:
-    """The resource."""
+    """The resource. `api`: what is posted to it is put to a model, and written in this API."""
+
+    api: Final = "openai-chat"
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -24,7 +24,7 @@ class Login(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """`mode` demo: every answer is a recorded one."""
+    """`mode` demo: every answer is a recorded one. `ledger_entries_lost`: how many could not be written."""
 
     status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"]
     mode: Literal["live", "demo"]
@@ -32,6 +32,7 @@ class Health(Struct, frozen=True):
     cli_version: str
     login: Login
     children: Counts
+    ledger_entries_lost: int
 
 
 def health(service: Service) -> Health:
@@ -46,7 +47,7 @@ def health(service: Service) -> Health:
         status = "login_failed"
     login = Login(service.login_method, seen.works, seen.last_success, seen.last_failure)
     mode: Literal["live", "demo"] = "demo" if service.demo else "live"
-    return Health(status, mode, proxy.__version__, service.cli_version, login, pool.counts)
+    return Health(status, mode, proxy.__version__, service.cli_version, login, pool.counts, service.accounts.lost)
 
 
 class HealthCheck:

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from proxy.cli.pool import Counts
 from proxy.http.edge import Trace
 from proxy.protocol.allowance import Allowance, current
+from proxy.usage.estimate import WindowEstimate
 
 PREFIX: Final = "claude_max_api"
 OPENMETRICS: Final = "application/openmetrics-text"
@@ -37,11 +38,12 @@ SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 
 
 class Snapshot(Struct, frozen=True):
-    """The state of the server at a moment. `lost`: entries of usage that could not be written."""
+    """The server at a moment. `lost`: entries of usage that could not be written. `worth`: of the five-hour window."""
 
     counts: Counts
     allowance: Allowance
     lost: int
+    worth: WindowEstimate | None
 
 
 class Metrics(Collector):
@@ -66,8 +68,14 @@ class Metrics(Collector):
         )  # fmt: skip
         self._tokens = Counter(
             f"{PREFIX}_tokens", "Tokens used; `input` is what was neither read from the prompt cache nor put there.",
-            ("model", "kind"), registry=registry,
+            ("model", "kind", "api", "key"), registry=registry,
         )  # fmt: skip
+        self._served = Counter(
+            f"{PREFIX}_served",
+            "Answered requests by how they met their process, and why they were not continued in a living one.",
+            ("served", "not_continued", "model", "api", "key"), registry=registry,
+        )  # fmt: skip
+        self._searches = Counter(f"{PREFIX}_web_searches", "Searches of the web.", registry=registry)
         self._errors = Counter(f"{PREFIX}_errors", "Requests that failed, by kind.", ("kind",), registry=registry)
         self._cost = Counter(
             f"{PREFIX}_list_price_usd", "What answers would have cost at list price, where the CLI has said so.",
@@ -93,7 +101,12 @@ class Metrics(Collector):
                 ("output", tokens.output), ("reasoning", tokens.reasoning),
             ):  # fmt: skip
                 if count:
-                    self._tokens.labels(trace.model, kind).inc(count)
+                    self._tokens.labels(trace.model, kind, trace.api, trace.key_name).inc(count)
+        if trace.served and trace.model:
+            labels = trace.served, trace.not_continued, trace.model, trace.api, trace.key_name
+            self._served.labels(*labels).inc()
+        if trace.web_searches:
+            self._searches.inc(trace.web_searches)
         if outcome != "ok":
             self._errors.labels(outcome).inc()
 
@@ -128,6 +141,17 @@ class Metrics(Collector):
             "Entries of usage lost because their file could not be written.",
             snapshot.lost,
         )
+        if snapshot.worth is not None:
+            yield GaugeMetricFamily(
+                f"{PREFIX}_plan_percent_list_price_usd",
+                "What a percent of the five-hour window has been worth lately at list price: an estimate.",
+                snapshot.worth.list_price_usd_per_percent,
+            )
+            yield GaugeMetricFamily(
+                f"{PREFIX}_plan_percent_tokens",
+                "What a percent of the five-hour window has been worth lately in tokens: an estimate.",
+                snapshot.worth.tokens_per_percent,
+            )
 
 
 class MetricsPage:

@@ -54,8 +54,9 @@ class Service:
         self._targets = {name.name: name.target for name in settings.models}
 
     def _snapshot(self) -> Snapshot:
-        ledger = self.accounts.ledger
-        return Snapshot(self.pool.counts, self.accounts.allowance, 0 if ledger is None else ledger.lost)
+        accounts = self.accounts
+        worth = None if accounts.ledger is None else accounts.ledger.estimate
+        return Snapshot(self.pool.counts, accounts.allowance, accounts.lost, worth)
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""

@@ -16,11 +16,14 @@ import msgspec
 
 from proxy.http.service import Service
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
+from proxy.usage.reader import Reader
 from proxy.usage.report import empty, moment, recent, report
 
 log: Final = logging.getLogger("proxy.usage")
 # Seconds that a reader waits for what has just ended to be in the file.
 FRESH_WAIT: Final = 1.0
+# Readers of one kind at once; others wait.
+MAX_READERS: Final = 2
 DEFAULT_RECENT: Final = 50
 MAX_RECENT: Final = 1000
 
@@ -49,20 +52,32 @@ def _parameters(req: falcon.asgi.Request, known: dict[str, Callable[[str], float
     return found
 
 
+def _run(reader: Reader, reading: Callable[[Reader], T]) -> T:
+    with reader:
+        return reading(reader)
+
+
 class _FromLedger:
+    """Reads the file in a thread, which ends when nobody waits for it: the client has left, or the server ends."""
+
     def __init__(self, service: Service) -> None:
         self._ledger = service.accounts.ledger
+        self._turns = asyncio.Semaphore(MAX_READERS)
 
-    async def _read(self, reading: Callable[[Path], T]) -> T:
+    async def _read(self, reading: Callable[[Reader], T]) -> T:
         path = Path("/nonexistent")
         if self._ledger is not None:
             await self._ledger.written(FRESH_WAIT)
             path = self._ledger.path
+        reader = Reader(path)
         try:
-            return await asyncio.to_thread(reading, path)
+            async with self._turns:
+                return await asyncio.to_thread(_run, reader, reading)
         except (sqlite3.Error, OSError) as error:
             log.warning("usage cannot be read from %s (%s)", path, error)
             raise Rejection(Failure(Kind.INTERNAL, f"The usage file cannot be read: {error}.")) from None
+        finally:
+            reader.stop()
 
 
 class UsageSummary(_FromLedger):
@@ -73,7 +88,7 @@ class UsageSummary(_FromLedger):
         since, until = period.get("since"), period.get("until")
         if empty(since, until):
             raise bad_request("until must be later than since.", "until")
-        resp.data = msgspec.json.encode(await self._read(lambda path: report(path, since, until)))
+        resp.data = msgspec.json.encode(await self._read(lambda reader: report(reader, since, until)))
         resp.content_type = falcon.MEDIA_JSON
 
     on_head = on_get
@@ -84,7 +99,7 @@ class RecentRequests(_FromLedger):
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         limit = int(_parameters(req, {"limit": _limit}).get("limit", DEFAULT_RECENT))
-        resp.data = msgspec.json.encode(await self._read(lambda path: recent(path, limit)))
+        resp.data = msgspec.json.encode(await self._read(lambda reader: recent(reader, limit)))
         resp.content_type = falcon.MEDIA_JSON
 
     on_head = on_get

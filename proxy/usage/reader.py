@@ -1,13 +1,13 @@
 """Reading the usage file: sums over periods, the latest requests, the plan's state.
 
-A reader opens the file for itself, so that the terminal needs no server.
+A reader opens the file for itself, so that the terminal needs no server. It may be told to stop by another thread.
 """
 
 from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,14 +16,22 @@ import msgspec
 from msgspec import Struct
 
 from proxy.protocol.allowance import Allowance
-from proxy.usage.schema import BUSY, check_version
+from proxy.usage.estimate import WindowEstimate, estimate
+from proxy.usage.schema import BUSY, GROUPING, SUMMED, VERSION, migrate, version_of
+
+# Steps of SQLite's machine between two looks at whether to go on, well under a millisecond; pages of a copy, likewise.
+STEPS: Final = 20_000
+PAGES: Final = 200
 
 
 class UsageSums(Struct, frozen=True, kw_only=True):
     """Sums over requests. Tokens as OpenAI counts them: `prompt_tokens` is all input, cached or not.
 
-    `list_price_usd`: what the CLI says that answers would have cost. `without_price`: for how many requests it has not
-    said; those are not in the sum. `savings_usd`: the part that a subscription paid for.
+    `cached_share`: the part of the prompt tokens that was read from the prompt cache, 1 is all; null: there are none.
+    `served`: how many requests were put into a `new` process, `continued` in a living one, or `replayed` into another.
+    `not_continued`: how many were not continued for which reason. `list_price_usd`: what the CLI says that answers
+    would have cost. `without_price`: for how many requests it has not said; those are not in the sum. `savings_usd`:
+    the part that a subscription paid for.
     """
 
     requests: int = 0
@@ -35,15 +43,19 @@ class UsageSums(Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cached_share: float | None = None
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    web_searches: int = 0
+    served: dict[str, int] = {}
+    not_continued: dict[str, int] = {}
     list_price_usd: float = 0.0
     savings_usd: float = 0.0
     without_price: int = 0
 
 
 class UsageGroup(UsageSums, frozen=True, kw_only=True):
-    """The sums of one model, key or day. `name` null: no model answered, or no key was needed."""
+    """The sums of one model, key, API or day. `name` null: no model answered, no key was needed, or it is not known."""
 
     name: str | None
 
@@ -52,12 +64,14 @@ class Summary(Struct, frozen=True):
     totals: UsageSums
     by_model: tuple[UsageGroup, ...]
     by_key: tuple[UsageGroup, ...]
+    by_api: tuple[UsageGroup, ...]
     by_day: tuple[UsageGroup, ...]
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
     """One request. Times in seconds; `began` since 1970.
 
+    `not_continued`: why it was not continued in its conversation's living process, where that is known.
     `list_price_usd` null: unknown. `priced_with`: the request whose price contains this one's, too.
     """
 
@@ -65,9 +79,11 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     began: float
     key: str | None
     endpoint: str
+    api: str | None
     model_asked: str | None
     model: str | None
     served: str | None
+    not_continued: str | None
     outcome: str
     status: int | None
     prompt_tokens: int
@@ -75,81 +91,162 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     cache_write_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    web_searches: int
     list_price_usd: float | None
     priced_with: str | None
     duration: float | None
     first_delta: float | None
 
 
-_ALL: Final = """
-count(*) AS requests, total(outcome = 'ok') AS succeeded, total(outcome = 'cancelled') AS cancelled,
-total(outcome = 'interrupted') AS interrupted, total(outcome = 'running') AS running,
-total(outcome NOT IN ('ok', 'cancelled', 'interrupted', 'running')) AS failed,
-total(input + cache_read + cache_write) AS prompt_tokens, total(cache_read) AS cached_tokens,
-total(cache_write) AS cache_write_tokens, total(output) AS completion_tokens, total(reasoning) AS reasoning_tokens,
-round(total(cost), 6) AS list_price_usd,
-round(total(CASE login WHEN 'subscription' THEN cost END), 6) AS savings_usd,
-total(unpaid > 0) AS without_price
+# Days that lie in the period as a whole are read from their sums, the others row by row. Which day a row belongs to was
+# decided when it was written: the zone of this computer may have changed since.
+_WHOLE: Final = "first >= :since AND last < :until"
+_PERIOD: Final = f"""
+CREATE TEMP TABLE period AS
+SELECT {GROUPING}, {", ".join(f"total({name}) AS {name}" for name in SUMMED)} FROM (
+    SELECT {GROUPING}, {", ".join(SUMMED)} FROM days JOIN daily USING (day) WHERE {_WHOLE}
+    UNION ALL
+    SELECT {", ".join(f"sums.{name}" for name in GROUPING.split(", "))}, {", ".join(SUMMED)}
+    FROM days CROSS JOIN request_sums AS sums
+        ON sums.began BETWEEN max(days.first, :since) AND min(days.last, :until) AND sums.day = days.day
+    WHERE NOT ({_WHOLE}) AND sums.began < :until
+) GROUP BY {GROUPING}
 """
-_GROUPS: Final = {
-    "by_model": ("nullif(model, '')", "requests DESC, name"),
-    "by_key": ("nullif(key, '')", "requests DESC, name"),
-    "by_day": ("date(began, 'unixepoch', 'localtime')", "name"),
-}
+_GROUPS: Final = {"by_model": "model", "by_key": "key", "by_api": "api", "by_day": "day"}
 _ROW: Final = """
-SELECT id, began, nullif(key, '') AS key, endpoint, nullif(asked, '') AS model_asked, nullif(model, '') AS model,
-nullif(served, '') AS served, outcome, nullif(status, 0) AS status,
-input + cache_read + cache_write AS prompt_tokens, cache_read AS cached_tokens, cache_write AS cache_write_tokens,
-output AS completion_tokens, reasoning AS reasoning_tokens,
+SELECT id, began, nullif(key, '') AS key, endpoint, nullif(api, '') AS api, nullif(asked, '') AS model_asked,
+nullif(model, '') AS model, nullif(served, '') AS served, nullif(not_continued, '') AS not_continued, outcome,
+nullif(status, 0) AS status, input + cache_read + cache_write AS prompt_tokens, cache_read AS cached_tokens,
+cache_write AS cache_write_tokens, output AS completion_tokens, reasoning AS reasoning_tokens, web_searches,
 CASE WHEN unpaid = 0 AND paid_in = '' AND outcome != 'running' THEN cost END AS list_price_usd,
 nullif(paid_in, '') AS priced_with, duration, first_delta
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
 
 
+def _sums(rows: Sequence[sqlite3.Row]) -> dict[str, Any]:
+    """The fields of `UsageSums` from rows of one group, each for one way of having been served."""
+    total = {name: sum(row[name] for row in rows) for name in SUMMED}
+    count = {name: int(value) for name, value in total.items()}
+    prompt = count["input"] + count["cache_read"] + count["cache_write"]
+    ways: dict[str, dict[str, int]] = {"served": {}, "not_continued": {}}
+    for field, found in ways.items():
+        for row in rows:
+            if row[field]:
+                found[row[field]] = found.get(row[field], 0) + int(row["requests"])
+    return {
+        **{name: count[name] for name in SUMMED[: SUMMED.index("input")]},
+        "prompt_tokens": prompt,
+        "cached_tokens": count["cache_read"],
+        "cache_write_tokens": count["cache_write"],
+        "cached_share": round(count["cache_read"] / prompt, 4) if prompt else None,
+        "completion_tokens": count["output"],
+        "reasoning_tokens": count["reasoning"],
+        "web_searches": count["web_searches"],
+        **ways,
+        "list_price_usd": round(total["cost_nano"] / 1e9, 6),
+        "savings_usd": round(total["saved_nano"] / 1e9, 6),
+        "without_price": count["unpriced"],
+    }
+
+
 class Reader:
-    """A file of usage, for reading; one that does not exist is empty. Raises sqlite3.Error. Close it (`with`)."""
+    """A file of usage, for reading; one that does not exist is empty. Raises sqlite3.Error. `with` opens and closes it.
+
+    `stop` may come from another thread, at any time: what is read ends with sqlite3.OperationalError ("interrupted").
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stopped = False
         self._connection: sqlite3.Connection | None = None
-        if path.exists():
-            uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, timeout=BUSY)
-            self._connection.row_factory = sqlite3.Row
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def __enter__(self) -> Reader:
-        if self._connection is not None:
-            check_version(self._connection)
+        if self._path.exists():
+            uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, timeout=BUSY)
+            try:
+                self._connection = self._prepared(connection)
+            finally:
+                if self._connection is not connection:
+                    connection.close()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._connection is not None:
             self._connection.close()
 
-    def _rows(self, sql: str, values: Iterable[object] = ()) -> list[dict[str, Any]]:
-        if self._connection is None or not self._connection.execute("PRAGMA user_version").fetchone()[0]:
-            return []
-        return [dict(row) for row in self._connection.execute(sql, tuple(values))]
+    def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection | None:
+        """The file, or a copy of it of this version; None: there is nothing in it yet."""
+        # All that is read is of one moment.
+        connection.execute("BEGIN")
+        version = version_of(connection)
+        if version == 0:
+            return None
+        if version < VERSION:
+            # The server will make one of this version of it; a reader changes nothing.
+            connection = self._copy(connection)
+        connection.row_factory = sqlite3.Row
+        connection.set_progress_handler(self._is_stopped, STEPS)
+        return connection
+
+    def _copy(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        copy = sqlite3.connect("")
+        try:
+            connection.backup(copy, pages=PAGES, progress=self._copied)
+            copy.set_progress_handler(self._is_stopped, STEPS)
+            migrate(copy)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+    def _copied(self, status: int, remaining: int, total: int) -> None:
+        if self._stopped:
+            raise sqlite3.OperationalError("interrupted")
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
+
+    def _rows(self, sql: str, values: Iterable[object] = ()) -> list[sqlite3.Row]:
+        return [] if self._connection is None else self._connection.execute(sql, tuple(values)).fetchall()
 
     def summary(self, since: float | None, until: float | None) -> Summary:
         """The sums over the requests that began in the period; `until` is not in it."""
-        where = "FROM requests WHERE began >= ? AND began < ?"
-        values = (0.0 if since is None else since, math.inf if until is None else until)
-        [totals] = self._rows(f"SELECT {_ALL} {where}", values) or [{}]
-        groups = {
-            field: tuple(
-                msgspec.convert(row, UsageGroup, strict=False)
-                for row in self._rows(f"SELECT {name} AS name, {_ALL} {where} GROUP BY 1 ORDER BY {order}", values)
-            )
-            for field, (name, order) in _GROUPS.items()
-        }
-        return Summary(msgspec.convert(totals, UsageSums, strict=False), **groups)
+        if self._connection is not None:
+            bounds = {"since": 0.0 if since is None else since, "until": math.inf if until is None else until}
+            self._connection.execute("DROP TABLE IF EXISTS temp.period")
+            self._connection.execute(_PERIOD, bounds)
+        groups = {field: self._groups(name) for field, name in _GROUPS.items()}
+        return Summary(UsageSums(**self._totals()), **groups)
+
+    def _totals(self) -> dict[str, Any]:
+        return _sums(self._by_served("''"))
+
+    def _groups(self, name: str) -> tuple[UsageGroup, ...]:
+        """Of each name its sums, the most used first; days in their order."""
+        groups: dict[str, list[sqlite3.Row]] = {}
+        for row in self._by_served(name):
+            groups.setdefault(row["name"], []).append(row)
+        found = [UsageGroup(name=group or None, **_sums(rows)) for group, rows in sorted(groups.items())]
+        return tuple(found if name == "day" else sorted(found, key=lambda group: -group.requests))
+
+    def _by_served(self, name: str) -> list[sqlite3.Row]:
+        sums = ", ".join(f"total({summed}) AS {summed}" for summed in SUMMED)
+        return self._rows(f"SELECT {name} AS name, served, not_continued, {sums} FROM temp.period GROUP BY 1, 2, 3")
 
     def recent(self, limit: int) -> tuple[UsageRow, ...]:
         """The latest requests, newest first."""
-        return tuple(msgspec.convert(row, UsageRow) for row in self._rows(_ROW, (limit,)))
+        return tuple(msgspec.convert(dict(row), UsageRow) for row in self._rows(_ROW, (limit,)))
 
     def allowance(self) -> Allowance:
         """The plan's state as last reported."""
         rows = self._rows("SELECT value FROM allowance")
         return msgspec.json.decode(rows[0]["value"], type=Allowance) if rows else Allowance()
+
+    def estimate(self) -> WindowEstimate | None:
+        """What a percent of the five-hour window has been worth lately."""
+        return None if self._connection is None else estimate(self._connection)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from proxy.protocol.allowance import WINDOWS, Allowance, current
+from proxy.usage.estimate import WindowEstimate
 from proxy.usage.reader import Reader, UsageGroup, UsageRow, UsageSums
 
 # Stands for every moment that this computer's calendar cannot tell in seconds since 1970, and comes after all others.
@@ -47,8 +47,10 @@ class UsageReport(Struct, frozen=True, kw_only=True):
     totals: UsageSums
     by_model: tuple[UsageGroup, ...]
     by_key: tuple[UsageGroup, ...]
+    by_api: tuple[UsageGroup, ...]
     by_day: tuple[UsageGroup, ...]
     plan: PlanState
+    five_hour_estimate: WindowEstimate | None
 
 
 class RecentUsage(Struct, frozen=True, kw_only=True):
@@ -74,18 +76,20 @@ def empty(since: float | None, until: float | None) -> bool:
     return since is not None and until is not None and since >= until
 
 
-def report(path: Path, since: float | None, until: float | None) -> UsageReport:
-    """From the file. Raises sqlite3.Error."""
-    with Reader(path) as reader:
-        found = reader.summary(since, until)
-        state = plan_state(reader.allowance(), time.time())
-    return UsageReport(since=since, until=until, plan=state, **msgspec.structs.asdict(found))
+def report(reader: Reader, since: float | None, until: float | None) -> UsageReport:
+    """From an opened file. Raises sqlite3.Error."""
+    return UsageReport(
+        since=since,
+        until=until,
+        plan=plan_state(reader.allowance(), time.time()),
+        five_hour_estimate=reader.estimate(),
+        **msgspec.structs.asdict(reader.summary(since, until)),
+    )
 
 
-def recent(path: Path, limit: int) -> RecentUsage:
-    """From the file. Raises sqlite3.Error."""
-    with Reader(path) as reader:
-        return RecentUsage(data=reader.recent(limit), plan=plan_state(reader.allowance(), time.time()))
+def recent(reader: Reader, limit: int) -> RecentUsage:
+    """From an opened file. Raises sqlite3.Error."""
+    return RecentUsage(data=reader.recent(limit), plan=plan_state(reader.allowance(), time.time()))
 
 
 def moment(text: str, *, end: bool = False) -> float:

@@ -16,7 +16,8 @@ from proxy.protocol.allowance import REJECTED
 from proxy.settings import SettingError
 from proxy.settings.paths import usage_file
 from proxy.settings.sources import load
-from proxy.usage.reader import UsageGroup, UsageSums
+from proxy.usage.estimate import WindowEstimate
+from proxy.usage.reader import Reader, UsageGroup, UsageSums
 from proxy.usage.report import PlanState, RecentUsage, UsageReport, empty, moment, recent, report
 
 # What is shown in a terminal: characters of a bar and of a name, days, rows, and the last moment that is a date there.
@@ -66,7 +67,11 @@ def _when(moment: float, now: float) -> str:
     return datetime.fromtimestamp(min(moment, now + 366 * 86_400)).strftime("on %Y-%m-%d at %H:%M")
 
 
-def _plan(plan: PlanState, ink: _Ink, now: float) -> Iterator[str]:
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else ""
+
+
+def _plan(plan: PlanState, worth: WindowEstimate | None, ink: _Ink, now: float) -> Iterator[str]:
     yield "Plan" if plan.seen_at is not None else "Plan: the CLI has not reported it yet"
     for name, window in plan.windows.items() if plan.seen_at is not None else ():
         known = window.utilization
@@ -74,17 +79,22 @@ def _plan(plan: PlanState, ink: _Ink, now: float) -> Iterator[str]:
         ends = "" if window.resets_at is None else f"  new {_when(window.resets_at, now)}"
         full = 1.0 if window.status == REJECTED else known or 0.0
         yield f"  {_name(name.replace('_', ' '), ''):<{NAME}}  {ink.bar(full)}  {share:>8}{ends}"
+    if worth is not None:
+        usd, tokens = worth.list_price_usd_per_percent, _count(round(worth.tokens_per_percent))
+        yield f"  Estimate: a percent of five hours has lately been worth {usd:.2f} $ at list price, {tokens} tokens."
 
 
 def _line(name: str, bar: str, sums: UsageSums) -> str:
-    cached = f"{sums.cached_tokens / sums.prompt_tokens:.0%}" if sums.prompt_tokens else ""
-    tokens = f"{_count(sums.prompt_tokens):>9} {cached:>7} {_count(sums.completion_tokens):>9}"
-    return f"  {name:<{NAME}}  {bar:<{BAR}} {_count(sums.requests):>9} {tokens} {sums.list_price_usd:>11.2f}"
+    cached = _share(sums.cached_tokens, sums.prompt_tokens)
+    continued = _share(sums.served.get("continued", 0), sum(sums.served.values()))
+    tokens = f"{_count(sums.prompt_tokens):>9} {cached:>7} {_count(sums.cache_write_tokens):>9}"
+    answer = f"{_count(sums.completion_tokens):>9} {sums.list_price_usd:>9.2f}"
+    return f"  {name:<{NAME}}  {bar:<{BAR}} {_count(sums.requests):>8} {continued:>9} {tokens} {answer}"
 
 
 def _groups(title: str, groups: Sequence[UsageGroup], other: str, ink: _Ink) -> Iterator[str]:
     most = max((group.prompt_tokens + group.completion_tokens for group in groups), default=0)
-    yield f"{title:<{NAME + 2}}  {'':<{BAR}}  requests    prompt  cached    answer  list price $"
+    yield f"{title:<{NAME + 2}}  {'':<{BAR}} requests continued    prompt  cached   written    answer   price $"
     for group in groups:
         share = (group.prompt_tokens + group.completion_tokens) / most if most else 0.0
         yield _line(_name(group.name, other), ink.bar(share), group)
@@ -93,12 +103,15 @@ def _groups(title: str, groups: Sequence[UsageGroup], other: str, ink: _Ink) -> 
 def words(found: UsageReport, ink: _Ink, now: float) -> Iterator[str]:
     """The report, line by line."""
     totals = found.totals
-    yield from _plan(found.plan, ink, now)
+    yield from _plan(found.plan, found.five_hour_estimate, ink, now)
     yield ""
     yield from _groups("By model", found.by_model[:MAX_ROWS], "(no answer)", ink)
     if len(found.by_key) > 1 or any(group.name for group in found.by_key):
         yield ""
         yield from _groups("By key", found.by_key[:MAX_ROWS], "(no key)", ink)
+    if len(found.by_api) > 1:
+        yield ""
+        yield from _groups("By API", found.by_api[:MAX_ROWS], "(not known)", ink)
     yield ""
     days = found.by_day[-MAX_DAYS:]
     yield from _groups("By day" if len(days) == len(found.by_day) else "Last days", days, "", ink)
@@ -109,6 +122,10 @@ def words(found: UsageReport, ink: _Ink, now: float) -> Iterator[str]:
     said = ", ".join(f"{count} {end}" for end, count in ends.items() if count)
     if said:
         yield f"  Of these {said}."
+    for said, counts in (("Served", totals.served), ("Not continued", totals.not_continued)):
+        if counts:
+            ways = ", ".join(f"{count} {_name(way, way)}" for way, count in sorted(counts.items()))
+            yield f"  {said}: {ways}."
     if totals.without_price:
         yield f"  For {totals.without_price} the CLI has not said what they would have cost: they are not in the price."
     if totals.savings_usd >= 0.005:
@@ -148,7 +165,8 @@ def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], latest:
     path = usage_file(loaded.settings, loaded.environ, sys.platform)
     ink = _ink(sys.stdout.encoding)
     try:
-        lines = rows(recent(path, MAX_ROWS)) if latest else words(report(path, since, until), ink, time.time())
+        with Reader(path) as reader:
+            lines = rows(recent(reader, MAX_ROWS)) if latest else words(report(reader, since, until), ink, time.time())
     except sqlite3.Error as error:
         print(f"claude-max-api usage: {path} cannot be read: {error}", file=sys.stderr)
         return 1

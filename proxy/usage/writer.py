@@ -1,9 +1,10 @@
-"""Usage that outlives the server: a row for every request that was put to the model, in one SQLite file.
+"""Writing the usage file: a row for every request that was put to the model.
 
 - A row is opened when its request begins and completed when it ends, however it ends. Rows that are still open when
   their server is no more are marked as interrupted by the next one. Several servers may share a file.
 - One thread writes, and nobody waits for it. While the file cannot be written (full disk, locked, gone) entries are
-  kept in memory, up to a bound; the log says so once, and once more when it is over.
+  kept in memory, up to a bound; the log says so once, and once more when it is over. An entry that cannot be written
+  for what it is, is dropped. What is lost in either way is counted.
 - What an answer costs the CLI tells after it has ended (`paid`), or never: then it is unknown, and counted as such.
 """
 
@@ -16,7 +17,6 @@ import math
 import os
 import queue
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,9 @@ from msgspec import Struct
 
 from proxy.protocol.allowance import Allowance
 from proxy.protocol.turn import Tokens
-from proxy.usage.schema import BUSY, SCHEMA, VERSION, check_version
+from proxy.usage.estimate import PRUNE_REPORTS, WindowEstimate, estimate, reported
+from proxy.usage.schema import BUSY, MAX_COST, MAX_COUNT, migrate, version_of
+from proxy.usage.servers import gone, this_server
 
 log: Final = logging.getLogger("proxy.usage")
 
@@ -38,29 +40,39 @@ MAX_PENDING: Final = 10_000
 RETRY: Final = 2.0
 # A full disk can be written to now and then: it is well again when it has been for so long.
 CALM: Final = 30.0
-PRUNE_EVERY: Final = 86_400.0
 # Seconds that the end of the server waits for what is still to be written.
 CLOSE_WAIT: Final = 3.0
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 # A client chooses the text of a model name.
 MAX_TEXT: Final = 200
+# The estimate for `/metrics` is made so often at most, in seconds.
+ESTIMATE_EVERY: Final = 60.0
+# Seconds between two prunings. What one deletes is bounded: this share of the rows, or so many if that is more.
+PRUNE_EVERY: Final = 86_400.0
+PRUNE_SHARE: Final = 0.1
+PRUNE_ROWS: Final = 1000
+# A row is old by the clock and by the days on which there have been requests, the newest of them left aside: a clock
+# that was wrong for a day or two deletes nothing.
+DAYS_ASIDE: Final = 2
 
-_BEGUN: Final = """
-INSERT OR IGNORE INTO requests (id, began, key, endpoint, login, server, outcome)
-VALUES (:id, :began, :key, :endpoint, :login, :server, 'running')
+_DAY: Final = "coalesce(date(:began, 'unixepoch', 'localtime'), '')"
+_BEGUN: Final = f"""
+INSERT INTO requests (id, began, day, key, endpoint, api, login, server, outcome)
+VALUES (:id, :began, {_DAY}, :key, :endpoint, :api, :login, :server, 'running')
+ON CONFLICT (id) DO NOTHING
 """
 # `unpaid` counts up by what is due and down by what has been told, in whatever order the two come.
-_ENDED: Final = """
+_ENDED: Final = f"""
 INSERT INTO requests (
-    id, began, key, endpoint, login, server, asked, model, served, outcome, status, input, cache_read, cache_write,
-    output, reasoning, unpaid, duration, first_delta
+    id, began, day, key, endpoint, api, login, server, asked, model, served, not_continued, outcome, status, input,
+    cache_read, cache_write, output, reasoning, web_searches, unpaid, duration, first_delta
 ) VALUES (
-    :id, :began, :key, :endpoint, :login, :server, :asked, :model, :served, :outcome, :status, :input, :cache_read,
-    :cache_write, :output, :reasoning, :asks, :duration, :first_delta
+    :id, :began, {_DAY}, :key, :endpoint, :api, :login, :server, :asked, :model, :served, :not_continued, :outcome,
+    :status, :input, :cache_read, :cache_write, :output, :reasoning, :web_searches, :asks, :duration, :first_delta
 ) ON CONFLICT (id) DO UPDATE SET
-    asked = excluded.asked, model = excluded.model, served = excluded.served, outcome = excluded.outcome,
-    status = excluded.status, input = excluded.input, cache_read = excluded.cache_read,
-    cache_write = excluded.cache_write, output = excluded.output, reasoning = excluded.reasoning,
+    api = excluded.api, asked = excluded.asked, model = excluded.model, served = excluded.served,
+    not_continued = excluded.not_continued, outcome = excluded.outcome, status = excluded.status,
+    input = excluded.input, cache_read = excluded.cache_read, cache_write = excluded.cache_write,
+    output = excluded.output, reasoning = excluded.reasoning, web_searches = excluded.web_searches,
     unpaid = unpaid + excluded.unpaid, duration = excluded.duration, first_delta = excluded.first_delta
 """
 _PAID: Final = "UPDATE requests SET cost = cost + ?, unpaid = unpaid - 1, paid_in = ? WHERE id = ?"
@@ -68,6 +80,19 @@ _ALLOWANCE: Final = "INSERT OR REPLACE INTO allowance (one, value) VALUES (1, ?)
 _INTERRUPTED: Final = """
 UPDATE requests SET outcome = 'interrupted', unpaid = unpaid + 1 WHERE outcome = 'running' AND server = ?
 """
+_NEWEST: Final = f"SELECT min(last) FROM (SELECT last FROM days ORDER BY last DESC LIMIT {DAYS_ASIDE + 1})"
+_PRUNE: Final = """
+DELETE FROM requests WHERE id IN (
+    SELECT id FROM requests WHERE began < ? ORDER BY began
+    LIMIT (SELECT CAST(max(?, total(requests) * ?) AS INTEGER) FROM daily)
+)
+"""
+# Errors of SQLite's that are not one entry's own: the file, the disk or another program is in the way.
+_FILE_ERRORS: Final = frozenset({
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_NOTADB,
+})  # fmt: skip
 
 Statement = tuple[str, Sequence[object] | Mapping[str, object]]
 
@@ -76,6 +101,8 @@ class Record(Struct, frozen=True):
     """A request that has ended.
 
     `began`: seconds since 1970. `key`: the API key's name. `asked`, `model`: the model asked for, and which answered.
+    `api`: the API it is written in, such as `openai-chat`. `served`: `new`, `continued`, `replayed`; `not_continued`:
+    why it was not continued in its conversation's living process, such as `expired`, or nothing.
     `outcome`: `ok`, `cancelled` (the client left), `interrupted` (the server ended), or a failure's kind.
     `asks`: how often the CLI was asked, each of which costs. `duration`, `first_delta`: seconds.
     """
@@ -93,31 +120,23 @@ class Record(Struct, frozen=True):
     asks: int
     duration: float
     first_delta: float | None
-
-
-def process_mark(pid: int) -> str | None:
-    """What tells a process from a later one of the same number; None when there is none of this number."""
-    if _BOOT.exists():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-            return None if fields[0] in ("Z", "X") else f"{fields[19]}@{_BOOT.read_text().strip()}"
-        except OSError:
-            return None
-    said = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return said.stdout.strip() or None
-
-
-def _server() -> str:
-    return f"{os.getpid()} {process_mark(os.getpid())}"
-
-
-def _gone(server: str) -> bool:
-    pid, _, mark = server.partition(" ")
-    return process_mark(int(pid)) != mark
+    api: str = ""
+    not_continued: str = ""
+    web_searches: int = 0
 
 
 def _text(text: str) -> str:
     return text[:MAX_TEXT].encode("utf-8", "replace").decode()
+
+
+def _count(count: int) -> int:
+    """A count of the CLI's as it can be kept and summed."""
+    return max(0, min(count, MAX_COUNT))
+
+
+def _of_file(error: Exception) -> bool:
+    """Whether it is the file that cannot be written, rather than this entry."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _FILE_ERRORS
 
 
 class Ledger:
@@ -128,36 +147,50 @@ class Ledger:
 
     def __init__(self, path: Path, days: int, login: str) -> None:
         self.path = path
-        self.lost = 0
+        # As of the last look; see `WindowEstimate`.
+        self.estimate: WindowEstimate | None = None
+        # Counted by each thread for itself.
+        self._overflowed = 0
+        self._dropped = 0
         self._days = days
         self._login = login
-        self._server = _server()
+        self._server = this_server()
         self._queue: queue.SimpleQueue[Statement | Callable[[], None] | None] = queue.SimpleQueue()
         self._pending: list[Statement] = []
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._next_prune = 0.0
+        self._next_estimate = 0.0
         self._trouble = False
         self._told = False
         self._well_since = 0.0
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
+    @property
+    def lost(self) -> int:
+        """How many entries are not in the file and never will be."""
+        return self._overflowed + self._dropped
+
     def start(self) -> None:
         self._thread.start()
 
-    def begun(self, id: str, began: float, key: str, endpoint: str) -> None:
+    def begun(self, id: str, began: float, key: str, endpoint: str, api: str = "") -> None:
         """A request has begun; see `Record`."""
-        row = {"id": id, "began": began, "key": key, "endpoint": endpoint, "login": self._login}
+        row = {"id": id, "began": began, "key": key, "endpoint": endpoint, "api": _text(api), "login": self._login}
         self._note((_BEGUN, row | {"server": self._server}))
 
     def ended(self, record: Record) -> None:
-        row = msgspec.structs.asdict(record) | msgspec.structs.asdict(record.tokens)
+        counts = msgspec.structs.asdict(record.tokens) | {"web_searches": record.web_searches}
+        row = msgspec.structs.asdict(record) | {name: _count(count) for name, count in counts.items()}
         del row["tokens"]
-        row |= {"asked": _text(record.asked), "model": _text(record.model)}
+        row |= {name: _text(row[name]) for name in ("asked", "model", "api", "served", "not_continued")}
         self._note((_ENDED, row | {"login": self._login, "server": self._server}))
 
     def paid(self, requests: Sequence[str], usd: float) -> None:
         """These requests cost so much together; it stands in the last one's row, to which the others point."""
+        if not 0 <= usd <= MAX_COST:
+            log.warning("a price of %r dollars is not believed: it counts as unknown", usd)
+            return
         *others, last = requests
         for other in others:
             self._note((_PAID, (0.0, last if other != last else "", other)))
@@ -165,6 +198,9 @@ class Ledger:
 
     def allowance(self, allowance: Allowance) -> None:
         self._note((_ALLOWANCE, (msgspec.json.encode(allowance).decode(),)))
+        report = reported(allowance)
+        if report is not None:
+            self._note(report)
 
     async def written(self, seconds: float) -> bool:
         """Wait until all that has been noted so far is in the file, for so long at most; whether it is."""
@@ -191,7 +227,7 @@ class Ledger:
 
     def _note(self, statement: Statement) -> None:
         if self._queue.qsize() >= MAX_PENDING:
-            self.lost += 1
+            self._overflowed += 1
         else:
             self._queue.put(statement)
 
@@ -216,7 +252,7 @@ class Ledger:
                 item = self._next()
             over = len(self._pending) - MAX_PENDING
             if over > 0:
-                self.lost += over
+                self._dropped += over
                 del self._pending[:over]
         self._write()
         if self._connection is not None:
@@ -239,17 +275,33 @@ class Ledger:
         try:
             connection = self._opened()
             if self._pending:
-                with connection:
-                    for sql, values in self._pending:
-                        connection.execute(sql, values)
-                self._pending.clear()
+                self._write_pending(connection)
             if time.monotonic() >= self._next_prune:
                 self._next_prune = time.monotonic() + PRUNE_EVERY
                 self._prune(connection)
-        except (sqlite3.Error, OSError) as error:
+            if time.monotonic() >= self._next_estimate:
+                self._next_estimate = time.monotonic() + ESTIMATE_EVERY
+                self.estimate = estimate(connection)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on and the log has it.
             self._failed(error)
         else:
             self._succeeded()
+
+    def _write_pending(self, connection: sqlite3.Connection) -> None:
+        unwritable: list[Exception] = []
+        with connection:
+            for sql, values in self._pending:
+                try:
+                    connection.execute(sql, values)
+                except Exception as error:
+                    if _of_file(error):
+                        raise
+                    # This entry's own fault, and of no other.
+                    unwritable.append(error)
+        self._pending.clear()
+        if unwritable:
+            self._dropped += len(unwritable)
+            log.warning("%d entries of usage are dropped, they cannot be written: %r", len(unwritable), unwritable[0])
 
     def _opened(self) -> sqlite3.Connection:
         """The connection to the file that is at the path now."""
@@ -273,20 +325,23 @@ class Ledger:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        check_version(connection)
+        version_of(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+        migrate(connection)
         servers = connection.execute("SELECT DISTINCT server FROM requests WHERE outcome = 'running'").fetchall()
         with connection:
             for (server,) in servers:
-                if _gone(server):
+                if gone(server):
                     connection.execute(_INTERRUPTED, (server,))
 
     def _prune(self, connection: sqlite3.Connection) -> None:
-        if self._days:
-            with connection:
-                connection.execute("DELETE FROM requests WHERE began < ?", (time.time() - self._days * 86_400,))
+        (newest,) = connection.execute(_NEWEST).fetchone()
+        with connection:
+            connection.execute(PRUNE_REPORTS)
+            if self._days and newest is not None:
+                limit = min(newest, time.time()) - self._days * 86_400
+                connection.execute(_PRUNE, (limit, PRUNE_ROWS, PRUNE_SHARE))
 
     def _failed(self, error: Exception) -> None:
         self._trouble = True
