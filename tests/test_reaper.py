@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli import reaper as reapers
 from proxy.cli.reaper import Reaper
-from tests.conftest import alive
+from tests.conftest import alive, until
 from tests.served import wait_for
 
 # Deaf to everything but SIGKILL, and so is what it starts.
@@ -131,3 +134,59 @@ def test_a_server_killed_with_sigkill_leaves_nothing(tmp_path: Path, whole_group
         server.kill()
     server.wait()
     wait_for(lambda: not any(map(alive, pids)), 2, "children and reaper ended with the server")
+
+
+def _shells_of(server: int) -> list[int]:
+    """The reapers of this server."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == server and (entry / "cmdline").read_bytes().startswith(b"sh\0-c\0\ncd /\n"):
+                found.append(int(entry.name))
+    return [pid for pid in found if alive(pid)]
+
+
+def test_killed_itself_before_the_server_it_is_followed_by_one_that_knows_all_children(tmp_path: Path) -> None:
+    server, (*children, reaper) = _start_server(tmp_path)
+    for _ in range(2):
+        os.kill(reaper, signal.SIGKILL)
+        wait_for(lambda: [pid for pid in _shells_of(server.pid) if pid != reaper], 5, "another one")  # noqa: B023
+        (reaper,) = _shells_of(server.pid)
+    assert all(map(alive, children))
+    server.kill()
+    server.wait()
+    wait_for(lambda: not any(map(alive, children)), 2, "the children ended with the server")
+
+
+async def test_one_that_cannot_be_started_again_is_tried_again(
+    reaper: Reaper, sleepers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reapers, "MIN_PAUSE", 0.01)
+    reaper.watch(sleepers[0])
+    killed = reaper.pid
+    tries: list[object] = []
+
+    def fail(*arguments: object, **_: object) -> int:
+        tries.append(arguments)
+        raise OSError("no more processes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.posix_spawn", fail)
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: len(tries) > 2, 5, "it was tried")
+    await until(lambda: reaper.pid != killed and reaper._pipe is not None, 5, "another one")
+    close(reaper)
+    wait_for(lambda: not alive(sleepers[0]), 2, "it knows all")
+
+
+async def test_without_children_no_other_is_started(
+    reaper: Reaper, sleepers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reapers, "MIN_PAUSE", 0.0)
+    reaper.watch(sleepers[0])
+    reaper.forget(sleepers[0])
+    os.kill(reaper.pid, signal.SIGKILL)
+    await until(lambda: reaper._pipe is None, 5, "its end is noticed")
+    await asyncio.sleep(0.05)
+    assert reaper._pipe is None
