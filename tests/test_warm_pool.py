@@ -232,6 +232,50 @@ async def test_a_wake_up_for_one_who_leaves_goes_to_the_next(make: Make, monkeyp
     pool.release(await asyncio.wait_for(staying, 5))
 
 
+# A CLI that hangs at its start
+
+
+async def test_an_idle_process_that_never_answers_is_ended(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_pool, "MAX_START_TIME", 0.3)
+    monkeypatch.setattr(warm_pool, "MIN_PAUSE", 30.0)
+    pool = await make(waiting=1, cli={"mute": True})
+    await until(lambda: pool.warm_pool.last_start_error is not None, 5, "the start failed")
+    assert "did not answer within 0.3 s" in str(pool.warm_pool.last_start_error)
+    await until(lambda: pool.counts.waiting == pool.counts.starting == 0, 5, "it counts no more")
+    (pid,) = fake_cli.pids(tmp_path)
+    await until(lambda: not alive(pid), 5, "it is gone")
+
+
+async def test_a_request_whose_process_never_answers_fails_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_pool, "MAX_START_TIME", 0.3)
+    pool = await make(cli={"mute": True})
+    with pytest.raises(AssertionError, match="of its start"):
+        await served(pool, plan())
+    await until(lambda: pool.counts.starting == 0, 5, "it counts no more")
+
+
+async def test_one_that_answers_in_time_is_not_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_pool, "MAX_START_TIME", 0.3)
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 5, "one waits")
+    lease = await pool.open(plan(), "")
+    await asyncio.sleep(0.5)
+    assert lease.conversation.child.alive
+    pool.release(lease)
+
+
+async def test_the_wait_for_a_start_is_limited(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_pool, "PROCESSORS", 1)
+    pool = await make(max_conversations=3, queue_wait=0.1, cli={"mute": True})
+    first = await pool.open(plan(), "")
+    failure = await rejected(pool.open(plan(), ""))
+    assert (failure.kind, "CLI starts too slowly" in failure.message) == (Kind.QUEUE_WAIT, True)
+    assert pool.counts.busy == 1
+    pool.release(first)
+
+
 # No CLI
 
 

@@ -58,6 +58,7 @@ class Child(asyncio.SubprocessProtocol):
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._killed_because = ""
         self.pid = 0
         self.bytes_read = 0
 
@@ -149,8 +150,8 @@ class Child(asyncio.SubprocessProtocol):
 
     @property
     def last_error_line(self) -> str:
-        """The last line that it wrote to stderr, shortened; empty if there is none."""
-        return (self.stderr.splitlines() or [""])[-1][:300]
+        """Why it was killed, or the last line that it wrote to stderr, shortened; empty if there is neither."""
+        return self._killed_because or (self.stderr.splitlines() or [""])[-1][:300]
 
     async def read(self) -> list[Line]:
         """The lines written since the last call, at least one; an empty list once it has closed its stdout."""
@@ -204,6 +205,7 @@ class Child(asyncio.SubprocessProtocol):
             self._suspended = False
             self._signal_group(signal.SIGCONT)
 
-    def kill(self) -> None:
-        """End the whole group at once, without waiting."""
+    def kill(self, because: str = "") -> None:
+        """End the whole group at once, without waiting. `because`: for error messages."""
+        self._killed_because = because
         self._signal_group(signal.SIGKILL)

@@ -39,6 +39,9 @@ CHEAP_START: Final = 0.1
 MAX_CHEAP_STARTS: Final = 16
 # What the system has none of for the moment: descriptors, processes, memory. A client may try again.
 USED_UP: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM))
+# A process that has not answered so long (seconds) after its start is ended: it takes half a second, on a busy computer
+# a few.
+MAX_START_TIME: Final = 30.0
 # After a start that failed: seconds until the next try, doubled up to the most.
 MIN_PAUSE: Final = 0.5
 MAX_PAUSE: Final = 30.0
@@ -82,6 +85,7 @@ class WarmPool:
     ) -> None:
         self._size = settings.waiting
         self._max_age = settings.waiting_age
+        self._max_wait = settings.queue_wait
         self._launch = launch
         self._start = start
         self._in_background = in_background
@@ -116,8 +120,9 @@ class WarmPool:
     async def child(self) -> tuple[Child, Callable[[], None]]:
         """An idle process, or one that is started now, in turn; and what to call when it has answered.
 
-        Raises Rejection when none can be started.
+        Raises Rejection when none can be started, or none in time.
         """
+        end = asyncio.get_running_loop().time() + self._max_wait
         while not self._closed:
             process = self._take()
             if process is not None:
@@ -127,7 +132,16 @@ class WarmPool:
             turn = asyncio.get_running_loop().create_future()
             self._queue.append(turn)
             try:
-                await turn
+                async with asyncio.timeout_at(end):
+                    await turn
+            except TimeoutError:
+                if turn.done() and not turn.cancelled():
+                    turn.result()
+                    continue
+                message = (
+                    f"Timed out after {self._max_wait:g} s of waiting for a CLI process: the CLI starts too slowly."
+                )
+                raise Rejection(Failure(Kind.QUEUE_WAIT, message, retry_after=2.0)) from None
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self._wake_one()
@@ -234,6 +248,10 @@ class WarmPool:
             kind = Kind.OVERLOADED if error.errno in USED_UP else Kind.CLI_MISSING
             raise Rejection(Failure(kind, self.last_start_error)) from None
         child.exited.add_done_callback(lambda _: started())
+        late = asyncio.get_running_loop().call_later(
+            MAX_START_TIME, child.kill, f"it did not answer within {MAX_START_TIME:g} s of its start"
+        )
+        child.exited.add_done_callback(lambda _: late.cancel())
         if self._closed:
             self._in_background(child.stop(STOP_GRACE))
             raise Rejection(SHUTTING_DOWN)
@@ -242,6 +260,7 @@ class WarmPool:
             # Starts work: those that have failed are no reason to wait any more.
             self.last_start_error = None
             self._pause = self._no_start_before = 0.0
+            late.cancel()
             started()
 
         return child, answered
