@@ -11,6 +11,7 @@ COMMANDS = {
     "schema": "write the JSON Schema of scenarios, by which editors complete them",
     "bump": "check a CLI version against the newest recorded one",
     "install": "put a CLI version into the cache and print its path",
+    "tools": "print the names by which a CLI knows tools",
     "soak": "many tool conversations on the real CLI, with clients that dawdle, leave and come late",
     "bench": "measure the server against the CLI driven without it",
 }
