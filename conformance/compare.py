@@ -1,6 +1,7 @@
 """Compares the recordings of two CLI versions line by line: which fields and lines came, went or changed."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -11,7 +12,9 @@ from conformance.facts import shown
 from conformance.player import kind
 from conformance.transcript import Transcript
 
-Sort = Literal["new line type", "line more", "line less", "field added", "field removed", "value changed"]
+Sort = Literal["new line type", "line more", "line less", "line moved", "field added", "field removed", "value changed"]
+# What may always differ: when lines come that do not wait for each other, and what they say.
+HARMLESS: tuple[Sort, ...] = ("line moved", "value changed")
 _WIDE = 60
 _NAME = re.compile(r"/?(request|uuid|session|path|socket|loopback)-\d+")
 
@@ -43,16 +46,28 @@ class Summary(msgspec.Struct, frozen=True):
 def compare(old: Transcript, new: Transcript, known: frozenset[str]) -> Iterator[Change]:
     """The differences between two recordings of one scenario; `known` are all kinds of line of the old version."""
     before, after = ([(line.to, kind(line.line)) for line in one.lines] for one in (old, new))
+    gone: list[tuple[str, str]] = []
+    come: list[tuple[str, str]] = []
     for what, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if what == "equal":
             for one, other in zip(old.lines[i1:i2], new.lines[j1:j2], strict=True):
                 yield from _fields(kind(one.line), "", one.line, other.line)
-            continue
-        for to, name in before[i1:i2]:
-            yield Change("line less", f"{name} to {to}", "", "", "")
-        for to, name in after[j1:j2]:
-            sort: Sort = "line more" if name in known else "new line type"
-            yield Change(sort, f"{name} to {to}", "", "", "")
+        else:
+            gone += before[i1:i2]
+            come += after[j1:j2]
+    moved = Counter(gone) & Counter(come)
+    for to, name in moved:
+        yield Change("line moved", f"{name} to {to}", "", "", "")
+    for to, name in (Counter(gone) - moved).elements():
+        yield Change("line less", f"{name} to {to}", "", "", "")
+    for to, name in (Counter(come) - moved).elements():
+        yield Change("line more" if name in known else "new line type", f"{name} to {to}", "", "", "")
+
+
+def loses(old: Transcript, new: Transcript) -> bool:
+    """Whether the new recording has fewer lines of some kind."""
+    before, after = (Counter((line.to, kind(line.line)) for line in one.lines) for one in (old, new))
+    return bool(before - after)
 
 
 def _fields(line: str, path: str, old: Any, new: Any) -> Iterator[Change]:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 MISMATCH = 3
 _BIG = 6_000_000
-# Milliseconds between two recorded lines that count as a silence; seconds that the player then keeps.
-_GAP = 60
+# How long a recorded silence is, in seconds: longer than it was, so that it is one on a busy machine too.
 _SILENCE = 0.15
 # Without these there is no conversation in lines of JSON; what else a recording needs is in its header.
 _NEEDED = ("--print", "--input-format stream-json", "--output-format stream-json", "--verbose")
@@ -49,7 +48,9 @@ def build_index(version: str, files: dict[str, str], asides: str | None, initial
     for name, path in sorted(files.items()):
         rows = _rows(path)
         sent = [[place, row["line"]] for place, row in enumerate(rows) if row.get("to") == "cli"]
-        transcripts.append({"name": name, "path": path, "sent": sent, "needs": rows[0]["needs"]})
+        transcripts.append(
+            {"name": name, "path": path, "sent": sent, "needs": rows[0]["needs"], "ends": rows[0]["ends"]}
+        )
     answers = {}
     lines = [row["line"] for row in _rows(asides)[1:]] if asides else []
     for line in lines:
@@ -85,6 +86,7 @@ class Candidate:
         self.name: str = entry["name"]
         self.path: str = entry["path"]
         self.sent: list[tuple[int, object]] = entry["sent"]
+        self.ends: str = entry["ends"]
         self.names: dict[str, str] = {}
         self._rows: list[str] | None = None
 
@@ -238,17 +240,17 @@ class Conversation:
         # Recordings that begin alike can differ in when the first answers came: what another one has already
         # written is not written again, and what it left out is made up for.
         known = list(self._written) if changed else []
-        previous = ""
+        last = ""
         for row in candidate.rows()[candidate.answers(0).start if changed else here.start : here.stop]:
             if '"to":"cli"' in row[:40]:
                 continue
-            if '"content_block_delta"' in previous and _at(row) - _at(previous) >= _GAP:
-                # A silence in mid-answer is part of it: whether the client has seen anything by then decides what a
-                # failure after it looks like (fixtures errors/cut_after_text).
-                time.sleep(_SILENCE)
-            previous = row
-            if '"line":' not in row[:40]:
+            if row.startswith('{"exit":'):
                 raise Ended(json.loads(row)["exit"])
+            last = row
+            if '"silence":' in row[:40]:
+                # It is part of the answer: whether the client has seen anything by then decides what a failure after
+                # it looks like (fixtures errors/cut_after_text).
+                time.sleep(_SILENCE)
             text = row[row.index('"line":') + 7 : -1].replace('"$initialize":true', self._initialize)
             text = json.loads(text) if text.startswith('"') else candidate.spelled(text)
             if changed or not alone:
@@ -263,6 +265,15 @@ class Conversation:
                 identifier = json.loads(text).get("request_id")
                 candidate.names.setdefault(identifier, identifier)
             self._output.write(_dated(text))
+        if here.stop == len(candidate.rows()) and alone:
+            _check_end(candidate, last)
+
+
+def _check_end(candidate: Candidate, row: str) -> None:
+    """Raises Mismatch if a recording ends before its end: a proxy would wait for what cannot come."""
+    found = kind(json.loads(row)["line"]) if row else "nothing"
+    if not found.startswith(candidate.ends):
+        raise Mismatch(f"player: the recording of {candidate.name} ends with {found}; no {candidate.ends} can come")
 
 
 def _dated(text: str) -> str:
@@ -274,10 +285,6 @@ def _dated(text: str) -> str:
         now = str(round(time.time()) + ahead) if 0 < ahead < _YEAR else recorded
         first += f'"resetsAt":{now}{part[len(recorded) :]}'
     return first
-
-
-def _at(row: str) -> int:
-    return int(row[6 : row.index(",")])
 
 
 def _report(place: int, line: object, near: list[tuple[Candidate, str]]) -> str:

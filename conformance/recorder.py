@@ -45,9 +45,12 @@ def executable(directory: Path, module: str, settings: dict[str, object]) -> Pat
     return path
 
 
-# A proxy ends the CLI as soon as it has its answer. How long the CLI then still has, so that every recording goes on
-# to the same end, however quick the proxy was.
+# A proxy ends the CLI as soon as it has its answer. How long the CLI then still has after its last line, and at most,
+# so that every recording goes on to the same end, however quick the proxy was. A proxy kills what does not end in 2 s.
 _TAIL = 0.4
+_LONGEST_TAIL = 1.4
+# How long the rest of what an ended CLI wrote may take to be read.
+_REST = 10
 
 
 class _Log:
@@ -55,10 +58,12 @@ class _Log:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
         self._start = time.monotonic()
+        self.latest = self._start
 
     def write(self, entry: dict[str, object]) -> None:
         with self._lock:
-            at = round((time.monotonic() - self._start) * 1000)
+            self.latest = time.monotonic()
+            at = round((self.latest - self._start) * 1000)
             os.write(self._file, json.dumps({"at": at} | entry).encode() + b"\n")
 
 
@@ -98,7 +103,13 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
         if not terminated.is_set():
             told_to_end.set()
             terminated.set()
-            threading.Timer(_TAIL, child.terminate).start()
+            threading.Thread(target=let_end, daemon=True).start()
+
+    def let_end() -> None:
+        told = time.monotonic()
+        while (now := time.monotonic()) < min(max(told, log.latest) + _TAIL, told + _LONGEST_TAIL):
+            time.sleep(max(0.01, min(max(told, log.latest) + _TAIL, told + _LONGEST_TAIL) - now))
+        child.terminate()
 
     signal.signal(signal.SIGTERM, end)
 
@@ -115,10 +126,12 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
     reader = threading.Thread(target=_copy, args=(out, 1, "proxy", log), daemon=True)
     reader.start()
     ended = child.wait()
-    reader.join(1)
+    reader.join(_REST)
     code = ended if ended >= 0 else 128 - ended
     if not told_to_end.is_set():
         log.write({"exit": code})
+    if not reader.is_alive():
+        log.write({"whole": True})
     return code
 
 

@@ -97,6 +97,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "it would answer otherwise: a recording is played only to a proxy that launches it with them"
         ),
     ] = []
+    ends: Annotated[
+        str | list[str],
+        _told("the kind of the CLI's last line, or its beginning; a list if there are several processes, in order"),
+    ] = "result"
     more: Annotated[bool, _told("the CLI may send requests beyond those in `upstream`, after the answer has ended")] = (
         False
     )
@@ -107,6 +111,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def start(self) -> str:
         """The first text of its user, by which upstream and player know it."""
         return self.request[0].speaks.opening(self.request[0].request("whole"))
+
+    def ending(self, process: int) -> str:
+        """The kind of the last line of that process, counted from 0."""
+        return self.ends if isinstance(self.ends, str) else self.ends[min(process, len(self.ends) - 1)]
 
     def arrived(self, bodies: list[dict[str, Any]]) -> list[str]:
         """What of the expectations does not hold for the simplified requests that reached the Messages API."""

@@ -5,7 +5,6 @@ was not JSON. If the CLI ended by itself the last line is an `Exit`. How the CLI
 its versions (`conformance.launch`).
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,14 +14,18 @@ from typing import Any, Literal
 import msgspec
 
 from conformance import launch
+from conformance.player import kind
 
 FORMAT = 2
+# Requests that may come at any time, with their answers, beside the recordings of conversations.
+ASIDE_FILE = "asides.jsonl"
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the recording comes from.
 
     `needs`: the launch arguments and environment variables without which the CLI would have written something else.
+    `ends`: the kind of the CLI's last line, or its beginning: a recording that ends otherwise is not whole.
     """
 
     format: int
@@ -31,27 +34,27 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needs: list[str]
     origin: Literal["recorded", "derived", "written"]
     upstream: Literal["live", "scripted"]
+    ends: str = "result"
 
 
-class Crossing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line that crossed, `at` milliseconds after the first."""
+class Crossing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One line that crossed. `silence`: milliseconds for which the Messages API kept quiet in mid-answer before it."""
 
-    at: int
     to: Literal["cli", "proxy"]
     line: dict[str, Any] | str
+    silence: int = 0
 
 
 class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The CLI ended by itself."""
 
-    at: int
     exit: int
 
 
 class _Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    at: int
     to: Literal["cli", "proxy"] | None = None
     line: dict[str, Any] | str | None = None
+    silence: int = 0
     exit: int | None = None
 
 
@@ -76,11 +79,11 @@ def read(path: Path) -> Transcript:
             if ended is not None:
                 raise ValueError("a line after the exit")
             if entry.exit is not None:
-                ended = Exit(entry.at, entry.exit)
+                ended = Exit(entry.exit)
             elif entry.to is None or entry.line is None:
                 raise ValueError("neither a crossing nor an exit")
             else:
-                lines.append(Crossing(entry.at, entry.to, entry.line))
+                lines.append(Crossing(entry.to, entry.line, entry.silence))
     except (ValueError, IndexError) as fault:
         raise ValueError(f"{path}:{1 if header is None else len(lines) + 2}: {fault}") from fault
     return Transcript(header, tuple(lines), ended)
@@ -95,10 +98,28 @@ def write(path: Path, transcript: Transcript, initialize: Mapping[str, Any] | No
     rows: list[Header | Crossing | Exit] = [transcript.header, *lines]
     if transcript.exit is not None:
         rows.append(transcript.exit)
-    data = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    data = b"".join(msgspec.json.encode(_row(row)) + b"\n" for row in rows)
     refuse_private(data.decode(), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+def _row(row: Header | Crossing | Exit) -> Any:
+    # What the player looks at comes before the line, which can be long.
+    if isinstance(row, Crossing) and row.silence:
+        return {"to": row.to, "silence": row.silence, "line": row.line}
+    return row
+
+
+def unended(transcript: Transcript) -> str:
+    """Why a recording is not whole by its last line, or nothing."""
+    if transcript.exit is not None:
+        return ""
+    last = transcript.lines[-1] if transcript.lines else None
+    found = kind(last.line) if last is not None and last.to == "proxy" else "nothing of the CLI"
+    return (
+        "" if found.startswith(transcript.header.ends) else f"it ends with {found}, not with {transcript.header.ends}"
+    )
 
 
 def initialized(lines: Iterable[Crossing]) -> dict[str, Any] | None:
@@ -132,7 +153,7 @@ def _referring(lines: tuple[Crossing, ...], initialize: Mapping[str, Any]) -> It
         if any(crossing is reply for reply in replies) and isinstance(crossing.line, dict):
             response = crossing.line["response"]
             short = response | {"response": launch.marked(response["response"], initialize)}
-            yield Crossing(crossing.at, crossing.to, crossing.line | {"response": short})
+            yield Crossing(crossing.to, crossing.line | {"response": short}, crossing.silence)
         else:
             yield crossing
 
@@ -247,85 +268,6 @@ class Names:
             name = f"{kind}-{self._counts[kind]}"
             self._names[value] = f"/{name}" if kind in ("path", "socket") else name
         return self._names[value]
-
-
-# ── from what the recorder kept to a transcript ─────────────────────────────────────────────────────────────
-
-
-class Raw(msgspec.Struct, frozen=True):
-    """The recorder's own file: the launch, and the lines just as they crossed."""
-
-    launch: dict[str, Any]
-    pid: int
-    lines: tuple[tuple[int, Literal["cli", "proxy"], str], ...]
-    exit: Exit | None
-
-
-def read_raw(path: Path) -> Raw:
-    """Reads a recorder's file, which may end anywhere: the recorder can be killed while it writes."""
-    launch: dict[str, Any] = {}
-    lines: list[tuple[int, Literal["cli", "proxy"], str]] = []
-    ended, pid = None, 0
-    for row in path.read_bytes().split(b"\n")[:-1]:
-        entry = json.loads(row)
-        if "exit" in entry:
-            ended = Exit(entry["at"], entry["exit"])
-        elif "pid" in entry:
-            pid = entry["pid"]
-        elif "text" in entry:
-            lines.append((entry["at"], entry["to"], entry["text"]))
-        else:
-            launch = entry
-    return Raw(launch, pid, tuple(lines), ended)
-
-
-# Requests that a proxy may send at any time, to a CLI that knows nothing yet or in mid-conversation.
-ASIDES = ("list_models", "get_usage")
-ASIDE_FILE = "asides.jsonl"
-
-
-def without_asides(raw: Raw) -> tuple[Raw, Raw]:
-    """The recording without requests that are no part of the conversation, and these with their answers."""
-    asked = {
-        line["request_id"]
-        for _, to, text in raw.lines
-        if to == "cli" and (line := _json(text)).get("request", {}).get("subtype") in ASIDES
-    }
-
-    def aside(text: str) -> bool:
-        line = _json(text)
-        return (line.get("request_id") or line.get("response", {}).get("request_id")) in asked
-
-    kept, apart = ([entry for entry in raw.lines if aside(entry[2]) is side] for side in (False, True))
-    return Raw(raw.launch, raw.pid, tuple(kept), raw.exit), Raw(raw.launch, raw.pid, tuple(apart), None)
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return {}
-    return line if isinstance(line, dict) else {}
-
-
-def normalised(
-    raw: Raw, *, cli: str, scenario: str, upstream: Literal["live", "scripted"], needs: Iterable[str] = ()
-) -> Transcript:
-    """The transcript of a recording, with times from its first line on."""
-    began = raw.launch["time"] - raw.launch["at"] / 1000
-    paths = {raw.launch["cwd"]: "/empty", raw.launch["home"]: "/user", str(Path(raw.launch["cli"]).parent): "/cli"}
-    names = Names(paths)
-    start = raw.lines[0][0] if raw.lines else 0
-    return Transcript(
-        Header(FORMAT, cli, scenario, list(needs), "recorded", upstream),
-        tuple(Crossing(at - start, to, _parsed(text, names, began + at / 1000)) for at, to, text in raw.lines),
-        Exit(raw.exit.at - start, raw.exit.exit) if raw.exit else None,
-    )
-
-
-def _parsed(text: str, names: Names, now: float) -> dict[str, Any] | str:
-    line = _json(text)
-    return names.line(line, now) if line else text
 
 
 def every(folder: Path) -> Iterator[Path]:

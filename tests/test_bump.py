@@ -21,7 +21,7 @@ BASE: list[dict[str, Any]] = [
 
 def recording(*lines: dict[str, Any]) -> Transcript:
     header = Header(2, "1.0.0", "a/b", [], "recorded", "scripted")
-    return Transcript(header, tuple(Crossing(0, "cli" if line["type"] == "user" else "proxy", line) for line in lines))
+    return Transcript(header, tuple(Crossing("cli" if line["type"] == "user" else "proxy", line) for line in lines))
 
 
 def changes(*lines: dict[str, Any]) -> list[Change]:
@@ -59,6 +59,7 @@ def test_a_changed_field_is_found(place: int, line: dict[str, Any], expected: Ch
 def test_lines_that_come_and_go_are_found() -> None:
     novel = {"type": "system", "subtype": "novel"}
     assert changes(*BASE[:2], novel, *BASE[2:]) == [Change("new line type", "system/novel to proxy", "", "", "")]
+    assert changes(*BASE[:2], BASE[3], BASE[2]) == [Change("line moved", "result/success to proxy", "", "", "")]
     assert changes(*BASE, BASE[2]) == [Change("line more", "stream_event/message_stop to proxy", "", "", "")]
     assert changes(BASE[0], *BASE[2:]) == [Change("line less", "system/init to proxy", "", "", "")]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,10 +67,12 @@ TOOL: list[Row] = [
 SENT = [line for to, line in HELLO if to == "cli"]
 
 
-def write(path: Path, rows: Sequence[Row], *, needs: Sequence[str] = (), code: int | None = None) -> Path:
-    header = transcript.Header(transcript.FORMAT, "2.1.999", path.stem, list(needs), "written", "scripted")
-    lines = tuple(transcript.Crossing(number, to, line) for number, (to, line) in enumerate(rows))  # type: ignore[arg-type]
-    ended = None if code is None else transcript.Exit(99, code)
+def write(
+    path: Path, rows: Sequence[Row], *, needs: Sequence[str] = (), code: int | None = None, ends: str = "result"
+) -> Path:
+    header = transcript.Header(transcript.FORMAT, "2.1.999", path.stem, list(needs), "written", "scripted", ends)
+    lines = tuple(transcript.Crossing(to, line) for to, line in rows)  # type: ignore[arg-type]
+    ended = None if code is None else transcript.Exit(code)
     transcript.write(path, transcript.Transcript(header, lines, ended))
     return path
 
@@ -122,7 +125,10 @@ def test_it_picks_by_what_it_is_sent_and_says_the_first_answer_once(
 def test_windows_of_the_plan_end_as_long_ahead_as_they_did(tmp_path: Path) -> None:
     recorded = {"far": {"resetsAt": 4102444800}, "near": {"resetsAt": transcript.EPOCH + 18000}, "none": {}}
     rows = [HELLO[0], ("proxy", {"type": "rate_limit_event", "rate_limit_info": recorded})]
-    played = Played(player_shim(tmp_path, "2.1.999", recordings={"a": write(tmp_path / "a.jsonl", rows)}), [SENT[0]])
+    played = Played(
+        player_shim(tmp_path, "2.1.999", recordings={"a": write(tmp_path / "a.jsonl", rows, ends="rate_limit_event")}),
+        [SENT[0]],
+    )
     (line,) = played.lines
     windows = line["rate_limit_info"]
     assert (windows["far"], windows["none"]) == ({"resetsAt": 4102444800}, {})
@@ -199,7 +205,7 @@ def test_the_reply_that_is_kept_once_is_said_in_full(tmp_path: Path) -> None:
     launch.Launch("2.1.999", ARGV, ENVIRONMENT, kept).save(tmp_path / "2.1.999")
     rows: list[Row] = [HELLO[0], ("proxy", reply("request-1", response=kept | {"parked": 1})), HELLO[1], HELLO[-1]]
     path = tmp_path / "2.1.999" / "a" / "one.jsonl"
-    crossings = tuple(transcript.Crossing(0, to, line) for to, line in rows)  # type: ignore[arg-type]
+    crossings = tuple(transcript.Crossing(to, line) for to, line in rows)  # type: ignore[arg-type]
     one = transcript.Transcript(transcript.Header(2, "2.1.999", "a/one", [], "written", "scripted"), crossings)
     transcript.write(path, one, kept)
     assert b"models" not in path.read_bytes()
@@ -240,19 +246,40 @@ def test_its_stdin_may_end_at_any_time(tmp_path: Path, recordings: dict[str, Pat
     assert [Played(shim, SENT[:count]).code for count in range(4)] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("kept", range(2, len(HELLO)))
+def test_a_recording_that_lost_its_end_fails_at_once_and_names_what_cannot_come(tmp_path: Path, kept: int) -> None:
+    path = write(tmp_path / "cut.jsonl", HELLO[:kept])
+    rows = [line for to, line in HELLO[:kept] if to == "cli"]
+    shim = player_shim(tmp_path, "2.1.999", recordings={"a/cut": path})
+    with subprocess.Popen(
+        [shim, *ARGV], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=dict.fromkeys(ENVIRONMENT, "1"),
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"".join(json.dumps(line).encode() + b"\n" for line in rows))
+        process.stdin.flush()
+        if kept == 5:  # it ends with the first answer, as a whole one may
+            process.stdin.close()
+            assert process.wait(30) == 0
+        else:
+            assert process.wait(30) == player.MISMATCH
+            assert "player: the recording of a/cut ends with " in process.stderr.read().decode()
+
+
 def test_it_exits_as_the_cli_did(tmp_path: Path) -> None:
     path = write(tmp_path / "died.jsonl", HELLO[:4], code=137)
     assert Played(player_shim(tmp_path, "2.1.999", recordings={"died": path}), SENT[:2]).code == 137
 
 
-def test_it_starts_in_a_tenth_of_a_second(tmp_path: Path, recordings: dict[str, Path]) -> None:
+def test_it_starts_with_little(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    """It is started for every conversation: what it imports is what its start costs."""
     shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
-    times = []
-    for _ in range(5):
-        start = time.monotonic()
-        Played(shim, SENT)
-        times.append(time.monotonic() - start)
-    assert min(times) < 0.1
+    command = [sys.executable, "-ISX", "importtime", str(shim), *ARGV]
+    ran = subprocess.run(command, input=b"", capture_output=True, env=dict.fromkeys(ENVIRONMENT, "1"), timeout=30)
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.decode().splitlines() if "|" in line}
+    assert "json" in imported
+    assert imported & {"asyncio", "typing", "subprocess", "threading", "pathlib", "msgspec", "conformance"} == set()
 
 
 # ── faults ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -342,7 +369,7 @@ def test_every_dropped_or_swapped_line_of_a_real_recording_shows(tmp_path: Path)
 
     def play(changed: list[Row]) -> Played:
         path = tmp_path / "changed.jsonl"
-        crossings = tuple(transcript.Crossing(0, to, line) for to, line in changed)  # type: ignore[arg-type]
+        crossings = tuple(transcript.Crossing(to, line) for to, line in changed)  # type: ignore[arg-type]
         transcript.write(path, transcript.Transcript(original.header, crossings))
         return Played(player_shim(tmp_path, NEWEST, recordings={"x": path}), sent, launched.argv, launched.environment)
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from conformance import transcript
+from conformance import recordings, transcript
 from conformance.recorder import shim
+from conformance.recordings import Raw
 
 ARGV = ["--print", "--input-format", "stream-json"]
 UUIDS = [f"{n}{n}{n}{n}{n}{n}{n}{n}-aaaa-bbbb-cccc-{n}23456789012" for n in range(1, 4)]
@@ -57,9 +58,9 @@ def start(cli: Path, *argv: str) -> subprocess.Popen[bytes]:
     )
 
 
-def raw_of(cli: Path) -> transcript.Raw:
+def raw_of(cli: Path) -> Raw:
     (path,) = cli.parent.glob("*.raw")
-    return transcript.read_raw(path)
+    return recordings.read_raw(path)
 
 
 def test_both_directions_are_written_down_in_order(cli: Path) -> None:
@@ -72,10 +73,10 @@ def test_both_directions_are_written_down_in_order(cli: Path) -> None:
         {"type": "user", "text": "Grüße"},
         {"type": "user"},
     ]
+    assert raw.whole
     assert (raw.launch["argv"], raw.launch["environment"], raw.exit) == (ARGV, ["CLAUDE_CODE_X", "HOME", "PATH"], None)
     assert abs(raw.launch["time"] - time.time()) < 60
-    kept = transcript.normalised(raw, cli="1.2.3", scenario="a/b", upstream="scripted", needs=["--print"])
-    assert kept.header.needs == ["--print"]
+    kept = recordings.normalised(raw, transcript.Header(2, "1.2.3", "a/b", [], "recorded", "scripted"))
     assert kept.lines[-1].line == {"type": "echo", "of": {"type": "user"}, "cwd": "/empty"}
 
 
@@ -104,7 +105,7 @@ def test_what_the_cli_writes_after_it_was_told_to_end_is_kept(cli: Path) -> None
     process.communicate()
     raw = raw_of(cli)
     assert json.loads(raw.lines[-1][2]) == {"type": "result", "text": "the tail"}
-    assert raw.exit is None
+    assert (raw.exit, raw.whole) == (None, True)
 
 
 def test_a_killed_recorder_leaves_a_usable_file(cli: Path) -> None:
@@ -117,6 +118,7 @@ def test_a_killed_recorder_leaves_a_usable_file(cli: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert [to for _, to, _ in raw_of(cli).lines] == ["cli", "proxy"]
+    assert not raw_of(cli).whole
 
 
 def test_other_calls_go_straight_to_the_cli_or_are_answered_for_it(cli: Path) -> None:
@@ -206,7 +208,7 @@ def test_the_account_of_a_login_gets_no_further() -> None:
 )
 def test_anything_private_is_refused_and_nothing_is_written(tmp_path: Path, value: str) -> None:
     header = transcript.Header(2, "1.2.3", "a/b", [], "recorded", "scripted")
-    lines = (transcript.Crossing(0, "proxy", {"type": "x", "text": value}),)
+    lines = (transcript.Crossing("proxy", {"type": "x", "text": value}),)
     with pytest.raises(ValueError, match="would keep"):
         transcript.write(tmp_path / "t.jsonl", transcript.Transcript(header, lines))
     assert not list(tmp_path.iterdir())
@@ -228,10 +230,10 @@ def test_what_only_looks_private_is_kept(value: str) -> None:
             "format 1",
         ),
         ("HEADER\nnonsense\n", "t.jsonl:2"),
-        ('HEADER\n{"at":1}\n', "neither a crossing nor an exit"),
-        ('HEADER\n{"at":1,"to":"nobody","line":{}}\n', "t.jsonl:2"),
-        ('HEADER\n{"at":1,"exit":1}\n{"at":2,"to":"cli","line":{}}\n', "after the exit"),
-        ('HEADER\n{"at":1,"to":"cli","line":{},"more":1}\n', "more"),
+        ('HEADER\n{"silence":1}\n', "neither a crossing nor an exit"),
+        ('HEADER\n{"to":"nobody","line":{}}\n', "t.jsonl:2"),
+        ('HEADER\n{"exit":1}\n{"to":"cli","line":{}}\n', "after the exit"),
+        ('HEADER\n{"to":"cli","line":{},"more":1}\n', "more"),
     ],
 )
 def test_what_is_not_a_transcript_is_named_with_its_line(tmp_path: Path, content: str, words: str) -> None:
@@ -244,10 +246,52 @@ def test_what_is_not_a_transcript_is_named_with_its_line(tmp_path: Path, content
 
 def test_a_line_that_is_not_json_and_an_exit_survive(tmp_path: Path) -> None:
     header = transcript.Header(2, "1.2.3", "a/b", [], "written", "live")
-    lines = (transcript.Crossing(0, "proxy", "Segmentation fault"), transcript.Crossing(3, "cli", {"type": "user"}))
-    one = transcript.Transcript(header, lines, transcript.Exit(4, 139))
+    lines = (transcript.Crossing("proxy", "Segmentation fault", 60), transcript.Crossing("cli", {"type": "user"}))
+    one = transcript.Transcript(header, lines, transcript.Exit(139))
     transcript.write(tmp_path / "t.jsonl", one)
     assert transcript.read(tmp_path / "t.jsonl") == one
+
+
+def raw(*lines: tuple[int, str, Any]) -> Raw:
+    launch = {"argv": ARGV, "environment": [], "cwd": "/x/empty", "home": "/x", "cli": "/x/cli", "time": 0.0, "at": 0}
+    return Raw(launch, 1, tuple((at, to, json.dumps(line)) for at, to, line in lines), None)  # type: ignore[misc]
+
+
+HEADER = transcript.Header(2, "1.2.3", "a/b", [], "recorded", "scripted")
+
+
+def test_only_silences_that_the_upstream_kept_are_kept_and_no_times() -> None:
+    delta = {"type": "stream_event", "event": {"type": "content_block_delta"}}
+    stop = {"type": "result"}
+    made = raw((5, "cli", {"type": "user"}), (90, "proxy", delta), (190, "proxy", delta), (210, "proxy", stop))
+    assert [line.silence for line in recordings.normalised(made, HEADER).lines] == [0, 0, 0, 0]
+    assert [line.silence for line in recordings.normalised(made, HEADER, silence=100).lines] == [0, 0, 100, 0]
+    late = raw((5, "cli", {"type": "user"}), (90, "proxy", delta), (187, "proxy", delta), (222, "proxy", stop))
+    assert recordings.normalised(late, HEADER, silence=100) == recordings.normalised(made, HEADER, silence=100)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "why"),
+    [
+        ("result", None, "it ends with stream_event/message_stop, not with result"),
+        ("stream_event", None, ""),
+        ("result", 137, ""),
+    ],
+)
+def test_a_recording_ends_as_its_scenario_says_or_with_the_cli(ends: str, code: int | None, why: str) -> None:
+    stop = transcript.Crossing("proxy", {"type": "stream_event", "event": {"type": "message_stop"}})
+    header = transcript.Header(2, "1.2.3", "a/b", [], "recorded", "scripted", ends)
+    exit = None if code is None else transcript.Exit(code)
+    assert transcript.unended(transcript.Transcript(header, (stop,), exit)) == why
+
+
+def test_a_conversation_is_known_by_its_first_text_and_when_it_was_said(tmp_path: Path) -> None:
+    said = {"type": "user", "message": {"role": "user", "content": "hello"}}
+    path, one = tmp_path / "5000000000-7.raw", raw((1, "cli", {"type": "control_request"}), (2000, "cli", said))
+    assert recordings.opened(path, one, "hello", 6_000_000_000)
+    assert not recordings.opened(path, one, "hello", 7_900_000_000)
+    assert not recordings.opened(path, one, "hello", 6_000_000_000, 6_900_000_000)
+    assert not recordings.opened(path, one, "goodbye", 0)
 
 
 def test_requests_that_may_come_at_any_time_are_kept_apart() -> None:
@@ -255,15 +299,16 @@ def test_requests_that_may_come_at_any_time_are_kept_apart() -> None:
     answer = {"type": "control_response", "response": {"subtype": "success", "request_id": "m"}}
     said = {"type": "user"}
     lines: Any = [(0, "cli", json.dumps(ask)), (1, "cli", json.dumps(said)), (2, "proxy", json.dumps(answer))]
-    conversation, asides = transcript.without_asides(transcript.Raw({}, 1, tuple(lines), None))
+    conversation, asides = recordings.without_asides(Raw({}, 1, tuple(lines), None))
     assert [json.loads(text) for _, _, text in conversation.lines] == [said]
     assert [json.loads(text) for _, _, text in asides.lines] == [ask, answer]
 
 
-def test_the_recorder_adds_little_to_the_start(cli: Path) -> None:
-    times = []
-    for _ in range(3):
-        begin = time.monotonic()
-        start(cli).communicate(timeout=20)
-        times.append(time.monotonic() - begin)
-    assert min(times) < 1
+def test_the_recorder_starts_with_little(cli: Path) -> None:
+    """It is started for every conversation: what it imports is what its start costs."""
+    command = [sys.executable, "-ISX", "importtime", str(cli), *ARGV]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(cli.parent)}
+    ran = subprocess.run(command, input=b"", capture_output=True, env=environment, cwd=cli.parent, timeout=30)
+    imported = {line.rpartition("|")[2].strip() for line in ran.stderr.decode().splitlines() if "|" in line}
+    assert "subprocess" in imported
+    assert imported & {"asyncio", "typing", "msgspec", "httpx", "conformance"} == set()
