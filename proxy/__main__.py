@@ -21,6 +21,7 @@ from proxy import address, demo, doctor, first_start, serve
 from proxy.cli import find
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
+from proxy.service import command as service
 from proxy.settings import SETTINGS, Setting, SettingError, Settings, default
 from proxy.settings.paths import state_dir
 from proxy.settings.sources import load
@@ -162,6 +163,12 @@ COMMANDS: Final = {
         },
         {"client": f"One of {', '.join(client.name for client in CLIENTS)}."},
         _only("host", "api_keys", "tls_cert", "tls_key", "uds", "config"),
+    ),
+    "service": Command(
+        "Keep the server running as a service of yours (systemd, launchd): install, status, logs, reload, remove.",
+        service.run,
+        words={"action": f"One of {', '.join(service.ACTIONS)}."},
+        settings=_only("config"),
     ),
 }
 

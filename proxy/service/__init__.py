@@ -1,0 +1,1 @@
+"""Keeping the server running: `claude-max-api service`."""
