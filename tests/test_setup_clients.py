@@ -1,0 +1,104 @@
+"""Real clients, from npm and PyPI, started with what `setup` has written: each asks the server and shows its answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance import install
+from tests import fake_cli
+from tests.served import ROOT, Served
+
+pytestmark = pytest.mark.clients
+
+# How each is started without a person: the package, its version, the program in it, and its words.
+NPM = {
+    "continue": ("@continuedev/cli", "1.5.47", "dist/cn.js", ["-p", "hello"]),
+    "qwen": ("@qwen-code/qwen-code", "0.15.10", "cli.js", ["--model", "sonnet", "-p", "hello"]),
+    "pi": ("@mariozechner/pi-coding-agent", "0.73.1", "dist/cli.js", ["--model", "claude-max/sonnet", "-p", "hello"]),
+}  # fmt: skip
+PYPI = {
+    "llm": ("llm==0.36", ["-m", "max-sonnet", "hello"]),
+    "aider": (
+        "aider-chat==0.86.2",
+        ["--no-git", "--yes-always", "--no-check-update", "--analytics-disable", "--no-show-model-warnings",
+         "--message", "hello"],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    """One that needs a key, as the clients are told."""
+    with Served(fake_cli.write(tmp_path / "cli"), tmp_path / "state", {"API_KEYS": "me:sesame"}) as served:
+        yield served
+
+
+def set_up(name: str, server: Served, home: Path) -> dict[str, str]:
+    """Set the client up as a user would, in an empty home; the environment to start it in."""
+    home.mkdir()
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"], "TERM": "dumb", "PYTHONPATH": str(ROOT)}
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "LANG"):
+        if variable in os.environ:
+            environ[variable] = os.environ[variable]
+    subprocess.run(
+        [sys.executable, "-m", "proxy", "setup", name, "--yes", "--url", server.url],
+        env={**environ, "API_KEYS": "me:sesame"}, check=True, capture_output=True, cwd=home,
+    )  # fmt: skip
+    del environ["PYTHONPATH"]
+    return environ
+
+
+def started(command: list[str], environ: dict[str, str], home: Path) -> str:
+    ran = subprocess.run(
+        command, env=environ, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    return ran.stdout + ran.stderr
+
+
+def answered(server: Served, surface: str) -> bool:
+    """The request came to that surface with the key, and was answered."""
+    recent = server.get("/v1/usage/recent", headers={"authorization": "Bearer sesame"}).json()["data"]
+    rows = [row for row in recent if row["endpoint"] == surface]
+    return any((row["outcome"], row["key"]) == ("ok", "me") for row in rows)
+
+
+@pytest.mark.parametrize("name", NPM)
+def test_a_client_from_npm(name: str, server: Served, tmp_path: Path) -> None:
+    package, version, program, words = NPM[name]
+    home = tmp_path / "home"
+    environ = set_up(name, server, home)
+    path = install.modules(package, version) / package / program
+    said = started(["node", str(path), *words], environ, home)
+    assert "echo:" in said, said[-3000:]
+    assert answered(server, "/v1/chat/completions")
+
+
+def test_opencode(server: Served, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environ = set_up("opencode", server, home)
+    modules = install.modules("opencode-linux-x64", "1.18.33")
+    program = str(modules / "opencode-linux-x64" / "bin" / "opencode")
+    said = started([program, "run", "--model", "claude-max/sonnet", "hello"], environ, home)
+    assert "echo: " in said, said[-3000:]
+    assert answered(server, "/v1/chat/completions")
+
+
+@pytest.mark.parametrize("name", PYPI)
+def test_a_client_from_pypi(name: str, server: Served, tmp_path: Path) -> None:
+    package, words = PYPI[name]
+    home = tmp_path / "home"
+    environ = set_up(name, server, home)
+    venv = install.cache() / "clients" / package
+    if not (venv / "bin" / name).exists():
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([venv / "bin" / "pip", "install", "-q", package], check=True, timeout=900)
+    said = started([str(venv / "bin" / name), *words], environ, home)
+    assert "hello" in said, said[-3000:]
+    assert answered(server, "/v1/chat/completions")
