@@ -19,6 +19,7 @@ from msgspec import Struct
 import proxy
 from proxy import address, demo, doctor, first_start, serve
 from proxy.cli import find
+from proxy.keys import command as keys
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
 from proxy.service import command as service
@@ -47,14 +48,17 @@ def _refuse(message: str, help: str = "") -> int:
     return CANNOT_START
 
 
-def welcome(settings: Settings, cli: find.FoundCli, port: int, models: Sequence[ListedModel]) -> str:
-    """What is said once the server can be reached."""
+def welcome(
+    settings: Settings, cli: find.FoundCli, port: int, models: Sequence[ListedModel], *, stored_keys: bool = False
+) -> str:
+    """What is said once the server can be reached. `stored_keys`: there are keys beside those of the settings."""
+    needs_key = bool(settings.api_keys) or stored_keys
     base = address.base_url(settings, port)
     where = base if settings.uds is None else address.spoken(settings)
     curl = "curl" if settings.uds is None else f"curl --unix-socket {shlex.quote(where)}"
     names = (model.name for model in settings.models), FAMILIES, (model.value for model in models)
     offered = dict.fromkeys(name for group in names for name in group if name != "default")
-    header = " -H 'Authorization: Bearer YOUR_KEY'" if settings.api_keys else ""
+    header = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
     body = '{"model": "sonnet", "messages": [{"role": "user", "content": "Say hello."}]}'
     return f"""\
 claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""}.
@@ -65,7 +69,7 @@ claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""
 
 Point any OpenAI client at it:
   Base URL  {base}/v1
-  API key   {"one of the keys in API_KEYS" if settings.api_keys else "any text; none is needed"}
+  API key   {"one of this server's keys" if needs_key else "any text; none is needed"}
   Try it    {curl} {base}/v1/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}
 Press Ctrl-C to stop."""
 
@@ -99,9 +103,9 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         port = 0 if settings.uds is not None else sock.getsockname()[1]
 
         def announce(models: Sequence[ListedModel]) -> None:
-            print(welcome(settings, cli, port, models), flush=True)
+            print(welcome(settings, cli, port, models, stored_keys=bool(loaded.stored_keys)), flush=True)
 
-        return serve.run(settings, cli, sock, announce, environ)
+        return serve.run(loaded, cli, sock, announce, lambda: load(vars(arguments), os.environ))
 
 
 def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -163,6 +167,17 @@ COMMANDS: Final = {
         },
         {"client": f"One of {', '.join(client.name for client in CLIENTS)}."},
         _only("host", "api_keys", "tls_cert", "tls_key", "uds", "config"),
+    ),
+    "keys": Command(
+        "Make, list and revoke keys that clients must send; a running server takes them at once.",
+        keys.run,
+        values={
+            "--requests-per-minute": "For add: most requests that the key may send in a minute.",
+            "--tokens-per-day": "For add: tokens, input and output, that it may use in a day.",
+            "--usd-per-day": "For add: what its answers may cost in a day at list price, in dollars.",
+        },
+        words={"action": f"One of {', '.join(keys.ACTIONS)}.", "name": "The key's name."},
+        settings=_only("state_dir", "usage_file", "config"),
     ),
     "service": Command(
         "Keep the server running as a service of yours (systemd, launchd): install, status, logs, reload, remove.",

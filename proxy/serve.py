@@ -8,9 +8,10 @@ import logging
 import math
 import os
 import resource
+import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from proxy.cli.find import FoundCli
@@ -22,10 +23,14 @@ from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
 from proxy.http.server import Server, configuration
 from proxy.http.service import Service
+from proxy.keys.keyring import Keyring
 from proxy.log import BufferedHandler
 from proxy.protocol.lines import ListedModel
+from proxy.reload import Reload
+from proxy.running import registered
 from proxy.settings import Settings
 from proxy.settings.paths import state_dir, usage_file
+from proxy.settings.sources import Loaded
 from proxy.usage.writer import Ledger
 
 log: Final = logging.getLogger("proxy.serve")
@@ -71,6 +76,11 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(
         handlers=[BufferedHandler()], level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
+    set_level(settings)
+
+
+def set_level(settings: Settings) -> None:
+    """How much our own log says."""
     logging.getLogger("proxy").setLevel(LEVELS[settings.log_level])
 
 
@@ -84,12 +94,13 @@ def watch_children_without_threads() -> None:
 
 
 async def _serve(
-    settings: Settings,
+    loaded: Loaded,
     cli: FoundCli,
     sock: socket.socket,
     announce: Callable[[tuple[ListedModel, ...]], None],
-    environ: Mapping[str, str],
+    reload: Callable[[], Loaded],
 ) -> None:
+    settings, environ = loaded.settings, loaded.environ
     asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
     root = locate(state_dir(settings, environ, sys.platform))
     workspace = Workspace(root, logs_elsewhere(root, environ, sys.platform))
@@ -103,7 +114,11 @@ async def _serve(
     if ledger is not None:
         ledger.start()
     await pool.start()
-    app = create_app(Service(settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts))
+    service = Service(
+        settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
+        keyring=Keyring(settings.api_keys, loaded.stored_keys),
+    )  # fmt: skip
+    app = create_app(service)
     config = configuration(
         app, shutdown_timeout=math.ceil(settings.grace) + LAST_WORDS, tls=(settings.tls_cert, settings.tls_key)
     )
@@ -116,9 +131,15 @@ async def _serve(
                 await pool.warm_pool.models_known.wait()
         announce(pool.warm_pool.models)
 
+    def stop() -> None:
+        server.handle_exit(signal.SIGTERM, None)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, Reload(loaded, service, reload, set_level, stop))
     saying = asyncio.create_task(say())
     try:
-        await server.serve(sockets=[sock])
+        with registered(state_dir(settings, environ, sys.platform)):
+            await server.serve(sockets=[sock])
     finally:
         saying.cancel()
         await pool.close()
@@ -128,18 +149,18 @@ async def _serve(
 
 
 def run(
-    settings: Settings,
+    loaded: Loaded,
     cli: FoundCli,
     sock: socket.socket,
     announce: Callable[[tuple[ListedModel, ...]], None],
-    environ: Mapping[str, str],
+    reload: Callable[[], Loaded],
 ) -> int:
     """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError.
 
-    `environ`: where the CLI's login may be found, see `launch`.
+    `reload`: the settings anew, when SIGHUP asks for it; raises SettingError.
     """
-    configure_logging(settings)
+    configure_logging(loaded.settings)
     allow_many_files()
     watch_children_without_threads()
-    asyncio.run(_serve(settings, cli, sock, announce, environ))
+    asyncio.run(_serve(loaded, cli, sock, announce, reload))
     return 0

@@ -104,6 +104,12 @@ class Served:
         found: list[dict[str, Any]] = self.get(f"/v1/usage/recent?limit={limit}").json()["data"]
         return found
 
+    def recent_of(self, secret: str) -> list[dict[str, Any]]:
+        """The latest requests, asked for with a key."""
+        answer = self.get("/v1/usage/recent", headers={"authorization": f"Bearer {secret}"})
+        found: list[dict[str, Any]] = answer.json()["data"]
+        return found
+
     def memory(self) -> float:
         """Resident, in MB."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

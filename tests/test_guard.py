@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from proxy.http import guard
-from proxy.http.guard import find_key, host_name
+from proxy.http.guard import host_name
+from proxy.keys import keyring
+from proxy.keys.keyring import Keyring
+from proxy.keys.store import digest
 from proxy.settings import Key, loopback
 from tests.conftest import Serve, chat
 
@@ -201,8 +203,8 @@ async def test_a_refusal_never_repeats_the_key(local: Serve) -> None:
 @pytest.mark.parametrize(
     ("header", "words"),
     [({"Authorization": "sk-bob"}, "Bearer KEY"), ({"x-api-key": ""}, "x-api-key: KEY"),
-     ({"x-api-key": "sk-no"}, "none of those in this server's API_KEYS"),
-     ({"Authorization": "Bearer sk-no"}, "none of those in this server's API_KEYS")],
+     ({"x-api-key": "sk-no"}, "none of this server's keys"),
+     ({"Authorization": "Bearer sk-no"}, "none of this server's keys")],
 )  # fmt: skip
 async def test_it_is_said_what_a_key_must_look_like(local: Serve, header: dict[str, str], words: str) -> None:
     server = await local(api_keys=KEYS)
@@ -225,25 +227,25 @@ async def test_a_key_may_come_in_the_headers_of_other_apis(local: Serve, name: s
 
 
 def test_the_key_that_was_found() -> None:
-    assert find_key(KEYS, ["sk-bob"]) == KEYS[1]
-    assert find_key(KEYS, ["none", "sk-alice"]) == KEYS[0]
-    assert find_key(KEYS, []) is None
-    assert find_key((), ["sk-bob"]) is None
+    assert Keyring(KEYS).find(["sk-bob"]) == "bob"
+    assert Keyring(KEYS).find(["none", "sk-alice"]) == "alice"
+    assert Keyring(KEYS).find([]) is None
+    assert Keyring(()).find(["sk-bob"]) is None
 
 
 @pytest.mark.parametrize("given", ["sk-alice", "sk-bob", "nothing", "ü", "\udcff"])
 def test_every_key_is_compared_whatever_is_given(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    compared: list[bytes] = []
+    compared: list[str] = []
 
     class Watched:
         @staticmethod
-        def compare_digest(one: bytes, other: bytes) -> bool:
+        def compare_digest(one: str, other: str) -> bool:
             compared.append(one)
             return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr(guard, "hmac", Watched)
-    find_key(KEYS, [given, given])
-    assert compared == [b"sk-alice", b"sk-bob"] * 2
+    monkeypatch.setattr(keyring, "hmac", Watched)
+    Keyring(KEYS).find([given, given])
+    assert compared == [digest(b"sk-alice"), digest(b"sk-bob")] * 2
 
 
 # Content types: a form or plain text could come from any web page

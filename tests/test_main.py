@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from proxy.__main__ import CANNOT_START, COMMANDS, main, welcome
 from proxy.cli.find import FoundCli, LoginState
 from proxy.protocol.lines import ListedModel
 from proxy.settings import SETTINGS, Key, ModelName, Settings, default
+from proxy.settings.sources import Loaded
 from tests import fake_cli
 from tests.cli_script import LOGGED_OUT, cli_script
 
@@ -45,13 +46,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     seen: list[Settings] = []
 
     def run(
-        settings: Settings,
+        loaded: Loaded,
         cli: FoundCli,
         sock: socket.socket,
         announce: Callable[[tuple[ListedModel, ...]], None],
-        environ: Mapping[str, str],
+        reload: Callable[[], Loaded],
     ) -> int:
-        seen.append(settings)
+        seen.append(loaded.settings)
+        assert reload().settings == loaded.settings
         sock.listen()
         announce(MODELS)
         return 0
@@ -86,7 +88,7 @@ def test_the_port_is_the_argument(served: list[Settings], monkeypatch: pytest.Mo
         (Settings(host="::1"), ["http://[::1]:8/v1"]),
         (
             Settings(host="0.0.0.0", api_keys=(Key("a", "sesame"),)),
-            ["http://127.0.0.1:8/v1", "one of the keys in API_KEYS", "-H 'Authorization: Bearer YOUR_KEY'"],
+            ["http://127.0.0.1:8/v1", "one of this server's keys", "-H 'Authorization: Bearer YOUR_KEY'"],
         ),
         (
             Settings(uds="/run/c d.sock"),
@@ -101,6 +103,7 @@ def test_what_is_said(settings: Settings, expected: list[str]) -> None:
     for text in expected:
         assert text in said
     assert "sesame" not in said
+    assert "YOUR_KEY" in welcome(settings, CLI, 8, MODELS, stored_keys=True)
     assert f"claude-max-api {proxy.__version__} is ready" in said
 
 

@@ -20,7 +20,8 @@ import httpx
 import pytest
 
 from proxy.cli.launch import BILLED, FIXED, FLAGS, PASSED, PASSED_FOR_LOGIN
-from proxy.http import guard
+from proxy.keys.keyring import Keyring
+from proxy.keys.store import digest
 from proxy.settings import Key, SettingError, read
 from tests import fake_cli
 from tests.cli_script import cli_script
@@ -144,8 +145,8 @@ def test_the_time_that_a_comparison_takes(monkeypatch: pytest.MonkeyPatch, expec
     monkeypatch.setattr(hmac, "compare_digest", compare)
     for given in ("secret-0", "secret-4", "other"):
         compared.clear()
-        guard.find_key(keys, [given])
-        assert [left for left, _ in compared] == [each.secret.encode() for each in keys]
+        Keyring(keys).find([given])
+        assert [left for left, _ in compared] == [digest(each.secret.encode()) for each in keys]
 
 
 def test_one_key_s_conversations_are_not_another_s(server: Served, expects: Expects) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from proxy.__main__ import DEMO_CLI
 from proxy.serve import _serve, configure_logging
+from proxy.settings.sources import Loaded
 from tests import fake_cli
 from tests.conftest import base_settings, chat, children_of, until
 
@@ -187,7 +188,8 @@ async def test_it_says_that_it_is_ready_when_it_can_be_reached(tmp_path: Path, m
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         settings = base_settings(waiting=0, state_dir=str(tmp_path / "state"))
-        await asyncio.wait_for(_serve(settings, DEMO_CLI, sock, announce, {}), 10)
+        loaded = Loaded(settings, {}, {})
+        await asyncio.wait_for(_serve(loaded, DEMO_CLI, sock, announce, lambda: loaded), 10)
     assert reached == [0]
 
 

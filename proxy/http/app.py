@@ -15,6 +15,7 @@ from proxy.http.health import HealthCheck
 from proxy.http.metrics import MetricsPage
 from proxy.http.models import Models, OneModel
 from proxy.http.openapi import Docs, OpenApi
+from proxy.http.quota import KeyQuota
 from proxy.http.service import Service
 from proxy.http.usage import RecentRequests, UsageSummary
 from proxy.protocol.failures import Rejection
@@ -22,7 +23,8 @@ from proxy.protocol.failures import Rejection
 
 def create_app(service: Service) -> App:
     """The ASGI application for `service`."""
-    app = falcon.asgi.App(middleware=[AccessControl(service.settings)])
+    app = falcon.asgi.App(middleware=[AccessControl(service.settings, service.keyring)])
+    app.add_middleware(KeyQuota(service.keyring, service.accounts.ledger))
     app.add_middleware(service.accounts)
     app.req_options.strip_url_path_trailing_slash = True
     app.add_error_handler(Exception, on_bug)

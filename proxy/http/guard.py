@@ -10,16 +10,15 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import falcon
 import falcon.asgi
 
+from proxy.keys.keyring import Keyring
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.settings import Key, Settings, loopback
+from proxy.settings import Settings, loopback
 
 OPEN_PATHS: Final = ("/health",)
 # Beside `Authorization: Bearer`: Anthropic's clients and Azure's.
@@ -51,22 +50,11 @@ def given_keys(req: falcon.asgi.Request) -> list[str]:
     return [key for key in map(str.strip, found) if key]
 
 
-def find_key(keys: tuple[Key, ...], given: Sequence[str]) -> Key | None:
-    """The key that is among those given. Takes the same time whichever it is, or none."""
-    found = None
-    for text in given:
-        secret = text.encode("utf-8", "surrogateescape")
-        for key in keys:
-            if hmac.compare_digest(key.secret.encode(), secret):
-                found = key
-    return found
-
-
 class AccessControl:
     """Falcon middleware. Puts the key's name into `req.context.key_name` (empty without keys)."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._keys = settings.api_keys
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self._keyring = keyring
         self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.origins)
         self._check_host = loopback(settings.host)
         self._hosts = frozenset(map(host_name, (*LOOPBACK_NAMES, *settings.hosts)))
@@ -87,16 +75,16 @@ class AccessControl:
             resp.complete = True
             resp.status = 204
             return
-        if self._keys and req.path not in OPEN_PATHS:
+        if self._keyring and req.path not in OPEN_PATHS:
             given = given_keys(req)
-            key = find_key(self._keys, given)
-            if key is None and given:
-                message = "Incorrect API key provided: it is none of those in this server's API_KEYS."
+            name = self._keyring.find(given)
+            if name is None and given:
+                message = "Incorrect API key provided: it is none of this server's keys."
                 raise Rejection(Failure(Kind.BAD_KEY, message))
-            if key is None:
+            if name is None:
                 message = "No API key given: send `Authorization: Bearer KEY` or `x-api-key: KEY`."
                 raise Rejection(Failure(Kind.NO_KEY, message))
-            req.context.key_name = key.name
+            req.context.key_name = name
 
     def _check_origin(self, origin: str, host: str, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         origin = origin.rstrip("/").lower()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from msgspec import Struct
 
 from proxy.cli.pool import Pool
 from proxy.http.accounts import Accounts
 from proxy.http.metrics import Snapshot
+from proxy.keys.keyring import Keyring
 from proxy.protocol import models
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.request import Abilities, Rules
@@ -40,8 +42,10 @@ class Service:
         *,
         demo: bool = False,
         accounts: Accounts | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         self.settings = settings
+        self.keyring = keyring or Keyring(settings.api_keys)
         self.pool = pool
         self.cli_version = cli_version
         self.login_method = login_method
@@ -57,6 +61,11 @@ class Service:
         accounts = self.accounts
         worth = None if accounts.ledger is None else accounts.ledger.estimate
         return Snapshot(self.pool.counts, accounts.allowance, accounts.lost, worth)
+
+    def reload(self, settings: Settings) -> None:
+        """Offer these settings' model names from now on."""
+        self.settings = msgspec.structs.replace(self.settings, models=settings.models)
+        self._targets = {name.name: name.target for name in settings.models}
 
     def known_models(self) -> frozenset[str]:
         """Names that the CLI is asked for as they are: those that it lists itself, and the targets of the settings."""

@@ -34,6 +34,8 @@ class Kind(Enum):
     NO_PERMISSION = "no_permission"
     PLAN_LIMIT = "plan_limit"
     RATE_LIMIT = "rate_limit"
+    KEY_LIMIT = "key_limit"
+    KEY_RATE = "key_rate"
     OVERLOADED = "overloaded"
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_CUT = "upstream_cut"
@@ -75,6 +77,8 @@ TABLE: Final[dict[Kind, Row]] = {
     Kind.NO_PERMISSION: Row(403, "permission_error", "permission_denied", retry=False),
     Kind.PLAN_LIMIT: Row(429, "insufficient_quota", "insufficient_quota", retry=False),
     Kind.RATE_LIMIT: Row(429, "rate_limit_error", "rate_limit_exceeded"),
+    Kind.KEY_LIMIT: Row(429, "insufficient_quota", "key_quota_exceeded", retry=False),
+    Kind.KEY_RATE: Row(429, "rate_limit_error", "key_rate_limit_exceeded"),
     Kind.OVERLOADED: Row(503, "server_error", "overloaded"),
     Kind.UPSTREAM_ERROR: Row(502, "server_error", "upstream_error"),
     Kind.UPSTREAM_CUT: Row(502, "server_error", "upstream_cut"),

@@ -254,8 +254,14 @@ def gather(
     return found
 
 
-def read(arguments: Mapping[str, str | None], environ: Mapping[str, str], file: File | None = None) -> Settings:
-    """The settings; see `gather`. Raises SettingError."""
+def read(
+    arguments: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    file: File | None = None,
+    *,
+    other_keys: bool = False,
+) -> Settings:
+    """The settings; see `gather`. `other_keys`: whether there are keys beside them. Raises SettingError."""
     values: dict[str, Any] = {}
     given = gather(arguments, environ, file)
     for setting in SETTINGS:
@@ -272,10 +278,11 @@ def read(arguments: Mapping[str, str | None], environ: Mapping[str, str], file: 
         if one in given and other not in given:
             wanted = next(setting.argument for setting in SETTINGS if setting.field == other)
             raise SettingError(f"{given[one].origin}: TLS needs a certificate and its key; give {wanted} as well.")
-    if settings.uds is None and not settings.api_keys and not loopback(settings.host):
+    if settings.uds is None and not (settings.api_keys or other_keys) and not loopback(settings.host):
         raise SettingError(
             f"{given['host'].origin}: {settings.host} can be reached from other computers, which would use your login. "
-            "Set API_KEYS to the keys that clients must send, or serve on 127.0.0.1."
+            "Set API_KEYS to the keys that clients must send, or make one with `claude-max-api keys add NAME`, or "
+            "serve on 127.0.0.1."
         )
     return settings
 

@@ -22,8 +22,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxy.keys import store
 from proxy.settings import SETTINGS, File, Given, SettingError, Settings, gather, read
-from proxy.settings.paths import config_file
+from proxy.settings.paths import config_file, state_dir
 
 FIELDS: Final = {setting.field: setting for setting in SETTINGS if setting.field != "config"}
 ENVIRONMENT: Final = "environment"
@@ -35,12 +36,14 @@ class Loaded(Struct, frozen=True):
     """All that a command needs to know: `environ` holds the file's variables, where the environment has none.
 
     `given`: what was given and where, by field. `path`: the configuration file, empty when there is none.
+    `stored_keys`: those that the state directory holds.
     """
 
     settings: Settings
     environ: Mapping[str, str]
     given: Mapping[str, Given]
     path: str = ""
+    stored_keys: tuple[store.StoredKey, ...] = ()
 
 
 def _text(field: str, value: object) -> str:
@@ -122,6 +125,13 @@ def load(arguments: Mapping[str, str | None], environ: Mapping[str, str], platfo
     if text is None and named:
         raise SettingError(f"{named.origin}: there is no file {path}.")
     file = File() if text is None else parse(text, str(path))
-    return Loaded(
-        read(arguments, environ, file), {**file.environment, **environ}, gather(arguments, environ, file), file.path
-    )
+    variables = {**file.environment, **environ}
+    settings = read(arguments, environ, file, other_keys=True)
+    try:
+        stored = store.read(state_dir(settings, variables, platform))
+    except store.KeysUnreadable as error:
+        raise SettingError(str(error)) from None
+    settings = read(arguments, environ, file, other_keys=bool(stored))
+    if both := {key.name for key in settings.api_keys} & {key.name for key in stored}:
+        raise SettingError(f"API_KEYS: there is another key {min(both)!r}, made with `claude-max-api keys add`.")
+    return Loaded(settings, variables, gather(arguments, environ, file), file.path, stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import getpass
 import os
 import shutil
 import stat
@@ -27,6 +28,7 @@ from proxy.setup.edits import Unreadable, edited
 BEFORE: Final = ".before-claude-max-api"
 CREATED: Final = ".created-by-claude-max-api"
 HIDDEN: Final = "(key not shown)"
+NOT_KNOWN: Final = "YOUR_KEY"
 
 
 class Change(Struct, frozen=True):
@@ -151,7 +153,7 @@ def listing(target: Target, place: Place) -> Iterator[str]:
     yield "claude-max-api setup CLIENT shows the change and asks before it writes."
 
 
-def _target(settings: Settings, url: str | None) -> Target:
+def _target(settings: Settings, url: str | None, *, stored: bool) -> Target:
     """Raises ValueError."""
     if url is not None:
         base = read_url(url).rstrip("/").removesuffix("/v1")
@@ -161,7 +163,7 @@ def _target(settings: Settings, url: str | None) -> Target:
         base = base_url(settings, settings.port)
     if settings.api_keys:
         return Target(base, settings.api_keys[0].secret, needs_key=True)
-    return Target(base)
+    return Target(base, NOT_KNOWN, needs_key=True) if stored else Target(base)
 
 
 def _asked(question: str) -> bool:
@@ -223,7 +225,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """The command; its exit code. 1: declined, or a file that cannot be changed; 2: what it was told is of no use."""
     try:
         loaded = load(vars(arguments), environ)
-        target = _target(loaded.settings, arguments.url)
+        target = _target(loaded.settings, arguments.url, stored=bool(loaded.stored_keys))
         client = next((each for each in CLIENTS if each.name == arguments.client), None)
         if arguments.client and client is None:
             raise ValueError(f"there is no client {arguments.client!r}, but {', '.join(each.name for each in CLIENTS)}")
@@ -231,6 +233,11 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if client is None:
             print("\n".join(listing(target, place)))
             return 0
+        if target.key == NOT_KNOWN and not arguments.restore:
+            # Stored keys are kept as hashes: the user has to say the one that was made for this client.
+            if not sys.stdin.isatty():
+                raise ValueError("the server needs a key: run this in a terminal to be asked for it, or set API_KEYS")
+            target = msgspec.structs.replace(target, key=getpass.getpass(f"The key for {client.title}: ").strip())
         edits = _chosen(client, target, place, arguments.file)
     except (SettingError, ValueError) as error:
         print(f"claude-max-api setup: {error}", file=sys.stderr)

@@ -122,6 +122,10 @@ CASE WHEN unpaid = 0 AND paid_in = '' AND outcome != 'running' THEN cost END AS 
 nullif(paid_in, '') AS priced_with, duration, first_delta
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
+_USED: Final = """
+SELECT total(input + cache_read + cache_write + output) AS tokens, total(cost) AS usd
+FROM requests WHERE key = ? AND began >= ?
+"""
 
 
 def _sums(rows: Sequence[sqlite3.Row]) -> dict[str, Any]:
@@ -237,6 +241,11 @@ class Reader:
     def _by_served(self, name: str) -> list[sqlite3.Row]:
         sums = ", ".join(f"total({summed}) AS {summed}" for summed in SUMMED)
         return self._rows(f"SELECT {name} AS name, served, not_continued, {sums} FROM temp.period GROUP BY 1, 2, 3")
+
+    def used(self, key: str, since: float) -> tuple[int, float]:
+        """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on."""
+        rows = self._rows(_USED, (key, since))
+        return (int(rows[0]["tokens"]), float(rows[0]["usd"])) if rows else (0, 0.0)
 
     def recent(self, limit: int) -> tuple[UsageRow, ...]:
         """The latest requests, newest first."""

@@ -1,0 +1,42 @@
+"""Whose key a request brings, and what that key may use."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from proxy.keys.store import KeyLimits, StoredKey, digest
+from proxy.settings import Key
+
+
+class Keyring:
+    """The keys of a running server; they can be replaced while it runs. Falsy without any: then none is needed."""
+
+    def __init__(self, given: tuple[Key, ...] = (), stored: tuple[StoredKey, ...] = ()) -> None:
+        self._digests: tuple[tuple[str, str], ...] = ()
+        self._limits: dict[str, KeyLimits] = {}
+        self.replace(given, stored)
+
+    def replace(self, given: tuple[Key, ...], stored: tuple[StoredKey, ...]) -> None:
+        """From now on these. `given`: those of the settings."""
+        self._digests = (
+            *((key.name, digest(key.secret.encode())) for key in given),
+            *((key.name, key.digest) for key in stored),
+        )
+        self._limits = {key.name: key.limits for key in stored}
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def find(self, given: Sequence[str]) -> str | None:
+        """The name of the key that is among those given. Takes the same time whichever it is, or none."""
+        found = None
+        for text in given:
+            wanted = digest(text.encode("utf-8", "surrogateescape"))
+            for name, known in self._digests:
+                if hmac.compare_digest(known, wanted):
+                    found = name
+        return found
+
+    def limits(self, name: str) -> KeyLimits:
+        return self._limits.get(name, KeyLimits())

@@ -1,0 +1,106 @@
+"""Keys that the server keeps: a file in the state directory with their names, hashes and limits, never themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+FILE: Final = "keys.json"
+PREFIX: Final = "cmx-"
+
+
+class KeyLimits(Struct, frozen=True, omit_defaults=True):
+    """What a key may use; None: as much as it likes. A day is that of this computer's calendar.
+
+    Tokens are all of a request's: input, cached or not, and output. `usd_per_day`: at list price.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    usd_per_day: float | None = None
+
+    def __bool__(self) -> bool:
+        return self != KeyLimits()
+
+    @property
+    def by_day(self) -> bool:
+        return self.tokens_per_day is not None or self.usd_per_day is not None
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.requests_per_minute} requests a minute" if self.requests_per_minute is not None else "",
+            f"{self.tokens_per_day} tokens a day" if self.tokens_per_day is not None else "",
+            f"${self.usd_per_day:g} a day at list price" if self.usd_per_day is not None else "",
+        )
+        return ", ".join(filter(None, said)) or "no limits"
+
+
+class StoredKey(Struct, frozen=True):
+    """`digest`: SHA-256 of the key, in hexadecimal digits. A key is 256 random bits: nobody can guess what has a
+    certain digest, so neither salt nor a slow hash is needed. `created`: seconds since 1970."""
+
+    name: str
+    digest: str
+    created: float
+    limits: KeyLimits = KeyLimits()
+
+
+class Stored(Struct, frozen=True):
+    """The file."""
+
+    keys: tuple[StoredKey, ...] = ()
+
+
+class KeysUnreadable(Exception):
+    """The file cannot be used. Says why; without it no key of it could be told from another."""
+
+
+def digest(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()
+
+
+def new_secret() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def read(directory: Path) -> tuple[StoredKey, ...]:
+    """The keys in the state directory; none if there is no file. Raises KeysUnreadable."""
+    path = directory / FILE
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as error:
+        raise KeysUnreadable(f"{path} cannot be read: {error.strerror or error}.") from None
+    if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o022:
+        raise KeysUnreadable(f"{path} can be changed by other users. Make it yours alone: chmod 600 '{path}'")
+    try:
+        keys = msgspec.json.decode(data, type=Stored).keys
+    except msgspec.MsgspecError as error:
+        raise KeysUnreadable(f"{path} is damaged: {error}.") from None
+    if len({key.name for key in keys}) != len(keys):
+        raise KeysUnreadable(f"{path} is damaged: it holds two keys of one name.")
+    return keys
+
+
+def write(directory: Path, keys: tuple[StoredKey, ...]) -> None:
+    """In one go. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{FILE}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(Stored(keys)), indent=2) + b"\n")
+        os.replace(name, directory / FILE)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,63 @@
+"""SIGHUP: the settings are read again. Keys, model names and the log level change at once; no request is dropped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from proxy.http.service import Service
+from proxy.settings import SETTINGS, SettingError, Settings
+from proxy.settings.sources import Loaded
+
+log: Final = logging.getLogger("proxy.serve")
+# What a running server can take on. For all else it has to start anew.
+LIVE: Final = ("api_keys", "models", "log_level")
+
+
+def terminals() -> frozenset[int]:
+    """Which of the standard streams are a terminal that is still there."""
+    return frozenset(number for number in (0, 1, 2) if os.isatty(number))
+
+
+class Reload:
+    """Called for each SIGHUP. `load`: the settings as they are now, raises SettingError. `set_level`: of the log.
+    `stop` ends the server: the signal also comes when the terminal is closed in which it runs."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        service: Service,
+        load: Callable[[], Loaded],
+        set_level: Callable[[Settings], None],
+        stop: Callable[[], None],
+    ) -> None:
+        self._started_with = loaded.settings
+        self._service = service
+        self._load = load
+        self._set_level = set_level
+        self._stop = stop
+        self._terminals = terminals()
+
+    def __call__(self) -> None:
+        if self._terminals - terminals():
+            self._stop()
+            return
+        try:
+            loaded = self._load()
+        except SettingError as error:
+            log.error("The settings have not been read again, those before still hold. %s", error)
+            return
+        self._service.keyring.replace(loaded.settings.api_keys, loaded.stored_keys)
+        self._service.reload(loaded.settings)
+        self._set_level(loaded.settings)
+        log.info("The settings have been read again.")
+        later = [
+            setting.field
+            for setting in SETTINGS
+            if setting.field not in LIVE
+            and getattr(loaded.settings, setting.field) != getattr(self._started_with, setting.field)
+        ]
+        if later:
+            log.warning("These settings take effect when the server is started again: %s", ", ".join(later))
