@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import proxy
 from proxy.settings import Key
+from proxy.usage import writer
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.conftest import Running, Serve, chat, until
@@ -38,6 +42,18 @@ async def test_it_says_nothing_of_keys_paths_or_messages(local: Serve) -> None:
         text = (await client.get("/health")).text
     for word in ("sk-alice", "alice", "secret", str(server.directory)):
         assert word not in text
+
+
+async def test_it_tells_how_many_entries_of_usage_are_lost(
+    local: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_PENDING", 1)
+    server = await local()
+    assert (await health(server))[1]["ledger_entries_lost"] == 0
+    server.service.accounts.ledger = ledger = writer.Ledger(tmp_path / "usage.sqlite3", 0, "subscription")
+    for number in range(4):
+        ledger.begun(f"r{number}", 1.0, "", "x")
+    assert (await health(server))[1]["ledger_entries_lost"] == 3
 
 
 async def test_a_real_success_shows(local: Serve) -> None:

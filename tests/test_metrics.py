@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
+from proxy.cli.pool import Counts
+from proxy.http.metrics import Metrics, Snapshot
+from proxy.protocol.allowance import Allowance
+from proxy.usage.estimate import WindowEstimate
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.served import Served, wait_for
@@ -119,6 +124,18 @@ def test_whatever_is_accepted_it_is_given(server: Served, accept: str) -> None:
     answer = server.get("/metrics", headers=[(b"accept", accept.encode("latin-1"))])
     assert answer.status_code == 200
     assert "claude_max_api_children" in answer.text
+
+
+def test_what_a_percent_of_the_window_is_worth() -> None:
+    worth = WindowEstimate(0.5, 1500.0, 3.0, 1.0)
+    metrics = Metrics()
+    metrics.watch(lambda: Snapshot(Counts(0, 0, 0, 0, 0), Allowance(), 2, worth))
+    text = generate_latest(metrics.registry).decode()
+    assert "claude_max_api_plan_percent_list_price_usd 0.5\n" in text
+    assert "claude_max_api_plan_percent_tokens 1500.0\n" in text
+    assert "claude_max_api_usage_entries_lost 2.0\n" in text
+    metrics.watch(lambda: Snapshot(Counts(0, 0, 0, 0, 0), Allowance(), 0, None))
+    assert "plan_percent" not in generate_latest(metrics.registry).decode()
 
 
 def test_scraping_does_not_make_the_page_longer(server: Served) -> None:

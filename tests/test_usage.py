@@ -25,11 +25,13 @@ from proxy.protocol.lines import Window
 from proxy.protocol.turn import Tokens
 from proxy.usage import report as reports
 from proxy.usage import terminal
+from proxy.usage.estimate import WindowEstimate
 from proxy.usage.reader import Reader
 from proxy.usage.report import moment
 from proxy.usage.writer import Ledger, Record
 from tests import cli_lines as say
 from tests import fake_cli
+from tests.outcomes import Expects
 from tests.served import Served, wait_for
 from tests.usage_rows import record
 
@@ -146,7 +148,8 @@ def test_who_may_not_ask_leaves_no_row(server: Served) -> None:
     assert report(server)["totals"]["requests"] == before
 
 
-def test_only_requests_to_a_model_leave_a_row(server: Served) -> None:
+def test_only_requests_to_a_model_leave_a_row(server: Served, expects: Expects) -> None:
+    expects("security", "POST to /health, /metrics, an unknown path; GET of an API's path", "4xx, and no row of usage")
     before = report(server)["totals"]["requests"]
     for method, path, status in (
         ("POST", "/health", 405),
@@ -166,7 +169,8 @@ def test_only_requests_to_a_model_leave_a_row(server: Served) -> None:
 
 
 @pytest.mark.parametrize("count", [2**53, 2**63, 2**64])
-def test_figures_that_cannot_be_do_not_end_the_books(tmp_path: Path, count: int) -> None:
+def test_figures_that_cannot_be_do_not_end_the_books(tmp_path: Path, expects: Expects, count: int) -> None:
+    expects("faults", f"the CLI says {count:.3g} tokens and a price of 1e300 $", "kept in bounds; usage goes on")
     figures = {"input_tokens": count, "cache_creation_input_tokens": count, "cache_read_input_tokens": count}
     lines = steps(
         say.start(usage=figures | {"output_tokens": count}),
@@ -450,6 +454,16 @@ def test_a_terminal_gets_no_commands_from_a_client(state: Path, capsys: pytest.C
         assert "\x1b" not in said
         assert "\r" not in said
         assert max(map(len, said.splitlines())) < 120
+
+
+def test_the_terminal_marks_the_estimate(state: Path) -> None:
+    write(state, record("a"), plan=Allowance("allowed", 1.0, {"five_hour": Window(0.5, 2e9)}))
+    with Reader(state) as reader:
+        found = reports.report(reader, None, None)
+    assert found.five_hour_estimate is None
+    found = msgspec.structs.replace(found, five_hour_estimate=WindowEstimate(0.4567, 120_000.4, 12.0, 1.0))
+    said = list(terminal.words(found, terminal._ink("ascii"), 2.0))
+    assert "  Estimate: a percent of five hours has lately been worth 0.46 $ at list price, 120.0 k tokens." in said
 
 
 def test_a_terminal_without_blocks(state: Path) -> None:

@@ -31,6 +31,7 @@ from proxy.usage.estimate import WindowEstimate
 from proxy.usage.reader import Reader, Summary, UsageGroup, UsageSums
 from proxy.usage.schema import GROUPING, MAX_COST, MAX_COUNT, SUMMED
 from proxy.usage.writer import Ledger, Record
+from tests.outcomes import Expects
 from tests.usage_rows import record
 
 DAY = 86_400.0
@@ -215,8 +216,8 @@ def from_rows(path: Path, since: float, until: float) -> Summary:
     return Summary(UsageSums(**one(rows)), groups("model"), groups("key"), groups("api"), groups("day"))
 
 
-REQUESTS = [f"r{number}" for number in range(6)]
-AT = st.integers(0, 5 * 24).map(lambda hour: NOON + hour * 3600.0)
+REQUESTS = [f"r{number}" for number in range(8)]
+AT = st.integers(0, 12).map(lambda number: NOON + number * 5 * 3600.0)
 COUNT = st.one_of(st.integers(0, 50), st.sampled_from([2**53 + 1, 2**62, 2**63, 2**64, -1]))
 ENDED = st.builds(
     record,
@@ -243,8 +244,8 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=40)
-@given(steps=st.lists(STEP, max_size=20), bounds=st.tuples(AT, AT))
+@settings(max_examples=50)
+@given(steps=st.lists(STEP, min_size=5, max_size=20), bounds=st.tuples(AT, AT))
 def test_sums_are_those_of_the_rows_whatever_happens(steps: list[tuple[Any, ...]], bounds: tuple[float, float]) -> None:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "PRUNE_ROWS", 2)
@@ -274,6 +275,24 @@ def test_sums_are_those_of_the_rows_whatever_happens(steps: list[tuple[Any, ...]
     time.tzset()
 
 
+def test_days_of_two_zones_that_overlap_are_not_counted_twice(tmp_path: Path) -> None:
+    """Kiritimati and Pago Pago are 25 hours apart: where one has the 2nd for a whole day, the other has the 1st."""
+    path = tmp_path / "usage.sqlite3"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, hours in (("Pacific/Kiritimati", (0, 8, 16)), ("Pacific/Pago_Pago", (4, 12, 20))):
+            patch.setenv("TZ", name)
+            time.tzset()
+            ledger = new(path)
+            for hour in hours:
+                ledger.ended(record(f"{name} {hour}", began=1785585600.0 + hour * 3600))
+            write(ledger)
+    time.tzset()
+    for since in range(-2, 24, 2):
+        for until in range(since + 1, 26, 2):
+            bounds = 1785585600.0 + since * 3600, 1785585600.0 + until * 3600
+            assert summary(path, *bounds) == from_rows(path, *bounds)
+
+
 def test_a_price_that_cannot_be_is_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = new(tmp_path / "usage.sqlite3")
     for number, usd in enumerate((math.inf, math.nan, -1.0, 1e300)):
@@ -288,7 +307,10 @@ def test_a_price_that_cannot_be_is_unknown(tmp_path: Path, caplog: pytest.LogCap
 # What is old.
 
 
-def test_one_start_with_a_clock_a_year_ahead_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_start_with_a_clock_a_year_ahead_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expects: Expects
+) -> None:
+    expects("faults", "a start with a clock 366 days ahead, and five requests", "no row of usage is deleted")
     path = tmp_path / "usage.sqlite3"
     ledger = new(path)
     now = time.time()
@@ -379,8 +401,9 @@ UNWRITABLE: dict[str, Record] = {
 
 @pytest.mark.parametrize("what", UNWRITABLE)
 async def test_an_entry_that_cannot_be_written_is_dropped_and_counted(
-    running: Callable[[], Ledger], caplog: pytest.LogCaptureFixture, what: str
+    running: Callable[[], Ledger], caplog: pytest.LogCaptureFixture, expects: Expects, what: str
 ) -> None:
+    expects("faults", f"an entry of usage with {what}", "dropped, counted and told; the others are written")
     ledger = running()
     assert await ledger.written(5)
     with closing(sqlite3.connect(ledger.path)) as other:
@@ -424,8 +447,9 @@ async def test_nothing_ends_the_thread(running: Callable[[], Ledger], monkeypatc
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
-async def test_reading_ends_when_nobody_waits_for_it_any_more(running: Callable[[], Ledger]) -> None:
+async def test_reading_ends_when_nobody_waits_for_it_any_more(running: Callable[[], Ledger], expects: Expects) -> None:
     """As when the client leaves, or the server ends: the handler is cancelled."""
+    expects("faults", "/v1/usage reads for long, and the client leaves or the server ends", "reading ends")
     ledger = running()
     assert await ledger.written(5)
     service = cast(Service, type("_", (), {"accounts": Accounts(ledger)}))

@@ -138,7 +138,7 @@ class Metrics(Collector):
         yield resets
         yield GaugeMetricFamily(
             f"{PREFIX}_usage_entries_lost",
-            "Entries of usage lost because their file could not be written.",
+            "Entries of usage that could not be written.",
             snapshot.lost,
         )
         if snapshot.worth is not None:
