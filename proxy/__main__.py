@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 import proxy
-from proxy import address, demo, doctor, first_start, serve
+from proxy import address, demo, doctor, first_start, serve, startup
 from proxy.cli import find
 from proxy.keys import command as keys
 from proxy.protocol.lines import ListedModel
@@ -81,7 +81,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _refuse(str(error), "claude-max-api --help")
     settings, environ = loaded.settings, loaded.environ
     for note in doctor.environment_notes(settings, environ):
-        print(f"Note: {note.words} ({note.help})", flush=True)
+        startup.say(f"Note: {note.words} ({note.help})")
     try:
         cli = DEMO_CLI if arguments.demo else first_start.look(settings, environ, first_start.at_a_terminal())
     except find.CliProblem as problem:
@@ -103,7 +103,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         port = 0 if settings.uds is not None else sock.getsockname()[1]
 
         def announce(models: Sequence[ListedModel]) -> None:
-            print(welcome(settings, cli, port, models, stored_keys=bool(loaded.stored_keys)), flush=True)
+            startup.say(welcome(settings, cli, port, models, stored_keys=bool(loaded.stored_keys)))
 
         return serve.run(loaded, cli, sock, announce, lambda: load(vars(arguments), os.environ))
 
@@ -241,12 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = words.pop(0) if words and words[0][:1].isalpha() else "serve"
     if name not in COMMANDS:
         _parser("serve").error(f"there is no command {name!r}, but {', '.join(COMMANDS)}")
-    for stream in (sys.stdout, sys.stderr):
-        # A path may hold bytes that are no text.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    startup.open_standard_streams()
     try:
-        return COMMANDS[name].run(_parser(name).parse_args(words), os.environ)
+        with startup.orderly_termination():
+            return COMMANDS[name].run(_parser(name).parse_args(words), os.environ)
     except KeyboardInterrupt:
         return 130
 

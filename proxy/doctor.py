@@ -23,11 +23,11 @@ from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
 from proxy.cli.memory import available
 from proxy.cli.process import STOP_GRACE
-from proxy.cli.workspace import BASE, Workspace, locate, make_private
+from proxy.cli.workspace import BASE, Workspace, locate
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.turn import Failed, Finished, Started
 from proxy.settings import SETTINGS, SettingError, Settings, unknown
-from proxy.settings.paths import state_dir
+from proxy.settings.paths import make_private, state_dir
 from proxy.settings.sources import Loaded, load
 
 # The newest CLI version with fixtures; a test compares it with their directories.

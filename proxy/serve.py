@@ -11,7 +11,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from proxy.cli.find import FoundCli
@@ -21,7 +21,7 @@ from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
-from proxy.http.server import Server, configuration
+from proxy.http.server import Server
 from proxy.http.service import Service
 from proxy.keys.keyring import Keyring
 from proxy.log import BufferedHandler
@@ -37,8 +37,6 @@ log: Final = logging.getLogger("proxy.serve")
 
 # The start waits no longer for the models of the CLI: they are for show.
 MODELS_WAIT: Final = 10.0
-# After the grace the answers under way are ended; so long they get to tell their clients.
-LAST_WORDS: Final = 5
 MAX_FILES: Final = 16_384
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 
@@ -93,6 +91,21 @@ def watch_children_without_threads() -> None:
         asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
 
 
+@contextlib.contextmanager
+def stop_signals(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `stop` at SIGINT and SIGTERM, within the running loop."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
 async def _serve(
     loaded: Loaded,
     cli: FoundCli,
@@ -109,20 +122,11 @@ async def _serve(
     ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
     accounts = Accounts(ledger)
     pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts)
-    if cli.demo:
-        log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
-    if ledger is not None:
-        ledger.start()
-    await pool.start()
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
         keyring=Keyring(settings.api_keys, loaded.stored_keys),
     )  # fmt: skip
-    app = create_app(service)
-    config = configuration(
-        app, shutdown_timeout=math.ceil(settings.grace) + LAST_WORDS, tls=(settings.tls_cert, settings.tls_key)
-    )
-    server = Server(config, settings.grace, pool.close)
+    server = Server(create_app(service), settings.grace, pool.close, tls=(settings.tls_cert, settings.tls_key))
 
     async def say() -> None:
         await server.listens.wait()
@@ -131,21 +135,25 @@ async def _serve(
                 await pool.warm_pool.models_known.wait()
         announce(pool.warm_pool.models)
 
-    def stop() -> None:
-        server.handle_exit(signal.SIGTERM, None)
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, Reload(loaded, service, reload, set_level, stop))
-    saying = asyncio.create_task(say())
-    try:
-        with registered(state_dir(settings, environ, sys.platform)):
-            await server.serve(sockets=[sock])
-    finally:
-        saying.cancel()
-        await pool.close()
-        workspace.close()
+    if cli.demo:
+        log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
+    with stop_signals(server.stop):
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, Reload(loaded, service, reload, set_level, server.stop)
+        )
         if ledger is not None:
-            await asyncio.to_thread(ledger.close)
+            ledger.start()
+        saying = asyncio.create_task(say())
+        try:
+            await pool.start()
+            with registered(state_dir(settings, environ, sys.platform)):
+                await server.serve(sockets=[sock])
+        finally:
+            saying.cancel()
+            await pool.close()
+            workspace.close()
+            if ledger is not None:
+                await asyncio.to_thread(ledger.close)
 
 
 def run(

@@ -21,7 +21,7 @@ from proxy.cli.pool import Pool
 from proxy.cli.process import Launch
 from proxy.http.app import create_app
 from proxy.http.edge import App
-from proxy.http.server import KEEP_ALIVE, Server, configuration
+from proxy.http.server import KEEP_ALIVE, Server
 from proxy.http.service import Service
 from proxy.settings import Settings
 from tests import fake_cli
@@ -118,13 +118,13 @@ async def listening(app: App, *, keep_alive: int = KEEP_ALIVE) -> AsyncIterator[
         pass
 
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = Server(configuration(app, keep_alive=keep_alive, shutdown_timeout=1), 1, nothing, signals=False)
+        server = Server(app, 0.3, nothing, keep_alive=keep_alive)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         await asyncio.wait_for(server.listens.wait(), 5)
         try:
             yield sock.getsockname()[1]
         finally:
-            server.should_exit = True
+            server.stop()
             await task
 
 

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import httpx
 
+from tests.conftest import children_of
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -21,6 +23,7 @@ class Served:
     """`with Served(cli, state) as server`: ready at `server.url`. `settings`: variables of its environment.
 
     `wrapper`: a command to put before the server's, such as one that limits it. `stderr`: a descriptor to log to.
+    `port`: where it is to listen; 0: anywhere.
     """
 
     def __init__(
@@ -31,11 +34,13 @@ class Served:
         *,
         wrapper: tuple[str, ...] = (),
         stderr: int | None = None,
+        port: int = 0,
     ) -> None:
+        self.cli = cli
         self.state = state
         self.usage = state / "usage.sqlite3"
         self._log = state.parent / f"{state.name}.log"
-        self._command = (*wrapper, sys.executable, "-m", "proxy", "0")
+        self._command = (*wrapper, sys.executable, "-m", "proxy", str(port))
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(state.parent),
@@ -45,17 +50,23 @@ class Served:
             "CLAUDE_PROXY_STATE_DIR": str(state),
             "CLAUDE_PROXY_WAITING": "1",
             "CLAUDE_PROXY_GRACE": "1",
+            # A coverage run follows the server, too.
+            **{name: value for name, value in os.environ.items() if name.startswith("COV")},
             **(settings or {}),
         }
         self._stderr = stderr
-        self.url = ""
+        self.url = f"http://127.0.0.1:{port}" if port else ""
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start it, and do not wait for more."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, env=self._environment, cwd=self.state.parent, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=log if self._stderr is None else self._stderr, text=True,
             )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self.start()
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if "Address" in line:
@@ -82,6 +93,10 @@ class Served:
         finally:
             if self.process.stdout is not None:
                 self.process.stdout.close()
+
+    def children(self) -> list[int]:
+        """Processes of its CLI that are alive."""
+        return children_of(self.cli.parent)
 
     @property
     def pid(self) -> int:

@@ -144,6 +144,23 @@ async def test_one_that_says_it_will_send_no_more_is_taken_for_gone(serve: Serve
     client.writer.close()
 
 
+async def test_one_that_uploads_a_byte_at_a_time_is_left(serve: Serve) -> None:
+    server = await serve(client_timeout=0.6)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: 1000\r\n\r\n"
+    )
+    # Each byte comes in time, all of them do not.
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b" ")
+                with contextlib.suppress(TimeoutError):
+                    assert await asyncio.wait_for(reader.read(1), 0.1) == b""
+    writer.close()
+
+
 async def test_one_that_leaves_in_mid_upload_costs_nothing(serve: Serve) -> None:
     server = await serve()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.process import Child, Launch
-from proxy.cli.workspace import Workspace, locate, logs_elsewhere, make_private
+from proxy.cli.workspace import Workspace, locate, logs_elsewhere
+from proxy.settings.paths import make_private
 
 NAME = f"workspace-{os.geteuid()}"
 

@@ -24,17 +24,11 @@ from typing import Final
 from msgspec import structs
 
 from proxy.cli.process import Child, Launch
+from proxy.settings.paths import make_private
 
 BASE: Final = Path("/tmp")
 # The processes' sockets lie in their temporary directories, and a socket's path can have about 100 bytes: short names.
 _RUN: Final = "run-"
-
-
-def make_private(directory: Path) -> None:
-    """Make it, and what is missing above it, for this user alone; what is there stays as it is. Raises OSError."""
-    for each in (*reversed(directory.parents), directory):
-        if not each.is_dir():
-            each.mkdir(0o700)
 
 
 def _check_private(directory: Path) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from proxy.http.edge import ABORT
-from proxy.protocol.failures import ErrorBody, ErrorEnvelope
+from proxy.protocol.failures import SHUTTING_DOWN, ErrorBody, ErrorEnvelope, envelope
 
 # Everything of a request that is not its body: head, sizes and extensions of chunks, trailers. Framing counts only as
 # far as it is larger than what it frames. Cookies of other programs on this host come along with a browser's requests.
@@ -34,12 +34,12 @@ ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class _Refused(Exception):
-    """Nothing more can be read from this connection."""
+    """Nothing more is read from this connection."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.error = ErrorBody(message, "invalid_request_error", None, None)
 
 
 class Connection(HttpToolsProtocol):
@@ -180,6 +180,13 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def end_upload(self) -> None:
+        """Refuse a request that has not come in whole, as the server is about to end."""
+        if self._refusal is None and not self._in_head:
+            refusal = _Refused(503, SHUTTING_DOWN.message)
+            refusal.error = envelope(SHUTTING_DOWN).error
+            self._refuse(refusal)
+
     def timeout_keep_alive_handler(self) -> None:
         """The client is idle, or has not taken all of the last answer: closing politely would wait for that."""
         if self.transport.get_write_buffer_size():
@@ -209,7 +216,7 @@ class Connection(HttpToolsProtocol):
             self._tell_refusal(refusal)
 
     def _tell_refusal(self, refusal: _Refused) -> None:
-        body = msgspec.json.encode(ErrorEnvelope(ErrorBody(refusal.message, "invalid_request_error", None, None)))
+        body = msgspec.json.encode(ErrorEnvelope(refusal.error))
         head = (
             f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

@@ -203,8 +203,9 @@ class _RequestHandler:
         self._waiting_since = None
         self._uploaded += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
-            self.trace.left = True
-        elif not message.get("more_body"):
+            self._leave()
+            await asyncio.Event().wait()
+        if not message.get("more_body"):
             self._watcher = self._loop.create_task(self._watch())
         return message
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,62 +17,74 @@ from proxy.http.edge import App
 
 # The openai client drops idle connections after 5 s; a server that does so at the same moment breaks requests.
 KEEP_ALIVE: Final = 75
-
-
-def configuration(
-    app: App, *, keep_alive: int = KEEP_ALIVE, shutdown_timeout: int, tls: tuple[str | None, str | None] = (None, None)
-) -> uvicorn.Config:
-    """How uvicorn serves `app`.
-
-    `shutdown_timeout`: seconds after which what is under way is cancelled. `tls`: the files of certificate and key.
-    """
-    certificate, key = tls
-    return uvicorn.Config(
-        cast(Any, app), http=Connection, loop="asyncio", lifespan="off", ws="none", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
-        timeout_keep_alive=keep_alive, timeout_graceful_shutdown=shutdown_timeout,
-        ssl_certfile=certificate, ssl_keyfile=key,
-    )  # fmt: skip
+# After the grace the answers under way are ended; so long their clients have to take how they end.
+MAX_CLOSING: Final = 5.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn, told to stop by SIGINT and SIGTERM if `signals`, and then ending normally instead of by the signal.
+    """Serves `app` until `stop` is called, then ends in order. Signals are left to whoever starts it.
 
-    `listens`: from then on it can be reached.
-    `end_answers` is called `grace` seconds after it was told to stop, if any are under way still.
+    From `stop` on nobody can connect. Requests under way get `grace` seconds; then `end_answers` is called, for each to
+    end with an error of ours, and what has not come in whole is refused. Five seconds later connections are cut.
+
+    `listens`: from then on it can be reached. `tls`: the files of certificate and key.
     """
 
     def __init__(
-        self, config: uvicorn.Config, grace: float, end_answers: Callable[[], Awaitable[None]], *, signals: bool = True
+        self,
+        app: App,
+        grace: float,
+        end_answers: Callable[[], Awaitable[None]],
+        *,
+        keep_alive: int = KEEP_ALIVE,
+        tls: tuple[str | None, str | None] = (None, None),
     ) -> None:
-        super().__init__(config)
+        certificate, key = tls
+        super().__init__(
+            uvicorn.Config(
+                cast(Any, app), http=Connection, loop="asyncio", lifespan="off", ws="none", interface="asgi3",
+                log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
+                ssl_certfile=certificate, ssl_keyfile=key, timeout_keep_alive=keep_alive,
+                timeout_graceful_shutdown=math.ceil(grace + 2 * MAX_CLOSING),
+            )
+        )  # fmt: skip
         self._grace = grace
         self._end_answers = end_answers
-        self._signals = (signal.SIGINT, signal.SIGTERM) if signals else ()
         self.listens = asyncio.Event()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End in order; at a second SIGINT at once."""
+        self.handle_exit(number, None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listens.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        async def after_grace() -> None:
-            await asyncio.sleep(self._grace)
-            await self._end_answers()
-
-        ending = asyncio.create_task(after_grace())
+        ending = asyncio.create_task(self._end_requests())
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
+            self._cut_connections()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=MAX_CLOSING)
+
+    async def _end_requests(self) -> None:
+        await asyncio.sleep(self._grace)
+        for connection in self._connections():
+            connection.end_upload()
+        await self._end_answers()
+        await asyncio.sleep(MAX_CLOSING)
+        self._cut_connections()
+
+    def _connections(self) -> list[Connection]:
+        return cast(list[Connection], list(self.server_state.connections))
+
+    def _cut_connections(self) -> None:
+        for connection in self._connections():
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in self._signals:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in self._signals:
-                loop.remove_signal_handler(number)
+        yield

@@ -37,3 +37,10 @@ def usage_file(settings: Settings, environ: Mapping[str, str], platform: str) ->
     if settings.usage_file is not None:
         return Path(settings.usage_file).expanduser().absolute()
     return state_dir(settings, environ, platform) / "usage.sqlite3"
+
+
+def make_private(directory: Path) -> None:
+    """Make it, and what is missing above it, for this user alone; what is there stays as it is. Raises OSError."""
+    for each in (*reversed(directory.parents), directory):
+        if not each.is_dir():
+            each.mkdir(0o700, exist_ok=True)

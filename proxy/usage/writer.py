@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from proxy.protocol.allowance import Allowance
 from proxy.protocol.turn import Tokens
+from proxy.settings.paths import make_private
 from proxy.usage.estimate import PRUNE_REPORTS, WindowEstimate, estimate, reported
 from proxy.usage.schema import BUSY, MAX_COST, MAX_COUNT, migrate, version_of
 from proxy.usage.servers import gone, this_server
@@ -311,7 +312,7 @@ class Ledger:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.path.parent)
         # SQLite gives the files beside it the mode of this one.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self.path, timeout=BUSY, check_same_thread=False)
