@@ -18,14 +18,14 @@ from typing import Final
 from proxy.address import check_address, check_tls
 from proxy.checks import Check
 from proxy.cli import find
-from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.conversation import Conversation, Timeouts
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
 from proxy.cli.memory import available
 from proxy.cli.process import STOP_GRACE
 from proxy.cli.workspace import BASE, Workspace, locate
+from proxy.protocol.deltas import Failed, Finished, Started
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.turn import Failed, Finished, Started
 from proxy.settings import SETTINGS, SettingError, Settings, unknown
 from proxy.settings.paths import make_private, state_dir
 from proxy.settings.sources import Loaded, load
@@ -136,7 +136,7 @@ def check_version(version: find.Version) -> Check:
 
 async def _answer(conversation: Conversation, began: float) -> Check:
     model = LIVE_PLAN.model
-    await conversation.ask_new(LIVE_PLAN)
+    conversation.ask_new(LIVE_PLAN)
     while True:
         for delta in await conversation.deltas(LIVE_PATIENCE):
             match delta:
@@ -157,7 +157,7 @@ async def check_live(settings: Settings, path: str, environ: Mapping[str, str], 
     except OSError as error:
         workspace.close()
         return Check("FAIL", "live", f"The CLI cannot be started: {error.strerror or error}.")
-    conversation = Conversation(child, Limits(LIVE_PATIENCE, LIVE_PATIENCE), settings.system_prompt_mode)
+    conversation = Conversation(child, Timeouts(LIVE_PATIENCE, LIVE_PATIENCE), settings.system_prompt_mode)
     try:
         return await _answer(conversation, began)
     finally:

@@ -10,15 +10,16 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from proxy.dialects.openai.chat import FINISH_REASONS
+from proxy.dialects.openai.errors import CODES
 from proxy.protocol.failures import BY_STATUS, BY_WORD, TABLE
-from proxy.protocol.turn import REASONS, TRANSITIONS, State, What
+from proxy.protocol.kinds import KINDS, Kind
+from proxy.protocol.turn import OVER, TRANSITIONS, State
 
 PAGE: Final = Path(__file__).parent.parent / "PROTOCOL.md"
 _MARKED: Final = re.compile(r"(<!-- generated: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-# In these nothing more is said to the client: they are told of in words.
-OVER: Final = (State.FINISHED, State.FAILED)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -29,8 +30,8 @@ def transitions() -> str:
     """States across, lines down; a cell has the action and the next state, and is empty where the turn fails."""
     states = [state for state in State if state not in OVER]
 
-    def cell(state: State, what: What) -> str:
-        step = TRANSITIONS.get((state, what))
+    def cell(state: State, kind: Kind[Any]) -> str:
+        step = TRANSITIONS.get((state, kind))
         if step is None:
             return ""
         after, action = step
@@ -38,7 +39,7 @@ def transitions() -> str:
         name = "" if action is None else action.__name__.strip("_").replace("_", " ")
         return f"{name} {words}".strip() or "—"
 
-    rows = [[what.value, *(cell(state, what) for state in states)] for what in What]
+    rows = [[kind.name, *(cell(state, kind) for state in states)] for kind in KINDS]
     return _table(["line", *(state.value for state in states)], rows)
 
 
@@ -49,8 +50,8 @@ def errors() -> str:
         [
             kind.value.replace("_", " "),
             str(row.status),
-            f"`{row.type}`",
-            f"`{row.code}`" if row.code else "null",
+            f"`{CODES[kind].type}`",
+            f"`{CODES[kind].code}`" if CODES[kind].code else "null",
             said[row.retry],
         ]
         for kind, row in TABLE.items()
@@ -68,7 +69,7 @@ def upstream() -> str:
 def reasons() -> str:
     """`stop_reason` → `finish_reason`."""
     return _table(
-        ["`stop_reason`", "`finish_reason`"], [[f"`{old}`", f"`{new.value}`"] for old, new in REASONS.items()]
+        ["`stop_reason`", "`finish_reason`"], [[f"`{old.value}`", f"`{new}`"] for old, new in FINISH_REASONS.items()]
     )
 
 

@@ -11,10 +11,10 @@ from proxy.http.app import create_app
 from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.protocol import turn
-from proxy.protocol.fingerprint import Echo
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import Arguments, Delta, Finished, Reason, Started, Text, Thinking, Tokens, ToolCall, ToolEnd
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.plan import Message, Plan
-from proxy.protocol.turn import Arguments, Delta, Finished, Reason, Started, Text, Thinking, Tokens, ToolCall, ToolEnd
 from tests.conftest import base_settings
 
 TOKENS = Tokens(10, 7, 5, 12, 3)
@@ -24,37 +24,41 @@ class InstantConversation(Conversation):
     """Calls the first tool when there is one, says `{}` when JSON is asked for, and a few words otherwise."""
 
     def __init__(self, plan: Plan) -> None:
-        self.echo = Echo()
+        self.folded = Fold()
         self._plan = plan
         self._turn = turn.Turn()
+
+    @property
+    def answer(self) -> Fold:
+        return self.folded
 
     @property
     def tokens(self) -> Tokens:
         return TOKENS
 
-    def owe(self, request: str) -> None:
+    def attribute_cost(self, request: str) -> None:
         pass
 
-    async def ask_new(self, plan: Plan) -> None:
+    def ask_new(self, plan: Plan) -> None:
         pass
 
     def ask_next(self, message: Message) -> None:
-        self.echo = Echo()
+        self.folded = Fold()
 
     async def settle(self) -> bool:
         return True
 
     async def deltas(self, patience: float) -> list[Delta]:
-        reason = Reason.STOP
+        reason = Reason.END_TURN
         answer: list[Delta] = [Started("claude-opus-5-5"), Thinking("Hm.")]
         choice = self._plan.tool_choice
         if self._plan.tools and (choice is None or choice.type != "none"):
             answer += [ToolCall(0, "toolu_1", self._plan.tools[0].name), Arguments(0, "{}"), ToolEnd(0)]
-            reason = Reason.TOOL_CALLS
+            reason = Reason.TOOL_USE
         else:
             answer += [Text("{}")] if self._plan.schema else [Text("Hello "), Text("there.")]
         answer.append(Finished(reason, TOKENS))
-        self.echo.take(answer)
+        self.folded.take(answer)
         return answer
 
 

@@ -9,21 +9,10 @@ from typing import Any
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool, Served
 from proxy.cli.process import Launch
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import Arguments, Delta, Failed, Finished, Reason, Started, Text, Tokens, ToolCall, ToolEnd
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.fingerprint import Echo
 from proxy.protocol.plan import Message, Plan
-from proxy.protocol.turn import (
-    Arguments,
-    Delta,
-    Failed,
-    Finished,
-    Reason,
-    Started,
-    Text,
-    Tokens,
-    ToolCall,
-    ToolEnd,
-)
 from tests.conftest import base_settings
 
 USED = Tokens(10, 7, 5, 12, 3)
@@ -36,7 +25,7 @@ SILENCE: list[Delta] = []
 Script = Sequence[list[Delta]]
 
 
-def end(reason: Reason = Reason.STOP) -> Finished:
+def end(reason: Reason = Reason.END_TURN) -> Finished:
     return Finished(reason, USED)
 
 
@@ -45,14 +34,14 @@ def says(*texts: str) -> list[Delta]:
 
 
 def calls(arguments: str = '{"city":"Rome"}', name: str = "weather") -> list[Delta]:
-    return [BEGUN, ToolCall(0, "toolu_1", name), Arguments(0, arguments), ToolEnd(0), end(Reason.TOOL_CALLS)]
+    return [BEGUN, ToolCall(0, "toolu_1", name), Arguments(0, arguments), ToolEnd(0), end(Reason.TOOL_USE)]
 
 
 class Scripted(Conversation):
     """Says one script for each time it is asked. `settles`: whether it can be asked again."""
 
     def __init__(self, *scripts: Script, settles: bool = True) -> None:
-        self.echo = Echo()
+        self.folded = Fold()
         self.asked: list[Any] = []
         self.owed: list[str] = []
         self._scripts = list(scripts)
@@ -61,13 +50,17 @@ class Scripted(Conversation):
         self._used = NO_TOKENS
 
     @property
+    def answer(self) -> Fold:
+        return self.folded
+
+    @property
     def tokens(self) -> Tokens:
         return self._used
 
-    def owe(self, request: str) -> None:
+    def attribute_cost(self, request: str) -> None:
         self.owed.append(request)
 
-    async def ask_new(self, plan: Plan) -> None:
+    def ask_new(self, plan: Plan) -> None:
         self._ask(plan)
 
     def ask_next(self, message: Message) -> None:
@@ -75,7 +68,7 @@ class Scripted(Conversation):
 
     def _ask(self, what: Any) -> None:
         self.asked.append(what)
-        self.echo = Echo()
+        self.folded = Fold()
         self._used = NO_TOKENS
         self._batches = [list(batch) for batch in self._scripts.pop(0)]
 
@@ -89,7 +82,7 @@ class Scripted(Conversation):
         await asyncio.sleep(0 if batch else patience)
         if batch and batch != [DIED]:
             self._used = USED
-        self.echo.take(batch)
+        self.folded.take(batch)
         return batch
 
 

@@ -1,4 +1,4 @@
-"""proxy/http/answers.py: streamed and whole, one choice or several, with the headers that say how."""
+"""proxy/http/model_requests.py: streamed and whole, one choice or several, with the headers that say how."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from openai.types import Completion as TextJudge
 from openai.types.chat import ChatCompletion
 
 from proxy.cli.pool import Served
-from proxy.http import answers
+from proxy.dialects import Framing
+from proxy.http import model_requests
 from proxy.http.app import create_app
 from proxy.http.service import Service
-from proxy.http.sse import CONTENT_TYPE
-from proxy.protocol.turn import Delta, Reason, Text, Thinking
+from proxy.protocol.deltas import Delta, Reason, Text, Thinking
 from tests.conftest import base_settings
 from tests.scripted import BEGUN, DIED, OVERLOADED, SILENCE, USED, Scripted, ScriptedPool, calls, end, says
 
@@ -58,7 +58,7 @@ def say(*texts: str) -> Scripted:
 
 def events(response: httpx.Response) -> list[Any]:
     """What the stream says: chunks and the end."""
-    assert response.headers["content-type"] == CONTENT_TYPE
+    assert response.headers["content-type"] == Framing.SSE.content_type
     assert response.text.endswith("\n\n")
     parts = [part for part in response.text.split("\n\n")[:-1] if part != ": keep-alive"]
     assert all(part.startswith("data: ") for part in parts)
@@ -115,7 +115,7 @@ async def test_one_choice_that_fails_fails_all(stream: bool) -> None:
 
 
 async def test_one_choice_that_fails_in_mid_stream_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.001)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.001)
     forever = Scripted([[BEGUN, Text("a")]])
     response = await Server(forever, Scripted([[BEGUN, Text("b")], SILENCE, [DIED]])).post(n=2, stream=True)
     assert response.status_code == 200
@@ -196,7 +196,7 @@ async def test_a_call_that_was_not_made_is_said(stream: bool, again: str | None)
 
 
 async def test_what_is_not_known_when_a_stream_begins_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.01)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.01)
     server = Server(say("a"))
     opened = server.pool.open
 
@@ -221,7 +221,7 @@ async def test_streams_are_not_to_be_stored() -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 async def test_a_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.001)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.001)
     one = (Scripted([SILENCE, [BEGUN], SILENCE, SILENCE, says("a")[1:]]) for _ in range(n))
     response = await Server(*one).post(n=n, stream=True)
     assert response.text.startswith(": keep-alive\n\n")
@@ -230,7 +230,7 @@ async def test_a_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_thoughts_that_do_not_go_out_are_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.0)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.0)
     thoughts: list[list[Delta]] = [[Thinking("hm")] for _ in range(5)]
     talk = Scripted([[BEGUN], *thoughts, says("a")[1:]])
     response = await Server(talk, reasoning=False).post(stream=True)
@@ -239,7 +239,7 @@ async def test_thoughts_that_do_not_go_out_are_silence(monkeypatch: pytest.Monke
 
 
 async def test_a_whole_answer_says_nothing_of_its_silences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.001)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.001)
     response = await Server(Scripted([SILENCE, [BEGUN], SILENCE, says("a")[1:]])).post()
     assert response.json()["choices"][0]["message"]["content"] == "a"
 
@@ -249,7 +249,7 @@ async def test_a_whole_answer_says_nothing_of_its_silences(monkeypatch: pytest.M
 
 def answer() -> list[Scripted]:
     thinking = Scripted([[BEGUN, Thinking("hm")], [Text("x"), *calls()[1:]]])
-    limited = Scripted([[BEGUN, Text("a "), Text("b")], [end(Reason.LENGTH)]])
+    limited = Scripted([[BEGUN, Text("a "), Text("b")], [end(Reason.MAX_TOKENS)]])
     return [thinking, limited]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.protocol.deltas import Finished, Reason, Started, Text, Tokens
 from proxy.protocol.failures import Kind
-from proxy.protocol.turn import MAX_RETRY_WAIT, Finished, Reason, Started, Text, Tokens, Turn
+from proxy.protocol.turn import MAX_RETRY_WAIT, Turn
 from tests import cli_lines as say
 from tests.test_turn import ends, failure, fed, text
 
@@ -16,7 +17,10 @@ def test_a_cut_before_content_makes_way_for_the_next_attempt() -> None:
         say.closed(), say.stopped(), say.retry(1000, None, "unknown"),
         *say.message("second attempt", model="second"),
     )  # fmt: skip
-    assert deltas == [Started("second"), Text("second attempt"), Finished(Reason.STOP, Tokens(10, 7, 5, 12))]
+    assert deltas == [
+        Started("second", "msg_01", Tokens(10, 7, 5, 1)), Text("second attempt"),
+        Finished(Reason.END_TURN, Tokens(10, 7, 5, 12)),
+    ]  # fmt: skip
 
 
 CUT = [say.start(), say.opened(), say.piece("half")]

@@ -1,4 +1,4 @@
-"""proxy/protocol/chat.py: deltas to chunks, chunks to a completion; the openai package is the judge."""
+"""proxy/dialects/openai/chat.py: deltas to chunks and to a completion; the openai package is the judge."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from openai.lib.streaming.chat._types import ParsedChatCompletionSnapshot
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from proxy.protocol.chat import Chunk, Chunks, Completion, Identity, custom_input, fold, usage_chunk, usage_of
-from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.plan import CallStyle
-from proxy.protocol.turn import (
+from proxy.dialects.openai.chat import ChatEncoder, Chunks, custom_input, usage_chunk
+from proxy.dialects.openai.chat_types import AnswerHead, Chunk, Completion, usage_of
+from proxy.dialects.openai.tools import PLAIN_CALLS, CallStyle
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import (
     Arguments,
     Delta,
     Failed,
@@ -32,32 +33,43 @@ from proxy.protocol.turn import (
     ToolCall,
     ToolEnd,
 )
+from proxy.protocol.failures import Failure, Kind
 
 TOKENS = Tokens(input=10, cache_read=7, cache_write=5, output=12, reasoning=4)
-WITH_USAGE = Identity("chatcmpl-1", 1_750_000_000, "claude-code-2.1.330", with_usage=True)
-PLAIN = Identity("chatcmpl-1", 1_750_000_000, "claude-code-2.1.330")
+WITH_USAGE = AnswerHead("chatcmpl-1", 1_750_000_000, "claude-code-2.1.330", with_usage=True)
+PLAIN = AnswerHead("chatcmpl-1", 1_750_000_000, "claude-code-2.1.330")
 CHUNK_KEYS = ["id", "object", "created", "model", "service_tier", "system_fingerprint", "choices"]
 
 _chunk_judge = TypeAdapter(ChatCompletionChunk)
 _completion_judge = TypeAdapter(ChatCompletion)
 
 
-def finished(reason: Reason = Reason.STOP) -> Finished:
+def finished(reason: Reason = Reason.END_TURN) -> Finished:
     return Finished(reason, TOKENS)
 
 
 ANSWER: list[Delta] = [Started("claude-opus-5-5"), Text("Hel"), Text("lo"), finished()]
 CALLS: list[Delta] = [
     Started("claude-opus-5-5"), ToolCall(0, "toolu_1", "get"), Arguments(0, '{"a"'), Arguments(0, ":1}"),
-    ToolCall(1, "toolu_2", "put"), Arguments(1, "{}"), finished(Reason.TOOL_CALLS),
+    ToolCall(1, "toolu_2", "put"), Arguments(1, "{}"), finished(Reason.TOOL_USE),
 ]  # fmt: skip
 
 
-def chunks(deltas: list[Delta], identity: Identity = PLAIN) -> list[Chunk]:
+def chunks(deltas: list[Delta], identity: AnswerHead = PLAIN) -> list[Chunk]:
     maker = Chunks(identity)
     found = maker.feed(deltas)
     if identity.with_usage:
         found.append(usage_chunk(identity, maker.model, TOKENS))
+    return found
+
+
+def whole_of(*choices: list[Delta], style: CallStyle = PLAIN_CALLS, thinking: bool = True) -> Completion:
+    """The answer that is not streamed, of one choice or several."""
+    folds = [Fold() for _ in choices]
+    for fold, deltas in zip(folds, choices, strict=True):
+        fold.take(deltas)
+    found = ChatEncoder(PLAIN, style, thinking=thinking).whole([fold.answer() for fold in folds], TOKENS)
+    assert isinstance(found, Completion)
     return found
 
 
@@ -136,7 +148,7 @@ def test_thinking_is_reasoning_content() -> None:
     deltas: list[Delta] = [Started("m"), Thinking("hm"), Thinking("!"), Text("x"), finished()]
     found = chunks(deltas)
     assert deltas_of(found)[1:3] == [{"reasoning_content": "hm"}, {"reasoning_content": "!"}]
-    message = sent(fold(found, TOKENS))["choices"][0]["message"]
+    message = sent(whole_of(deltas))["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("hm!", "x")
 
 
@@ -151,9 +163,9 @@ def test_a_failure_makes_no_chunk() -> None:
 
 
 def test_the_model_is_the_one_that_answered() -> None:
-    found = chunks([Started("claude-haiku-5-5"), Text("x"), finished()], WITH_USAGE)
-    assert {chunk.model for chunk in found} == {"claude-haiku-5-5"}
-    assert fold(found, TOKENS).model == "claude-haiku-5-5"
+    deltas: list[Delta] = [Started("claude-haiku-5-5"), Text("x"), finished()]
+    assert {chunk.model for chunk in chunks(deltas, WITH_USAGE)} == {"claude-haiku-5-5"}
+    assert whole_of(deltas).model == "claude-haiku-5-5"
 
 
 def test_usage_is_null_until_the_last_chunk_and_absent_when_nobody_asked() -> None:
@@ -176,7 +188,7 @@ def test_usage_counts_all_input_and_has_both_details() -> None:
 
 
 def test_completion_keys_and_their_order() -> None:
-    whole = sent(fold(chunks(ANSWER), TOKENS))
+    whole = sent(whole_of(ANSWER))
     assert list(whole) == [*CHUNK_KEYS, "usage"]
     assert whole["object"] == "chat.completion"
     assert list(whole["choices"][0]) == ["index", "message", "logprobs", "finish_reason"]
@@ -186,7 +198,7 @@ def test_completion_keys_and_their_order() -> None:
 
 
 def test_the_message_of_calls_alone_has_null_content() -> None:
-    choice = sent(fold(chunks(CALLS), TOKENS))["choices"][0]
+    choice = sent(whole_of(CALLS))["choices"][0]
     assert choice["message"]["content"] is None
     assert choice["message"]["tool_calls"] == [
         {"id": "toolu_1", "type": "function", "function": {"name": "get", "arguments": '{"a":1}'}},
@@ -204,12 +216,13 @@ def styled(deltas: list[Delta], style: CallStyle) -> list[Chunk]:
 
 ENDED_CALLS: list[Delta] = [
     Started("m"), ToolCall(0, "toolu_1", "shell"), Arguments(0, '{"inp'), Arguments(0, 'ut":"ls -l"}'), ToolEnd(0),
-    ToolCall(1, "toolu_2", "get"), Arguments(1, '{"a":1}'), ToolEnd(1), finished(Reason.TOOL_CALLS),
+    ToolCall(1, "toolu_2", "get"), Arguments(1, '{"a":1}'), ToolEnd(1), finished(Reason.TOOL_USE),
 ]  # fmt: skip
 
 
 def test_custom_calls_go_out_unwrapped_when_they_are_complete() -> None:
-    found = styled(ENDED_CALLS, CallStyle(custom=frozenset({"shell"})))
+    style = CallStyle(custom=frozenset({"shell"}))
+    found = styled(ENDED_CALLS, style)
     assert deltas_of(found)[:2] == [
         {
             "role": "assistant", "content": None,
@@ -217,12 +230,13 @@ def test_custom_calls_go_out_unwrapped_when_they_are_complete() -> None:
         },
         {"tool_calls": [{"index": 0, "custom": {"input": "ls -l"}}]},
     ]  # fmt: skip
-    message = sent(fold(found, TOKENS))["choices"][0]["message"]
+    whole = whole_of(ENDED_CALLS, style=style)
+    message = sent(whole)["choices"][0]["message"]
     assert message["tool_calls"] == [
         {"id": "toolu_1", "type": "custom", "custom": {"name": "shell", "input": "ls -l"}},
         {"id": "toolu_2", "type": "function", "function": {"name": "get", "arguments": '{"a":1}'}},
     ]
-    _completion_judge.validate_json(msgspec.json.encode(fold(found, TOKENS)), strict=True)
+    _completion_judge.validate_json(msgspec.json.encode(whole), strict=True)
 
 
 @pytest.mark.parametrize("odd", ["not json", '{"other":1}', "[]", '{"input":5}'])
@@ -238,11 +252,12 @@ def test_functions_of_old_have_one_call() -> None:
         {"function_call": {"arguments": 'ut":"ls -l"}'}},
         {},
     ]
-    choice = sent(fold(found, TOKENS))["choices"][0]
+    whole = whole_of(ENDED_CALLS, style=CallStyle(legacy=True))
+    choice = sent(whole)["choices"][0]
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == {"name": "shell", "arguments": '{"input":"ls -l"}'}
     assert choice["message"]["content"] is None
-    _completion_judge.validate_json(msgspec.json.encode(fold(found, TOKENS)), strict=True)
+    _completion_judge.validate_json(msgspec.json.encode(whole), strict=True)
 
 
 def test_functions_of_old_after_text_do_not_repeat_the_role() -> None:
@@ -251,13 +266,13 @@ def test_functions_of_old_after_text_do_not_repeat_the_role() -> None:
 
 
 def test_a_refusal_stands_in_its_own_field() -> None:
-    found = chunks([Started("m"), Refusal("I would rather not."), finished()])
-    assert deltas_of(found) == [
+    deltas: list[Delta] = [Started("m"), Refusal("I would rather not."), finished()]
+    assert deltas_of(chunks(deltas)) == [
         {"role": "assistant", "content": None, "refusal": ""},
         {"refusal": "I would rather not."},
         {},
     ]
-    message = sent(fold(found, TOKENS))["choices"][0]["message"]
+    message = sent(whole_of(deltas))["choices"][0]["message"]
     assert (message["content"], message["refusal"]) == (None, "I would rather not.")
 
 
@@ -267,18 +282,17 @@ def test_a_refusal_after_thinking_does_not_repeat_the_role() -> None:
 
 
 def test_thinking_can_be_kept_back() -> None:
-    found = Chunks(PLAIN, thinking=False).feed([Started("m"), Thinking("hm"), Text("x"), finished()])
+    deltas: list[Delta] = [Started("m"), Thinking("hm"), Text("x"), finished()]
+    found = Chunks(PLAIN, thinking=False).feed(deltas)
     assert not any("reasoning_content" in delta for delta in deltas_of(found))
-    assert sent(fold(found, TOKENS))["choices"][0]["message"]["content"] == "x"
+    message = sent(whole_of(deltas, thinking=False))["choices"][0]["message"]
+    assert (message["content"], "reasoning_content" in message) == ("x", False)
 
 
-def test_choices_are_folded_apart_and_in_order() -> None:
-    second, first = Chunks(PLAIN, 1), Chunks(PLAIN, 0)
-    mixed = [
-        *second.feed([Started("m"), Text("b")]), *first.feed([Started("m"), Text("a")]),
-        *second.feed([Text("B"), finished(Reason.LENGTH)]), *first.feed([Text("A"), finished()]),
-    ]  # fmt: skip
-    whole = sent(fold(mixed, TOKENS))
+def test_choices_are_apart_and_in_order() -> None:
+    first: list[Delta] = [Started("m"), Text("a"), Text("A"), finished()]
+    second: list[Delta] = [Started("m"), Text("b"), Text("B"), finished(Reason.MAX_TOKENS)]
+    whole = sent(whole_of(first, second))
     assert [(c["index"], c["message"]["content"], c["finish_reason"]) for c in whole["choices"]] == [
         (0, "aA", "stop"),
         (1, "bB", "length"),
@@ -302,14 +316,14 @@ def answers(draw: st.DrawFn) -> list[Delta]:
         given = json.dumps(draw(st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)))
         cut = draw(st.integers(0, len(given)))
         deltas += [Arguments(index, part) for part in (given[:cut], given[cut:]) if part]
-    reason = Reason.TOOL_CALLS if number else draw(st.sampled_from([Reason.STOP, Reason.LENGTH, Reason.CONTENT_FILTER]))
+    reason = Reason.TOOL_USE if number else draw(st.sampled_from([Reason.END_TURN, Reason.MAX_TOKENS, Reason.REFUSAL]))
     return [*deltas, finished(reason)]
 
 
 @given(answers(), st.booleans())
-def test_fold_is_what_the_openai_client_folds(deltas: list[Delta], with_usage: bool) -> None:
+def test_the_whole_answer_is_what_the_openai_client_folds(deltas: list[Delta], with_usage: bool) -> None:
     found = chunks(deltas, WITH_USAGE if with_usage else PLAIN)
-    whole = fold(found, TOKENS)
+    whole = whole_of(deltas)
     client = judged(found, whole).model_dump(exclude_unset=True)
     ours = sent(whole)
     for key in ("id", "created", "model", "service_tier", "system_fingerprint"):
@@ -348,4 +362,4 @@ def test_one_identity_one_role_one_end(deltas: list[Delta]) -> None:
 @pytest.mark.parametrize("deltas", [ANSWER, CALLS, [Started("m"), finished()]])
 def test_the_canonical_answers_are_strictly_valid(deltas: list[Delta]) -> None:
     found = chunks(deltas, WITH_USAGE)
-    judged(found, fold(found, TOKENS))
+    judged(found, whole_of(deltas))

@@ -12,26 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion as Judge
 
-from proxy.protocol.chat import Identity, usage_of
-from proxy.protocol.completions import (
+from proxy.dialects import Rules
+from proxy.dialects.openai.chat_types import AnswerHead, usage_of
+from proxy.dialects.openai.completions import (
     CONTINUE,
     FILL,
     IGNORED,
     Completions,
     TextChunks,
     TextCompletion,
+    TextEncoder,
     decode,
-    fold_text,
     text_usage_chunk,
 )
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import Delta, Failed, Finished, Reason, Refusal, Started, Text, Thinking, Tokens
 from proxy.protocol.failures import TABLE, Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Sampling, TextBlock
-from proxy.protocol.request import Rules
-from proxy.protocol.turn import Delta, Failed, Finished, Reason, Refusal, Started, Text, Thinking, Tokens
 
 TOKENS = Tokens(input=10, cache_read=7, cache_write=5, output=12, reasoning=4)
-PLAIN = Identity("cmpl-1", 1_750_000_000, "claude-code-2.1.330")
-WITH_USAGE = Identity("cmpl-1", 1_750_000_000, "claude-code-2.1.330", with_usage=True)
+PLAIN = AnswerHead("cmpl-1", 1_750_000_000, "claude-code-2.1.330")
+WITH_USAGE = AnswerHead("cmpl-1", 1_750_000_000, "claude-code-2.1.330", with_usage=True)
 KEYS = ["id", "object", "created", "model", "system_fingerprint", "choices"]
 
 
@@ -205,11 +206,11 @@ def test_any_body_becomes_plans_or_a_refusal(body: dict[str, Any]) -> None:
 # What is answered
 
 
-def finished(reason: Reason = Reason.STOP) -> Finished:
+def finished(reason: Reason = Reason.END_TURN) -> Finished:
     return Finished(reason, TOKENS)
 
 
-def chunks(deltas: list[Delta], identity: Identity = PLAIN, index: int = 0) -> list[TextCompletion]:
+def chunks(deltas: list[Delta], identity: AnswerHead = PLAIN, index: int = 0) -> list[TextCompletion]:
     return TextChunks(identity, index).feed(deltas)
 
 
@@ -234,8 +235,8 @@ def test_chunks() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "word"),
-    [(Reason.STOP, "stop"), (Reason.LENGTH, "length"), (Reason.CONTENT_FILTER, "content_filter"),
-     (Reason.TOOL_CALLS, "stop")],
+    [(Reason.END_TURN, "stop"), (Reason.MAX_TOKENS, "length"), (Reason.REFUSAL, "content_filter"),
+     (Reason.TOOL_USE, "stop")],
 )  # fmt: skip
 def test_every_reason_is_one_that_clients_know(reason: Reason, word: str) -> None:
     assert chunks([Started("m"), finished(reason)])[0].choices[0].finish_reason == word
@@ -253,8 +254,18 @@ def test_usage_only_for_those_who_asked() -> None:
     Judge.model_validate(last, strict=True)
 
 
+def whole_of(*choices: list[Delta]) -> TextCompletion:
+    """The answer that is not streamed, of one choice or several."""
+    folds = [Fold() for _ in choices]
+    for fold, deltas in zip(folds, choices, strict=True):
+        fold.take(deltas)
+    found = TextEncoder(PLAIN).whole([fold.answer() for fold in folds], TOKENS)
+    assert isinstance(found, TextCompletion)
+    return found
+
+
 def test_a_whole_answer() -> None:
-    whole = sent(fold_text(PLAIN, chunks(ANSWER), TOKENS))
+    whole = sent(whole_of(ANSWER))
     assert list(whole) == [*KEYS, "usage"]
     assert whole["choices"] == [{"text": " a time", "index": 0, "logprobs": None, "finish_reason": "stop"}]
     Judge.model_validate(whole, strict=True)
@@ -267,10 +278,8 @@ REASONS = st.sampled_from(list(Reason))
 @given(st.lists(st.tuples(PIECES, REASONS), min_size=1, max_size=4), st.randoms(use_true_random=False), st.booleans())
 def test_any_mix_of_choices_folds_to_the_same(answers: list[Any], dice: Any, with_usage: bool) -> None:
     identity = WITH_USAGE if with_usage else PLAIN
-    queues = [
-        chunks([Started("m"), *map(Text, pieces), finished(reason)], identity, index)
-        for index, (pieces, reason) in enumerate(answers)
-    ]
+    choices: list[list[Delta]] = [[Started("m"), *map(Text, pieces), finished(reason)] for pieces, reason in answers]
+    queues = [chunks(deltas, identity, index) for index, deltas in enumerate(choices)]
     ends = [queue[-1].choices[0].finish_reason for queue in queues]
     mixed = []
     while left := [queue for queue in queues if queue]:
@@ -279,7 +288,7 @@ def test_any_mix_of_choices_folds_to_the_same(answers: list[Any], dice: Any, wit
         # OpenAI's own chunks have null until the last one, which its type does not allow for.
         choice = sent(chunk)["choices"][0]
         Judge.model_validate(sent(chunk) | {"choices": [choice | {"finish_reason": "stop"}]}, strict=True)
-    whole = fold_text(identity, mixed, TOKENS)
+    whole = whole_of(*choices)
     Judge.model_validate_json(msgspec.json.encode(whole), strict=True)
     assert [choice.text for choice in whole.choices] == ["".join(pieces) for pieces, _ in answers]
     assert [choice.index for choice in whole.choices] == list(range(len(answers)))

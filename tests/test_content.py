@@ -1,4 +1,4 @@
-"""proxy/protocol/content.py: text, images and files of a message, as blocks of the Messages API."""
+"""proxy/dialects/openai/content.py: text, images and files of a message, as blocks of the Messages API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.protocol import content
+from proxy.dialects.openai import content
+from proxy.dialects.openai.chat_request import ChatPlan, decode
+from proxy.protocol import media
 from proxy.protocol.failures import TABLE, Rejection
 from proxy.protocol.plan import (
     Base64Source,
@@ -22,14 +24,13 @@ from proxy.protocol.plan import (
     ToolResultBlock,
     UrlSource,
 )
-from proxy.protocol.request import Request, decode
 
 PIXEL = base64.b64encode(b"\x89PNG\r\n").decode()
 PDF = base64.b64encode(b"%PDF-1.7 and so on").decode()
 WORDS = base64.b64encode("Some words, ü.".encode()).decode()
 
 
-def blocks(*parts: Any, text_only: bool = False) -> list[content.PartBlock]:
+def blocks(*parts: Any, text_only: bool = False) -> list[media.PartBlock]:
     return content.blocks([Raw(json.dumps(part).encode()) for part in parts], "messages[3]", text_only=text_only)
 
 
@@ -150,7 +151,7 @@ def test_an_url_is_a_text(url: Any, place: str) -> None:
 
 
 def test_an_image_that_is_too_large() -> None:
-    most = "A" * content.MAX_IMAGE
+    most = "A" * media.MAX_IMAGE
     assert len(blocks(image(f"data:image/png;base64,{most}"))) == 1
     assert refused(image(f"data:image/png;base64,{most}AAAA")) == (413, "messages[3].content[0].image_url.url")
 
@@ -209,7 +210,7 @@ def test_files_that_are_none(part: Any, param: str) -> None:
 
 
 def test_a_file_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "MAX_FILE", len(PDF))
+    monkeypatch.setattr(media, "MAX_FILE", len(PDF))
     assert len(blocks(file(file_data=PDF))) == 1
     assert refused(file(file_data=PDF + "AAAA")) == (413, "messages[3].content[0].file.file_data")
 
@@ -252,7 +253,7 @@ def test_where_only_text_can_stand(part: Any) -> None:
 # In a whole request
 
 
-def request(*messages: Any) -> Request:
+def request(*messages: Any) -> ChatPlan:
     return decode(json.dumps({"model": "opus", "messages": messages}).encode())
 
 
@@ -281,7 +282,7 @@ def test_images_are_the_users(role: str) -> None:
 
 
 def test_images_are_counted() -> None:
-    many = {"role": "user", "content": [IMAGE] * (content.MAX_IMAGES - 1)}
+    many = {"role": "user", "content": [IMAGE] * (media.MAX_IMAGES - 1)}
     result = {"role": "tool", "tool_call_id": "c1", "content": [TEXT, IMAGE]}
     assert len(request(many, CALL, result).plan.messages) == 3
     for more in (

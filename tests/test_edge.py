@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http import answers
+from proxy.http import model_requests
 from tests import fake_cli
 from tests.conftest import Running, Serve, alive, chat, until
 
@@ -264,7 +264,7 @@ async def test_deltas_arrive_when_they_are_written(serve: Serve) -> None:
 
 
 async def test_silence_before_the_first_delta_begins_the_stream(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.1)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.1)
     server = await serve()
     client = await Client.post(server, chat([["sleep", 0.5], ["say", "late"], ["end"]], stream=True))
     head = await client.until(b"\r\n\r\n")
@@ -279,7 +279,7 @@ async def test_silence_before_the_first_delta_begins_the_stream(serve: Serve, mo
 async def test_a_stream_begins_in_time_whatever_is_waited_for(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.1)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.1)
     server = await serve(None if why == "queued" else {"mute": True}, max_conversations=1, idle_timeout=3.0)
     past = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     clients = []
@@ -296,7 +296,7 @@ async def test_a_stream_begins_in_time_whatever_is_waited_for(
 
 
 async def test_silence_in_mid_stream_is_kept_alive(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.1)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.1)
     server = await serve()
     client = await Client.post(server, chat([["say", "a"], ["sleep", 0.5], ["say", "b"], ["end"]], stream=True))
     await client.until(b'"a"')
@@ -305,7 +305,7 @@ async def test_silence_in_mid_stream_is_kept_alive(serve: Serve, monkeypatch: py
 
 
 async def test_silence_of_a_whole_call_changes_nothing(local: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "KEEP_ALIVE_EVERY", 0.05)
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.05)
     server = await local()
     async with server.client() as client:
         answer = await client.post(COMPLETIONS, json=chat([["sleep", 0.3], ["say", "late"], ["end"]]))

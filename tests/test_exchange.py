@@ -13,9 +13,7 @@ from msgspec import Raw
 
 from proxy.cli.exchange import CALL_AGAIN, Exchange
 from proxy.cli.pool import Lease, Pool
-from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
-from proxy.protocol.turn import (
+from proxy.protocol.deltas import (
     Arguments,
     Delta,
     Failed,
@@ -28,6 +26,8 @@ from proxy.protocol.turn import (
     ToolCall,
     ToolEnd,
 )
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
 from tests import fake_cli
 from tests.conftest import base_settings, children_of, launch_of, until
 from tests.scripted import BEGUN, DIED, OVERLOADED, SILENCE, USED, Script, Scripted, ScriptedPool, calls, end, says
@@ -84,7 +84,7 @@ async def test_an_answer_goes_out_as_it_comes_and_is_kept() -> None:
     exchange = Exchange(pool, plan(), "", request="req_1")
     assert await answer(exchange) == [[BEGUN, Text("a")], [Text("b")], [Text("c"), end()]]
     assert pool.kept == [True]
-    assert (exchange.served, exchange.asks, exchange.tokens, exchange.uncalled) == ("new", 1, USED, False)
+    assert (exchange.served, exchange.attempts, exchange.tokens, exchange.tool_choice_unmet) == ("new", 1, USED, False)
     (conversation,) = pool.opened
     assert isinstance(conversation, Scripted)
     assert conversation.owed == ["req_1"]
@@ -111,9 +111,9 @@ async def test_a_failure_in_the_first_batch_goes_out_alone() -> None:
     assert (await exchanged(pool))[1] == [OVERLOADED]
 
 
-async def test_no_room_is_a_rejection() -> None:
-    with pytest.raises(Rejection):
-        await answer(Exchange(ScriptedPool(), plan(), ""))
+async def test_no_room_is_a_failure() -> None:
+    found = await answer(Exchange(ScriptedPool(), plan(), ""))
+    assert [failure(deltas).kind for deltas in found] == [Kind.QUEUE_FULL]
 
 
 async def test_silences_are_told() -> None:
@@ -134,39 +134,29 @@ async def test_an_answer_that_is_held_back_while_it_comes_is_silent_too() -> Non
     pool = ScriptedPool(Scripted([[BEGUN], *thoughts, calls()[1:]]))
     found = await answer(Exchange(pool, MUST, ""), 0.0)
     assert found[:-1] == [[]] * 21
-    assert found[-1][-1] == end(Reason.TOOL_CALLS)
+    assert found[-1][-1] == end(Reason.TOOL_USE)
 
 
 # What takes time before the question is asked: the queue, a child that starts, the past that is put in
 
 
 class Slow(ScriptedPool):
-    """`open`, and then to ask, takes so many turns of the loop's shortest sleep. `fails`: opening does, in the end."""
+    """To open takes so many seconds. `fails`: it does, in the end."""
 
-    def __init__(
-        self, *conversations: Scripted, opening: float = 0.0, asking: float = 0.0, fails: bool = False
-    ) -> None:
+    def __init__(self, *conversations: Scripted, opening: float = 0.0, fails: bool = False) -> None:
         super().__init__(*conversations, served=["new"] * len(conversations))
         self.opening = opening
-        self.asking = asking
         self.fails = fails
 
     async def open(self, plan: Plan, owner: str) -> Lease:
-        await asyncio.sleep(self.opening or self.fails * self.asking)
+        await asyncio.sleep(self.opening)
         if self.fails:
             raise Rejection(Failure(Kind.QUEUE_WAIT, "Too long."))
         lease = await super().open(plan, owner)
-        ask_new = lease.conversation.ask_new
-
-        async def ask(plan: Plan) -> None:
-            await asyncio.sleep(self.asking)
-            await ask_new(plan)
-
-        lease.conversation.ask_new = ask  # type: ignore[method-assign]
         return lease
 
 
-LONG: list[dict[str, Any]] = [{"opening": 0.05}, {"asking": 0.05}, {"opening": 0.03, "asking": 0.03}]
+LONG: list[dict[str, Any]] = [{"opening": 0.05}]
 
 
 @pytest.mark.parametrize("long", LONG)
@@ -178,12 +168,12 @@ async def test_what_comes_before_the_answer_is_silence(long: dict[str, Any]) -> 
     assert pool.kept == [True]
 
 
-async def test_no_room_after_a_silence_is_a_rejection() -> None:
+async def test_no_room_after_a_silence_is_a_failure() -> None:
     pool = Slow(opening=0.03, fails=True)
     deltas = Exchange(pool, plan(), "").deltas(0.01)
     assert await anext(deltas) == []
-    with pytest.raises(Rejection):
-        [found async for found in deltas]
+    *_, last = [found async for found in deltas]
+    assert failure(last).kind is Kind.QUEUE_WAIT
     assert pool.kept == []
 
 
@@ -228,7 +218,7 @@ async def test_a_kept_conversation_that_has_died_is_begun_again(silent: bool) ->
     assert pool.renewed == [lost]
     assert lost.asked == [asked.messages[-1]]
     assert new.asked == [asked]
-    assert (exchange.served, exchange.asks) == ("replayed", 2)
+    assert (exchange.served, exchange.attempts) == ("replayed", 2)
     assert pool.kept == [False, True]
 
 
@@ -250,10 +240,10 @@ async def test_a_new_conversation_that_dies_is_not_tried_again() -> None:
     assert failure((await exchanged(pool))[1]).kind is Kind.CLI_DIED
 
 
-async def test_no_child_for_beginning_again_is_a_rejection() -> None:
+async def test_no_process_for_beginning_again_is_a_failure() -> None:
     pool = ScriptedPool(Scripted([[DIED]]), served=("continued",))
-    with pytest.raises(Rejection):
-        await answer(Exchange(pool, plan(), ""))
+    found = await answer(Exchange(pool, plan(), ""))
+    assert failure(found[-1]).kind is Kind.QUEUE_FULL
     assert pool.kept == [False]
 
 
@@ -272,10 +262,10 @@ async def test_an_answer_without_its_call_is_asked_for_again() -> None:
     pool = ScriptedPool(conversation)
     exchange, deltas = await exchanged(pool, MUST, request="req_1")
     assert deltas[:-1] == calls()[:-1]
-    assert finish(deltas).reason is Reason.TOOL_CALLS
+    assert finish(deltas).reason is Reason.TOOL_USE
     assert conversation.asked[1] == Message("user", (TextBlock(CALL_AGAIN),))
     assert conversation.owed == ["req_1", "req_1"]
-    assert (exchange.asks, exchange.uncalled) == (2, False)
+    assert (exchange.attempts, exchange.tool_choice_unmet) == (2, False)
     # The client knows nothing of the first try: the conversation is not its own any more.
     assert pool.kept == [False]
 
@@ -289,22 +279,22 @@ async def test_what_two_tries_used_is_summed() -> None:
 async def test_an_answer_that_never_calls_goes_out_as_it_is() -> None:
     pool = ScriptedPool(Scripted([says("No.")], [says("Never.")]))
     exchange, deltas = await exchanged(pool, MUST)
-    assert (text(deltas), finish(deltas).reason) == ("Never.", Reason.STOP)
-    assert (exchange.uncalled, exchange.asks) == (True, 2)
+    assert (text(deltas), finish(deltas).reason) == ("Never.", Reason.END_TURN)
+    assert (exchange.tool_choice_unmet, exchange.attempts) == (True, 2)
 
 
 async def test_a_conversation_that_cannot_go_on_is_not_asked_again() -> None:
     pool = ScriptedPool(Scripted([says("No.")], settles=False))
     exchange, deltas = await exchanged(pool, MUST)
     assert text(deltas) == "No."
-    assert (exchange.uncalled, exchange.asks) == (True, 1)
+    assert (exchange.tool_choice_unmet, exchange.attempts) == (True, 1)
 
 
-@pytest.mark.parametrize("reason", [Reason.LENGTH, Reason.CONTENT_FILTER])
+@pytest.mark.parametrize("reason", [Reason.MAX_TOKENS, Reason.REFUSAL])
 async def test_an_answer_that_could_not_end_is_not_asked_for_again(reason: Reason) -> None:
     pool = ScriptedPool(Scripted([[BEGUN, Text("I wou"), end(reason)]]))
     exchange, deltas = await exchanged(pool, MUST)
-    assert (finish(deltas).reason, exchange.uncalled, exchange.asks) == (reason, False, 1)
+    assert (finish(deltas).reason, exchange.tool_choice_unmet, exchange.attempts) == (reason, False, 1)
 
 
 # Answers that must fit a schema
@@ -326,11 +316,11 @@ async def test_json_that_does_not_fit_is_asked_for_again(wrong: str) -> None:
     conversation = Scripted([[BEGUN], [Text(wrong), end()]], [says("[1]")])
     pool = ScriptedPool(conversation)
     exchange, deltas = await exchanged(pool, JSON, streamed=False)
-    assert deltas == [BEGUN, Text("[1]"), Finished(Reason.STOP, USED + USED)]
+    assert deltas == [BEGUN, Text("[1]"), Finished(Reason.END_TURN, USED + USED)]
     (words,) = conversation.asked[1].content
     assert "does not fit" in words.text
     assert pool.kept == [False]
-    assert exchange.asks == 2
+    assert exchange.attempts == 2
 
 
 async def test_json_that_does_not_fit_twice_is_a_refusal() -> None:
@@ -340,33 +330,33 @@ async def test_json_that_does_not_fit_twice_is_a_refusal() -> None:
     assert started == BEGUN
     assert isinstance(refusal, Refusal)
     assert "At the root[0]" in refusal.text
-    assert last == Finished(Reason.STOP, USED + USED)
+    assert last == Finished(Reason.END_TURN, USED + USED)
 
 
 async def test_json_that_does_not_fit_and_has_gone_out_is_a_failure() -> None:
     pool = ScriptedPool(Scripted([[BEGUN, Text('["a"')], [Text("]"), end()]]))
     exchange, deltas = await exchanged(pool, JSON)
     assert failure(deltas).kind is Kind.SCHEMA_UNMET
-    assert (exchange.asks, pool.kept) == (1, [False])
+    assert (exchange.attempts, pool.kept) == (1, [False])
 
 
 async def test_a_refusal_of_the_models_own_stays_its_own() -> None:
     refused: list[Delta] = [BEGUN, Refusal("I would rather not."), end()]
     pool = ScriptedPool(Scripted([refused]))
     exchange, deltas = await exchanged(pool, JSON)
-    assert (deltas, exchange.asks) == (refused, 1)
+    assert (deltas, exchange.attempts) == (refused, 1)
 
 
 async def test_json_that_was_cut_by_the_limit_goes_out_as_it_is() -> None:
-    pool = ScriptedPool(Scripted([[BEGUN, Text("[1"), end(Reason.LENGTH)]]))
+    pool = ScriptedPool(Scripted([[BEGUN, Text("[1"), end(Reason.MAX_TOKENS)]]))
     _, deltas = await exchanged(pool, JSON, streamed=False)
-    assert (text(deltas), finish(deltas).reason) == ("[1", Reason.LENGTH)
+    assert (text(deltas), finish(deltas).reason) == ("[1", Reason.MAX_TOKENS)
 
 
 async def test_calls_need_not_fit_the_schema() -> None:
     pool = ScriptedPool(Scripted([calls()]))
     _, deltas = await exchanged(pool, plan(schema=NUMBERS, tools=(WEATHER,)), streamed=False)
-    assert finish(deltas).reason is Reason.TOOL_CALLS
+    assert finish(deltas).reason is Reason.TOOL_USE
 
 
 @pytest.mark.parametrize(
@@ -412,11 +402,11 @@ async def test_what_the_cli_takes_back_after_it_has_gone_out_is_a_failure() -> N
 async def test_a_stop_sequence_ends_the_answer_and_its_conversation(script: Script) -> None:
     pool = ScriptedPool(Scripted(script))
     _, deltas = await exchanged(pool, stop=["END"])
-    assert (text(deltas), finish(deltas)) == ("one ", end())
+    assert (text(deltas), finish(deltas)) == ("one ", Finished(Reason.STOP_SEQUENCE, USED, "END"))
     assert pool.kept == [False]
 
 
-@pytest.mark.parametrize("reason", [Reason.STOP, Reason.LENGTH])
+@pytest.mark.parametrize("reason", [Reason.END_TURN, Reason.MAX_TOKENS])
 async def test_without_a_stop_sequence_all_of_it_goes_out(reason: Reason) -> None:
     pool = ScriptedPool(Scripted([[BEGUN, Text("one EN")], [end(reason)]]))
     _, deltas = await exchanged(pool, stop=["END"])
@@ -425,9 +415,9 @@ async def test_without_a_stop_sequence_all_of_it_goes_out(reason: Reason) -> Non
 
 
 async def test_a_stop_sequence_that_waited_for_a_longer_one_is_found_at_the_end() -> None:
-    pool = ScriptedPool(Scripted([[BEGUN, Text("abc")], [end(Reason.LENGTH)]]))
+    pool = ScriptedPool(Scripted([[BEGUN, Text("abc")], [end(Reason.MAX_TOKENS)]]))
     _, deltas = await exchanged(pool, stop=["bc", "abcd"])
-    assert (text(deltas), finish(deltas).reason) == ("a", Reason.STOP)
+    assert (text(deltas), finish(deltas).stop_sequence) == ("a", "bc")
     assert pool.kept == [False]
 
 
@@ -443,7 +433,7 @@ async def test_what_comes_with_a_failure_is_cut_too() -> None:
     assert (text(deltas), failure(deltas).kind) == ("one ", Kind.CLI_DIED)
     pool = ScriptedPool(Scripted([[BEGUN, Text("one ")], [Text("END two"), DIED]]))
     _, deltas = await exchanged(pool, stop=["END"])
-    assert (text(deltas), finish(deltas).reason) == ("one ", Reason.STOP)
+    assert (text(deltas), finish(deltas).reason) == ("one ", Reason.STOP_SEQUENCE)
 
 
 async def test_json_is_not_cut() -> None:
@@ -461,7 +451,7 @@ async def test_json_is_not_cut() -> None:
 async def test_odd_arguments_are_counted_and_handed_on(arguments: str, odd: int) -> None:
     pool = ScriptedPool(Scripted([calls(arguments)]))
     exchange, deltas = await exchanged(pool, plan(tools=(WEATHER,)))
-    assert exchange.odd_calls == odd
+    assert exchange.invalid_calls == odd
     assert deltas == calls(arguments)
 
 
@@ -476,16 +466,16 @@ async def test_odd_arguments_are_counted_and_handed_on(arguments: str, odd: int)
 async def test_a_schema_that_cannot_be_checked_says_nothing(schema: bytes, arguments: str, odd: int) -> None:
     pool = ScriptedPool(Scripted([calls(arguments)]))
     exchange, _ = await exchanged(pool, plan(tools=(Tool("weather", "", Raw(schema)),)))
-    assert exchange.odd_calls == odd
+    assert exchange.invalid_calls == odd
 
 
 async def test_each_odd_call_counts() -> None:
     said: list[Delta] = [BEGUN]
     for index, arguments in enumerate(['{"city":1}', '{"city":"Rome"}', "{"]):
         said += [ToolCall(index, f"toolu_{index}", "weather"), Arguments(index, arguments), ToolEnd(index)]
-    said += [ToolCall(3, "toolu_3", "unheard_of"), Arguments(3, "{}"), ToolEnd(3), end(Reason.TOOL_CALLS)]
+    said += [ToolCall(3, "toolu_3", "unheard_of"), Arguments(3, "{}"), ToolEnd(3), end(Reason.TOOL_USE)]
     exchange, _ = await exchanged(ScriptedPool(Scripted([said])), plan(tools=(WEATHER,)))
-    assert exchange.odd_calls == 2
+    assert exchange.invalid_calls == 2
 
 
 # However it is left, the conversation goes back
@@ -542,7 +532,7 @@ async def test_one_that_dies_when_it_goes_on_keeps_its_slot(tmp_path: Path) -> N
     await asyncio.sleep(0)
     waiting = asyncio.create_task(answer(Exchange(pool, plan("three"), "")))
     found = [await first, *[each async for each in deltas]]
-    assert (exchange.served, exchange.asks) == ("replayed", 2)
+    assert (exchange.served, exchange.attempts) == ("replayed", 2)
     assert text([delta for each in found for delta in each]) == "echo: two"
     assert not waiting.done()
     assert text([delta for each in await waiting for delta in each]) == "echo: three"
@@ -559,7 +549,7 @@ async def test_one_who_leaves_while_it_is_begun_again_leaves_no_slot_taken(tmp_p
     past = (*plan("one").messages, Message("assistant", (TextBlock("echo: one"),)))
     exchange = Exchange(pool, Plan("opus", None, (*past, *plan("two").messages)), "")
     task = asyncio.create_task(answer(exchange))
-    await until(lambda: exchange.asks == 2 or pool.counts.starting > 0, 5, "it is begun again")
+    await until(lambda: exchange.attempts == 2 or pool.counts.starting > 0, 5, "it is begun again")
     await asyncio.sleep(leave)
     task.cancel()
     await asyncio.wait([task])

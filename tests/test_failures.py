@@ -9,17 +9,18 @@ import msgspec
 import openai
 import pytest
 
+from proxy.dialects.openai.errors import CODES, envelope
 from proxy.protocol.failures import (
     BY_STATUS,
     BY_TYPE,
     BY_WORD,
     TABLE,
+    About,
     Failure,
     Kind,
     Rejection,
     bad_request,
     by_status,
-    envelope,
     of_result,
 )
 from proxy.protocol.lines import RateLimitInfo, Result
@@ -29,7 +30,7 @@ from proxy.protocol.lines import RateLimitInfo, Result
 def test_every_kind_has_a_row_that_clients_understand(kind: Kind) -> None:
     row = TABLE[kind]
     HTTPStatus(row.status)
-    assert row.type
+    assert CODES[kind].type
     # 409 is retried by clients as a lock; 200 would be no error at all.
     assert row.status >= 400
     assert row.status != 409
@@ -56,7 +57,7 @@ def test_every_kind_has_a_row_that_clients_understand(kind: Kind) -> None:
 )
 def test_the_rows_that_clients_act_on(kind: Kind, status: int, code: str | None, retry: bool | None) -> None:
     row = TABLE[kind]
-    assert (row.status, row.code, row.retry) == (status, code, retry)
+    assert (row.status, CODES[kind].code, row.retry) == (status, code, retry)
 
 
 def test_the_envelope_has_all_four_keys() -> None:
@@ -130,8 +131,8 @@ def test_a_lost_login_says_what_to_run() -> None:
 
 
 def test_an_unknown_model_names_the_parameter() -> None:
-    assert of_result(error(api_error_status=404), None, None).param == "model"
-    assert of_result(error(api_error_status=400), None, None).param is None
+    assert of_result(error(api_error_status=404), None, None).about is About.MODEL
+    assert of_result(error(api_error_status=400), None, None).about is None
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_statuses_become_the_exceptions_of_the_openai_client() -> None:
         response = httpx2.Response(TABLE[kind].status, request=httpx2.Request("POST", "http://x"), json=body)
         made = client._make_status_error_from_response(response)
         assert type(made) is exception
-        assert made.code == TABLE[kind].code
+        assert made.code == CODES[kind].code
         assert "Why." in str(made)
 
 
@@ -176,4 +177,4 @@ def test_a_prompt_that_the_cli_itself_finds_too_long_is_the_clients_fault() -> N
     failure = of_result(line, "invalid_request", None)
     assert failure.kind is Kind.PROMPT_TOO_LONG
     assert failure.row.status == 400
-    assert failure.row.code == "context_length_exceeded"
+    assert CODES[failure.kind].code == "context_length_exceeded"

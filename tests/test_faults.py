@@ -22,12 +22,12 @@ import pytest
 
 from conformance import replay
 from conformance.scenario import Scenario, load
-from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.conversation import Conversation, Timeouts
 from proxy.cli.process import Child
+from proxy.protocol.deltas import Failed
 from proxy.protocol.failures import Kind
 from proxy.protocol.lines import Line
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.turn import Failed
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.conftest import Serve, alive, chat
@@ -220,8 +220,8 @@ async def test_a_refusal_that_comes_together_with_the_answer(expects: Expects) -
     refusal = {"subtype": "error", "request_id": "initialize", "error": "no"}
     refused = {"type": "control_response", "response": refusal}
     child = Written(say.lines(refused, *say.answer("Hello.")))
-    conversation = Conversation(child, Limits(1.0, 1.0), "replace")
-    await conversation.ask_new(Plan("opus", "Be brief.", (Message("user", (TextBlock("hi"),)),)))
+    conversation = Conversation(child, Timeouts(1.0, 1.0), "replace")
+    conversation.ask_new(Plan("opus", "Be brief.", (Message("user", (TextBlock("hi"),)),)))
     [failed] = await conversation.deltas(1.0)
     assert isinstance(failed, Failed)
     assert failed.failure.kind is Kind.CLI_CONFUSED

@@ -6,9 +6,9 @@ import pytest
 from msgspec import Raw
 
 from proxy.protocol import fingerprint
-from proxy.protocol.fingerprint import Echo
+from proxy.protocol.answer import CallPart, Fold
+from proxy.protocol.deltas import Arguments, Retracted, Text, Thinking, ToolCall
 from proxy.protocol.plan import Message, Plan, TextBlock, ToolUseBlock
-from proxy.protocol.turn import Arguments, Retracted, Text, Thinking, ToolCall
 
 ASK = Message("user", (TextBlock("hi"),))
 
@@ -63,21 +63,22 @@ def test_arguments_that_are_no_value_do_no_harm(arguments: bytes) -> None:
 
 
 def test_the_echo_is_the_message_that_a_client_sends_back() -> None:
-    echo = Echo()
+    echo = Fold()
     echo.take([Text("a"), Text("b"), ToolCall(0, "call_1", "look")])
     echo.take([Arguments(0, '{"a"'), Thinking("hm"), Arguments(0, ":1}")])
-    assert echo.message() == Message("assistant", (TextBlock("ab"), ToolUseBlock("call_1", "look", Raw(b'{"a":1}'))))
+    message = Message("assistant", (TextBlock("ab"), ToolUseBlock("call_1", "look", Raw(b'{"a":1}'))))
+    assert fingerprint.echo(echo.answer()) == message
     assert echo.call_ids == {"call_1"}
-    assert echo.calls == (("look", '{"a":1}'),)
+    assert echo.answer().calls == (CallPart("call_1", "look", '{"a":1}'),)
 
 
 def test_what_was_taken_back_is_not_echoed() -> None:
-    echo = Echo()
+    echo = Fold()
     echo.take([Text("first"), Retracted(), Text("second")])
     assert echo.text == "second"
 
 
 def test_an_answer_without_content_has_no_echo() -> None:
-    echo = Echo()
+    echo = Fold()
     echo.take([Text(" \n")])
-    assert echo.message() is None
+    assert fingerprint.echo(echo.answer()) is None

@@ -20,15 +20,18 @@ import msgspec
 import pytest
 
 from conformance import transcript
-from proxy.protocol.chat import Chunk, Chunks, Identity, fold, usage_chunk
+from proxy.dialects.openai.chat import ChatEncoder, Chunks, usage_chunk
+from proxy.dialects.openai.chat_types import AnswerHead, Chunk, Completion
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import Delta, Failed, Finished, Retracted, Started, Text, Thinking, Tokens
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import LineDecoder
 from proxy.protocol.plan import Schema
-from proxy.protocol.turn import Delta, Failed, Finished, Retracted, Started, Text, Thinking, Tokens, Turn
+from proxy.protocol.turn import Turn
 from tests.test_chat import judged
 
 ROOT = Path(__file__).parent.parent / "fixtures" / "transcripts"
-IDENTITY = Identity("chatcmpl-1", 1_750_000_000, "claude-code", with_usage=True)
+IDENTITY = AnswerHead("chatcmpl-1", 1_750_000_000, "claude-code", with_usage=True)
 GONE = Failure(Kind.CLI_DIED, "The CLI ended before its answer did.")
 
 
@@ -161,7 +164,11 @@ def test_law_3_fold_is_what_the_openai_client_folds(asked: Asked) -> None:
     found = chunks_of(asked)
     assert found is not None
     chunks, tokens = found
-    whole = fold(chunks, tokens)
+    deltas = deltas_of(asked, asked.data)
+    fold = Fold()
+    fold.take(deltas)
+    whole = ChatEncoder(IDENTITY).whole([fold.answer()], tokens)
+    assert isinstance(whole, Completion)
     client = judged(chunks, whole).model_dump(exclude_unset=True)
     ours = json.loads(msgspec.json.encode(whole))
     assert client["usage"] == ours["usage"]
@@ -173,7 +180,6 @@ def test_law_3_fold_is_what_the_openai_client_folds(asked: Asked) -> None:
         call["function"]["arguments"] for call in mine["message"].get("tool_calls", [])
     ]
     assert all(call["function"]["arguments"] for call in mine["message"].get("tool_calls", []))
-    deltas = deltas_of(asked, asked.data)
     assert (mine["message"]["content"] or "") == "".join(delta.text for delta in deltas if isinstance(delta, Text))
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from proxy.protocol.allowance import Allowance, current, take_in, tightest
+from proxy.protocol.deltas import Tokens
 from proxy.protocol.lines import RateLimitInfo, Window
-from proxy.protocol.turn import Tokens
 from proxy.usage import writer
 from proxy.usage.reader import Reader, UsageRow
 from proxy.usage.servers import gone, process_mark

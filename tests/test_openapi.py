@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from pathlib import Path
@@ -12,13 +11,14 @@ import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_32_VALIDATOR
 
+from proxy.dialects.openai import chat_request, completions
 from proxy.http import docs, shapes
-from proxy.http.openapi import ANSWERING, ANYWHERE, OPERATIONS, document
-from proxy.protocol import completions, request
+from proxy.http.openapi import ANYWHERE
+from proxy.http.routes import ANSWERING, ROUTES, description
 from proxy.protocol.failures import TABLE, Kind
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = document(False)
+DOCUMENT = description(False)
 SCHEMAS = DOCUMENT["components"]["schemas"]
 PAGE = docs.page(DOCUMENT)
 
@@ -43,13 +43,8 @@ def test_every_reference_leads_somewhere_and_everything_is_referred_to() -> None
 
 
 def test_the_paths_are_those_of_the_application() -> None:
-    tree = ast.parse((ROOT / "proxy" / "http" / "app.py").read_text())
-    routes = {
-        re.sub(r"{(\w+)(:\w+)?}", "{}", str(ast.literal_eval(call.args[0])))
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add_route"
-    }
-    assert {re.sub(r"{\w+}", "{}", path) for path in DOCUMENT["paths"]} == routes
+    routes = {route.path for route in ROUTES}
+    assert set(DOCUMENT["paths"]) == routes
 
 
 def test_operation_ids_are_unique() -> None:
@@ -58,7 +53,8 @@ def test_operation_ids_are_unique() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "decoded"), [("ChatRequest", request.ChatRequest), ("CompletionRequest", completions.CompletionRequest)]
+    ("name", "decoded"),
+    [("ChatRequest", chat_request.ChatRequest), ("CompletionRequest", completions.CompletionRequest)],
 )
 def test_every_field_that_is_decoded_is_described(name: str, decoded: type[msgspec.Struct]) -> None:
     assert set(SCHEMAS[name]["properties"]) == set(decoded.__struct_fields__)
@@ -73,7 +69,7 @@ def test_a_field_without_a_shape_is_found() -> None:
 
 
 def test_every_kind_of_failure_is_described_somewhere() -> None:
-    described = {kind for one in OPERATIONS for kind in one.kinds} | ANYWHERE
+    described = {kind for one in ROUTES for kind in one.kinds} | ANYWHERE
     # What happens beside every operation: a path or a method that is none.
     assert set(Kind) - described == {Kind.UNKNOWN_PATH, Kind.METHOD}
 
@@ -84,7 +80,7 @@ def test_the_statuses_of_chat_are_those_of_the_table() -> None:
 
 
 def test_keys_are_asked_for_where_they_are_needed() -> None:
-    closed = document(True)
+    closed = description(True)
     assert (closed["security"], DOCUMENT["security"]) == ([{"key": []}], [])
     free = {
         path
@@ -102,7 +98,7 @@ def test_what_is_sent_has_no_other_fields() -> None:
 
 def test_the_page_shows_every_operation_and_type() -> None:
     ids = set(re.findall(r"id='([^']+)'", PAGE))
-    assert ids >= {one.id for one in OPERATIONS} | set(SCHEMAS)
+    assert ids >= {one.id for one in ROUTES} | set(SCHEMAS)
     assert set(re.findall(r"href='#([^']+)'", PAGE)) <= ids
 
 

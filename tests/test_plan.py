@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.dialects import Rules
+from proxy.dialects.openai.chat_request import ChatPlan, decode
 from proxy.protocol import commands, fingerprint
 from proxy.protocol.failures import TABLE, Rejection
+from proxy.protocol.models import Abilities
 from proxy.protocol.plan import Plan
-from proxy.protocol.request import Abilities, Request, Rules, decode
 
 # Lines that end where they should not, for one reason or another.
 BREAKS = "a\nb\r\nc\u2028d\u2029e\x85f\x0bg"
@@ -92,7 +94,7 @@ RULES = st.sampled_from(
 )
 
 
-def outcome(body: dict[str, Any], rules: Rules) -> Request | Rejection:
+def outcome(body: dict[str, Any], rules: Rules) -> ChatPlan | Rejection:
     try:
         return decode(json.dumps(body).encode(), rules)
     except Rejection as rejection:

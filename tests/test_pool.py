@@ -19,9 +19,9 @@ import pytest
 
 from proxy.cli import pool as pools
 from proxy.cli.pool import Lease, Pool
+from proxy.protocol.deltas import Failed, Finished, Text
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.turn import Failed, Finished, Text
 from tests import fake_cli
 from tests.conftest import alive, base_settings, children_of, launch_of, until
 
@@ -67,7 +67,7 @@ async def ask(lease: Lease, asked: Plan) -> str:
     if lease.served == "continued":
         lease.conversation.ask_next(asked.messages[-1])
     else:
-        await lease.conversation.ask_new(asked)
+        lease.conversation.ask_new(asked)
     text = ""
     while True:
         for delta in await asyncio.wait_for(lease.conversation.deltas(10), 15):

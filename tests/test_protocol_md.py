@@ -23,15 +23,21 @@ import pytest
 from msgspec import Struct
 
 from conformance.facts import differences
-from proxy.cli.conversation import Conversation, Limits
+from proxy.cli.conversation import Conversation, Timeouts
 from proxy.cli.launch import BILLED, FIXED, FLAGS, PASSED, PASSED_FOR_LOGIN, SET_FOR_LOGIN
 from proxy.cli.process import Child
-from proxy.protocol import request as requests
-from proxy.protocol.chat import Chunk, Chunks, Identity, fold
-from proxy.protocol.failures import Failure, Rejection, envelope
+from proxy.dialects import Rules
+from proxy.dialects.openai import chat_request as requests
+from proxy.dialects.openai.chat import PARAMS, ChatEncoder, Chunks
+from proxy.dialects.openai.chat_request import ChatPlan
+from proxy.dialects.openai.chat_types import AnswerHead, Chunk
+from proxy.dialects.openai.errors import envelope
+from proxy.dialects.openai.tools import PLAIN_CALLS
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import Failed, Finished, Tokens
+from proxy.protocol.failures import Failure, Rejection
 from proxy.protocol.lines import Line, decode_line
-from proxy.protocol.request import Abilities, Request, Rules
-from proxy.protocol.turn import Failed, Finished, Tokens
+from proxy.protocol.models import Abilities
 from tests import generate_protocol
 
 PAGE = generate_protocol.PAGE.read_text("utf-8")
@@ -112,6 +118,8 @@ class Outcome:
         self.written: list[Any] = []
         self.next: list[Any] = []
         self.chunks: list[Chunk] = []
+        self.fold = Fold()
+        self.style = PLAIN_CALLS
         self.tokens = Tokens()
         self.failure: Failure | None = None
 
@@ -125,14 +133,15 @@ class Outcome:
 
     @property
     def answer(self) -> Any:
-        choice = msgspec.to_builtins(fold(self.chunks, self.tokens).choices[0])
-        usage = msgspec.to_builtins(fold(self.chunks, self.tokens).usage)
-        return choice["message"] | {"finish_reason": choice["finish_reason"], "usage": usage}
+        encoder = ChatEncoder(AnswerHead("chatcmpl-1", 0, "claude-code"), self.style)
+        whole = msgspec.to_builtins(encoder.whole([self.fold.answer()], self.tokens))
+        choice = whole["choices"][0]
+        return choice["message"] | {"finish_reason": choice["finish_reason"], "usage": whole["usage"]}
 
     @property
     def error(self) -> Any:
         assert self.failure is not None
-        return {"status": self.failure.row.status} | msgspec.to_builtins(envelope(self.failure))
+        return {"status": self.failure.row.status} | msgspec.to_builtins(envelope(self.failure, PARAMS))
 
 
 async def run(example: Example) -> Outcome:
@@ -149,8 +158,10 @@ async def run(example: Example) -> Outcome:
     answers = lines(given["from the CLI"].text) if "from the CLI" in given else []
     said = [decode_line(json.dumps(line).encode()) for line in answers]
     child = FakeChild(said)
-    conversation = Conversation(child, Limits(5, 5), "append" if "append" in settings else "replace")
-    await conversation.ask_new(request.plan)
+    conversation = Conversation(child, Timeouts(5, 5), "append" if "append" in settings else "replace")
+    conversation.ask_new(request.plan)
+    while child.written[-1].get("shouldQuery") is False:
+        await conversation.deltas(0)
     outcome.written = list(child.written)
     if said:
         await answered(conversation, request, outcome)
@@ -165,12 +176,14 @@ async def run(example: Example) -> Outcome:
     return outcome
 
 
-async def answered(conversation: Conversation, request: Request, outcome: Outcome) -> None:
-    chunks = Chunks(Identity("chatcmpl-1", 0, "claude-code"), 0, request.tool_use.style)
+async def answered(conversation: Conversation, request: ChatPlan, outcome: Outcome) -> None:
+    chunks = Chunks(AnswerHead("chatcmpl-1", 0, "claude-code"), 0, request.style)
+    outcome.style = request.style
     while True:
         deltas = await conversation.deltas(1)
         assert deltas, "the lines end before the answer does"
         outcome.chunks += chunks.feed(deltas)
+        outcome.fold.take(deltas)
         if isinstance(deltas[-1], Failed):
             outcome.failure = deltas[-1].failure
             return

@@ -14,10 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from proxy.dialects.openai.response_format import response_format
 from proxy.protocol.checking import MAX_SCHEMAS, misfit, odd_arguments
 from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.plan import Schema
-from proxy.protocol.schema import FREE, Unwrapper, _clean, response_format
+from proxy.protocol.schema import FREE, Unwrapper, _clean
 
 
 def made(schema: Any, **more: Any) -> Schema:

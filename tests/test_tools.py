@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from proxy.dialects.openai.chat_request import ChatPlan, decode
 from proxy.protocol.failures import TABLE, Rejection
 from proxy.protocol.plan import ToolChoice
-from proxy.protocol.request import Request, decode
 from proxy.protocol.tools import MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE
 
 HI = {"role": "user", "content": "hi"}
@@ -41,7 +41,7 @@ def allowed(*names: str, mode: str = "auto") -> dict[str, Any]:
 THREE = [function("get", parameters=OBJECT), function("put"), custom("note")]
 
 
-def request(messages: list[Any] | None = None, **more: Any) -> Request:
+def request(messages: list[Any] | None = None, **more: Any) -> ChatPlan:
     return decode(json.dumps({"model": "opus", "messages": messages or [HI]} | more).encode())
 
 
@@ -54,7 +54,7 @@ def refused(messages: list[Any] | None = None, **more: Any) -> str | None:
     return failure.param
 
 
-def names(made: Request) -> list[str]:
+def names(made: ChatPlan) -> list[str]:
     return [tool.name for tool in made.plan.tools]
 
 
@@ -120,14 +120,14 @@ def test_custom_tools_take_one_text() -> None:
             "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
             "additionalProperties": False,
         }  # fmt: skip
-    assert made.tool_use.style.custom == {"note", "sing"}
-    assert not made.tool_use.style.legacy
+    assert made.style.custom == {"note", "sing"}
+    assert not made.style.legacy
 
 
 def test_functions_of_old_are_tools() -> None:
     made = request(functions=[{"name": "get", "description": "Gets.", "parameters": OBJECT}, {"name": "put"}])
     assert names(made) == ["get", "put"]
-    assert made.tool_use.style.legacy
+    assert made.style.legacy
     # A message has room for one `function_call` only.
     assert made.plan.tool_choice == ToolChoice("auto", disable_parallel_tool_use=True)
 
@@ -135,7 +135,7 @@ def test_functions_of_old_are_tools() -> None:
 def test_tools_and_functions_together_are_tools() -> None:
     made = request(tools=[function("get")], functions=[{"name": "put"}])
     assert names(made) == ["get", "put"]
-    assert not made.tool_use.style.legacy
+    assert not made.style.legacy
     assert made.plan.tool_choice is None
 
 
@@ -288,13 +288,13 @@ def test_a_named_one_is_all_that_is_offered(choice: dict[str, Any]) -> None:
 def test_a_named_custom_tool() -> None:
     made = request(tools=THREE, tool_choice=named("note", "custom"))
     assert names(made) == ["note"]
-    assert made.tool_use.style.custom == {"note"}
+    assert made.style.custom == {"note"}
 
 
 def test_a_named_function_of_old() -> None:
     made = request(functions=[{"name": "get"}, {"name": "put"}], function_call={"name": "put"})
     assert names(made) == ["put"]
-    assert (made.plan.must_call, made.tool_use.style.legacy) == (True, True)
+    assert (made.plan.must_call, made.style.legacy) == (True, True)
 
 
 def test_the_newer_parameter_counts() -> None:

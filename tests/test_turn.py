@@ -12,51 +12,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.protocol import turn as turns
-from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
-from proxy.protocol.plan import Schema
-from proxy.protocol.turn import (
-    MAX_RETRY_WAIT,
-    TRANSITIONS,
+from proxy.protocol import kinds
+from proxy.protocol.assembly import STRUCTURED_OUTPUT
+from proxy.protocol.deltas import (
+    REASONS,
     Arguments,
+    BlockBreak,
     Delta,
     Failed,
     Finished,
     Reason,
+    RedactedThinking,
     Refusal,
     Retracted,
+    Signature,
     Started,
-    State,
     Text,
     Thinking,
     Tokens,
     ToolCall,
     ToolEnd,
-    Turn,
-    What,
-    kind_of,
 )
+from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.kinds import Kind as LineKind
+from proxy.protocol.kinds import classify
+from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
+from proxy.protocol.plan import Schema
+from proxy.protocol.turn import MAX_RETRY_WAIT, OVER, TRANSITIONS, State, Turn
 from tests import cli_lines as say
 
 # One line of every kind, and what the machine should take it for.
-KINDS: dict[What, Line] = {
-    What.MESSAGE_START: say.lines(say.start())[0],
-    What.BLOCK_START: say.lines(say.opened())[0],
-    What.BLOCK_PIECE: say.lines(say.piece("x"))[0],
-    What.BLOCK_STOP: say.lines(say.closed())[0],
-    What.MESSAGE_PROGRESS: say.lines(say.end(None))[0],
-    What.MESSAGE_END: say.lines(say.end())[0],
-    What.MESSAGE_STOP: say.lines(say.stopped())[0],
-    What.SNAPSHOT: say.lines(say.snapshot(say.text_block("x")))[0],
-    What.WORDS: say.lines(say.words("API Error"))[0],
-    What.RETRY: say.lines(say.retry())[0],
-    What.LIMITS: say.lines(say.limits())[0],
-    What.RESULT: say.lines(say.result())[0],
-    What.ERROR_RESULT: say.lines(say.error_result())[0],
-    What.PUT_IN: say.lines(say.put_in())[0],
-    What.NOISE: say.lines(say.system("status"))[0],
-    What.MALFORMED: Malformed("assistant", "why"),
+KINDS: dict[LineKind[Any], Line] = {
+    kinds.MESSAGE_START: say.lines(say.start())[0],
+    kinds.BLOCK_START: say.lines(say.opened())[0],
+    kinds.BLOCK_PIECE: say.lines(say.piece("x"))[0],
+    kinds.BLOCK_STOP: say.lines(say.closed())[0],
+    kinds.MESSAGE_PROGRESS: say.lines(say.end(None))[0],
+    kinds.MESSAGE_END: say.lines(say.end())[0],
+    kinds.MESSAGE_STOP: say.lines(say.stopped())[0],
+    kinds.SNAPSHOT: say.lines(say.snapshot(say.text_block("x")))[0],
+    kinds.CLI_MESSAGE: say.lines(say.words("API Error"))[0],
+    kinds.RETRY: say.lines(say.retry())[0],
+    kinds.LIMITS: say.lines(say.limits())[0],
+    kinds.RESULT: say.lines(say.result())[0],
+    kinds.ERROR_RESULT: say.lines(say.error_result())[0],
+    kinds.HISTORY_ACKNOWLEDGED: say.lines(say.put_in())[0],
+    kinds.OTHER: say.lines(say.system("status"))[0],
+    kinds.MALFORMED: Malformed("assistant", "why"),
 }
 # The lines that lead to each state that is not over.
 TO_STATE: dict[State, list[say.Table]] = {
@@ -65,7 +67,10 @@ TO_STATE: dict[State, list[say.Table]] = {
     State.BLOCK: [say.start(), say.opened()],
     State.WHOLE: [say.snapshot(say.text_block("whole"))],
     State.CHECKING: [say.start(), say.end()],
-    State.FINISHED: say.message("x"),
+    State.FINISHED: say.message("x")[:-1],
+    State.STOPPED: say.message("x"),
+    State.IDLE: say.answer("x"),
+    State.DIVERGED: [*say.message("x"), say.start()],
     State.FAILED: [say.error_result()],
 }
 
@@ -84,6 +89,9 @@ def led_to(state: State) -> Turn:
     turn.feed(say.lines(*TO_STATE[state]))
     assert turn.state is state
     return turn
+
+
+STARTED = Started(say.OPUS, "msg_01", Tokens(10, 7, 5, 1))
 
 
 def failure(deltas: list[Delta]) -> Failure:
@@ -116,23 +124,23 @@ def ends(deltas: Iterable[Delta]) -> int:
 # The table
 
 
-@pytest.mark.parametrize("what", What)
-def test_every_kind_of_line_is_known_for_what_it_is(what: What) -> None:
-    assert kind_of(KINDS[what]) is what
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=str)
+def test_every_kind_of_line_is_known_for_what_it_is(kind: LineKind[Any]) -> None:
+    assert classify(KINDS[kind])[0] is kind
 
 
-@pytest.mark.parametrize("what", What)
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=str)
 @pytest.mark.parametrize("state", State)
-def test_every_pair_is_in_the_table_or_fails_the_turn(state: State, what: What) -> None:
+def test_every_pair_is_in_the_table_or_fails_the_turn(state: State, kind: LineKind[Any]) -> None:
     turn = led_to(state)
-    deltas = turn.feed([KINDS[what]])
-    if (state, what) in TRANSITIONS:
+    deltas = turn.feed([KINDS[kind]])
+    if (state, kind) in TRANSITIONS:
         assert not any(isinstance(delta, Failed) and "unexpected line" in delta.failure.message for delta in deltas)
     else:
         assert turn.state is State.FAILED
         found = failure(deltas)
         assert found.kind is Kind.CLI_CONFUSED
-        assert what.value in found.message
+        assert kind.name in found.message
         assert state.value in found.message
 
 
@@ -144,13 +152,30 @@ def test_what_is_unknown_changes_nothing(state: State, line: Line) -> None:
     assert turn.state is state
 
 
-@pytest.mark.parametrize("over", [State.FINISHED, State.FAILED])
+@pytest.mark.parametrize("over", OVER)
 def test_after_the_end_nothing_comes(over: State) -> None:
     turn = led_to(over)
     assert turn.over
     assert turn.feed(KINDS.values()) == []
     assert turn.fail(Failure(Kind.CLI_DIED, "late")) == []
-    assert turn.state is over
+    assert turn.over
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "after"),
+    [
+        (State.FINISHED, say.stopped(), State.STOPPED), (State.FINISHED, say.result(), State.IDLE),
+        (State.STOPPED, say.result(), State.IDLE), (State.STOPPED, say.start(), State.DIVERGED),
+        (State.IDLE, say.start(), State.DIVERGED), (State.STOPPED, say.error_result(), State.DIVERGED),
+        (State.STOPPED, say.error_result(num_turns=0), State.DIVERGED), (State.STOPPED, say.put_in(), State.STOPPED),
+        (State.STOPPED, say.result(subtype="error_during_execution", num_turns=0), State.DIVERGED),
+        (State.DIVERGED, say.result(), State.DIVERGED), (State.FAILED, say.result(), State.FAILED),
+    ],
+)  # fmt: skip
+def test_what_the_cli_does_after_the_answer(before: State, line: say.Table, after: State) -> None:
+    turn = led_to(before)
+    turn.feed(say.lines(line))
+    assert turn.state is after
 
 
 EVERY_LINE = [*KINDS.values(), *say.lines(
@@ -192,15 +217,15 @@ def test_it_does_not_matter_how_lines_are_grouped(given_lines: list[Line], cuts:
 
 def test_a_plain_answer() -> None:
     assert fed(*say.answer("Hel", "lo")) == [
-        Started(say.OPUS), Text("Hel"), Text("lo"),
-        Finished(Reason.STOP, Tokens(input=10, cache_read=7, cache_write=5, output=12)),
+        STARTED, Text("Hel"), Text("lo"),
+        Finished(Reason.END_TURN, Tokens(input=10, cache_read=7, cache_write=5, output=12)),
     ]  # fmt: skip
 
 
 def test_pieces_come_out_when_they_come_in() -> None:
     turn = Turn()
     assert turn.feed(say.lines(say.system("init"), say.start(), say.opened())) == []
-    assert turn.feed(say.lines(say.piece("a"))) == [Started(say.OPUS), Text("a")]
+    assert turn.feed(say.lines(say.piece("a"))) == [STARTED, Text("a")]
     assert turn.feed(say.lines(say.piece("b"))) == [Text("b")]
 
 
@@ -212,7 +237,7 @@ def test_usage_merges_both_events_and_the_later_one_wins_where_it_speaks() -> No
     head = {"input_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 2, "output_tokens": 1}
     tail = {"output_tokens": 50, "output_tokens_details": {"thinking_tokens": 20}, "cache_read_input_tokens": None}
     deltas = fed(say.start(usage=head), say.opened(), say.piece("x"), say.closed(), say.end("end_turn", tail))
-    assert deltas[-1] == Finished(Reason.STOP, Tokens(3, 40, 2, 50, 20))
+    assert deltas[-1] == Finished(Reason.END_TURN, Tokens(3, 40, 2, 50, 20))
 
 
 def test_two_text_blocks_follow_each_other() -> None:
@@ -226,16 +251,29 @@ def test_two_text_blocks_follow_each_other() -> None:
 
 def test_an_empty_answer_is_an_answer() -> None:
     assert fed(say.start(), say.end(), say.stopped()) == [
-        Started(say.OPUS), Finished(Reason.STOP, Tokens(10, 7, 5, 12))
+        Started(say.OPUS, "msg_01", Tokens(10, 7, 5, 12)), Finished(Reason.END_TURN, Tokens(10, 7, 5, 12))
     ]  # fmt: skip
 
 
-def test_thinking_is_handed_on_and_its_signature_is_not() -> None:
+def test_thinking_is_handed_on_with_its_signature() -> None:
     deltas = fed(
         say.start(), say.opened(0, type="thinking", thinking="", signature=""), say.thought("let me"), say.thought(""),
         say.signature(), say.closed(0), say.opened(1), say.piece("x", 1), say.closed(1), say.end(),
     )  # fmt: skip
-    assert deltas[:-1] == [Started(say.OPUS), Thinking("let me"), Text("x")]
+    assert deltas[:-1] == [STARTED, Thinking("let me"), Signature("c2ln"), Text("x")]
+
+
+def test_two_blocks_of_one_kind_are_told_apart() -> None:
+    deltas = fed(
+        say.start(), say.opened(0), say.piece("a"), say.piece("b"), say.closed(0), say.opened(1), say.piece("c", 1),
+        say.closed(1), say.opened(2, type="redacted_thinking", data="eA=="), say.closed(2), say.end(),
+    )  # fmt: skip
+    assert deltas[1:-1] == [Text("a"), Text("b"), BlockBreak(), Text("c"), RedactedThinking("eA==")]
+
+
+def test_a_thought_without_text_has_its_signature() -> None:
+    deltas = fed(say.start(), say.opened(0, type="thinking", thinking="", signature=""), say.signature(), say.end())
+    assert deltas[1:-1] == [Signature("c2ln")]
 
 
 def test_blocks_and_pieces_of_new_kinds_are_passed_over() -> None:
@@ -251,18 +289,17 @@ def test_whitespace_is_kept() -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("end_turn", "stop"), ("stop_sequence", "stop"), ("pause_turn", "stop"), ("max_tokens", "length"),
-        ("model_context_window_exceeded", "length"), ("tool_use", "tool_calls"), ("refusal", "content_filter"),
-        ("something_new", "stop"),
+        *((reason.value, reason) for reason in Reason),
+        ("something_new", Reason.END_TURN),
     ],
 )  # fmt: skip
-def test_reasons(said: str, reason: str) -> None:
+def test_reasons(said: str, reason: Reason) -> None:
     last = fed(*say.message("x", reason=said))[-1]
     assert isinstance(last, Finished)
-    assert last.reason.value == reason
+    assert last.reason is reason
 
 
-# What the CLI does after the answer is not the answer (cli notes 7)
+# What the CLI does after the answer is not the answer
 
 
 @pytest.mark.parametrize("reason", ["max_tokens", "refusal", "end_turn"])
@@ -298,7 +335,7 @@ def test_parallel_calls_have_indexes_of_their_own() -> None:
     assert text(deltas) == "let me"
     last = deltas[-1]
     assert isinstance(last, Finished)
-    assert last.reason is Reason.TOOL_CALLS
+    assert last.reason is Reason.TOOL_USE
 
 
 def test_the_first_call_does_not_end_the_turn() -> None:
@@ -388,7 +425,10 @@ def test_a_whole_message_is_taken_from_the_snapshot() -> None:
         say.snapshot(say.text_block("all at once"), usage={"input_tokens": 2, "output_tokens": 9}),
         say.result(stop_reason="end_turn"),
     )
-    assert deltas == [Started(say.OPUS), Text("all at once"), Finished(Reason.STOP, Tokens(input=2, output=9))]
+    assert deltas == [
+        Started(say.OPUS, "msg_01", Tokens(input=2, output=9)), Text("all at once"),
+        Finished(Reason.END_TURN, Tokens(input=2, output=9)),
+    ]  # fmt: skip
 
 
 def test_a_whole_message_of_several_blocks_a_line_each() -> None:
@@ -409,7 +449,7 @@ def test_a_whole_message_of_several_blocks_a_line_each() -> None:
     ]  # fmt: skip
     last = deltas[-1]
     assert isinstance(last, Finished)
-    assert last.reason is Reason.TOOL_CALLS
+    assert last.reason is Reason.TOOL_USE
 
 
 def test_a_whole_message_with_its_stop_reason_ends_at_once() -> None:
@@ -417,7 +457,7 @@ def test_a_whole_message_with_its_stop_reason_ends_at_once() -> None:
     assert text(deltas) == "x"
     last = deltas[-1]
     assert isinstance(last, Finished)
-    assert last.reason is Reason.LENGTH
+    assert last.reason is Reason.MAX_TOKENS
 
 
 @pytest.mark.parametrize("after", [say.start(), say.retry(10)])
@@ -437,10 +477,6 @@ def test_a_text_piece_without_text_begins_nothing() -> None:
     assert fed(say.start(), say.opened(), say.piece("")) == []
 
 
-def test_the_snapshot_of_a_streamed_message_adds_nothing() -> None:
-    assert text(fed(*say.message("once"))) == "once"
-
-
 # A structured answer
 
 
@@ -448,7 +484,7 @@ def form(*pieces: str, index: int = 0) -> list[say.Table]:
     """The message of a structured answer, up to the CLI's verdict."""
     return [
         say.start(),
-        *say.call(index, "toolu_5", turns.STRUCTURED_OUTPUT, *pieces),
+        *say.call(index, "toolu_5", STRUCTURED_OUTPUT, *pieces),
         say.end("tool_use"),
         say.stopped(),
     ]
@@ -461,7 +497,7 @@ def test_a_structured_answer_is_text_while_it_streams() -> None:
     assert ends(deltas) == 0
     last = turn.feed(say.lines(say.result(structured_output={"a": 1})))[-1]
     assert isinstance(last, Finished)
-    assert last.reason is Reason.STOP
+    assert last.reason is Reason.END_TURN
 
 
 def test_a_wrapped_answer_is_unwrapped() -> None:
@@ -543,10 +579,10 @@ def test_another_error_after_a_form_is_that_error() -> None:
     assert found.kind is Kind.OVERLOADED
 
 
-@pytest.mark.parametrize(("reason", "expected"), [("max_tokens", Reason.LENGTH), ("refusal", Reason.CONTENT_FILTER)])
+@pytest.mark.parametrize(("reason", "expected"), [("max_tokens", Reason.MAX_TOKENS), ("refusal", Reason.REFUSAL)])
 def test_a_form_that_was_cut_off_is_not_waited_for(reason: str, expected: Reason) -> None:
     words = [say.opened(0), say.piece("Sure!"), say.closed(0)]
-    opened = say.opened(1, type="tool_use", id="t", name=turns.STRUCTURED_OUTPUT, input={})
+    opened = say.opened(1, type="tool_use", id="t", name=STRUCTURED_OUTPUT, input={})
     deltas = fed(say.start(), *words, opened, say.arguments('{"a":', 1), say.end(reason), schema=FORM)
     assert text(deltas) == '{"a":'
     last = deltas[-1]
@@ -568,11 +604,11 @@ def test_a_real_call_beside_a_form_ends_the_answer() -> None:
     assert calls(deltas) == [("toolu_1", "get", "{}")]
     last = deltas[-1]
     assert isinstance(last, Finished)
-    assert last.reason is Reason.TOOL_CALLS
+    assert last.reason is Reason.TOOL_USE
 
 
 def test_a_form_nobody_asked_for_is_a_call() -> None:
-    assert calls(fed(*form('{"a":1}'))) == [("toolu_5", turns.STRUCTURED_OUTPUT, '{"a":1}')]
+    assert calls(fed(*form('{"a":1}'))) == [("toolu_5", STRUCTURED_OUTPUT, '{"a":1}')]
 
 
 @pytest.mark.parametrize(
@@ -595,7 +631,7 @@ def test_what_has_been_used_is_known_at_any_time() -> None:
 def test_every_state_is_reached_and_left_in_the_table() -> None:
     assert {state for state, _ in TRANSITIONS} == set(State)
     assert {state for state, _ in TRANSITIONS.values()} == set(State)
-    assert turns.REASONS["tool_use"] is Reason.TOOL_CALLS
+    assert REASONS["tool_use"] is Reason.TOOL_USE
 
 
 @pytest.mark.parametrize("stop_reason", [None, "tool_use"])
@@ -606,7 +642,7 @@ def test_a_structured_answer_that_was_not_streamed_is_json_too(stop_reason: str 
     assert calls(deltas) == []
     last = deltas[-1]
     assert isinstance(last, Finished)
-    assert last.reason is Reason.STOP
+    assert last.reason is Reason.END_TURN
 
 
 def test_words_that_were_not_streamed_are_a_refusal_of_the_form() -> None:

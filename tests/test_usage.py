@@ -21,8 +21,8 @@ from syrupy.location import PyTestLocation
 from proxy.__main__ import main
 from proxy.http.accounts import duration, plan_headers
 from proxy.protocol.allowance import Allowance
+from proxy.protocol.deltas import Tokens
 from proxy.protocol.lines import Window
-from proxy.protocol.turn import Tokens
 from proxy.usage import report as reports
 from proxy.usage import terminal
 from proxy.usage.estimate import WindowEstimate

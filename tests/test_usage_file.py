@@ -24,8 +24,8 @@ from proxy.http import usage as http_usage
 from proxy.http.accounts import Accounts
 from proxy.http.service import Service
 from proxy.protocol.allowance import Allowance
+from proxy.protocol.deltas import Tokens
 from proxy.protocol.lines import Window
-from proxy.protocol.turn import Tokens
 from proxy.usage import schema, writer
 from proxy.usage.estimate import WindowEstimate
 from proxy.usage.reader import Reader, Summary, UsageGroup, UsageSums

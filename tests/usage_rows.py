@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from proxy.protocol.turn import Tokens
+from proxy.protocol.deltas import Tokens
 from proxy.usage.writer import Record
 
 

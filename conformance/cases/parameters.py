@@ -52,9 +52,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "messages_that_are_no_list": ({"messages": "hello"}, "messages"),
     "an_unknown_role": ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
     "content_that_is_a_number": ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-    "an_answer_to_be_gone_on_with": (
-        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages[1]",
-    ),
     "no_content_at_all": ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
 }  # fmt: skip
 

@@ -18,11 +18,8 @@ from typing import Any, Final
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool, Served
 from proxy.protocol.checking import misfit, odd_arguments
-from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind
-from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.schema import FREE
-from proxy.protocol.stop import StopCutter
-from proxy.protocol.turn import (
+from proxy.protocol.deltas import (
+    COMPLETE,
     Delta,
     Failed,
     Finished,
@@ -34,6 +31,10 @@ from proxy.protocol.turn import (
     Tokens,
     ToolCall,
 )
+from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection
+from proxy.protocol.plan import Message, Plan, TextBlock
+from proxy.protocol.schema import FREE
+from proxy.protocol.stop import StopCutter
 
 # How often an answer that is not what it must be is asked for again.
 REPAIRS: Final = 1
@@ -42,11 +43,11 @@ FIT_AGAIN: Final = "Your answer does not fit the required schema. {} Give it aga
 MISFIT: Final = "The model's answer does not fit the schema. {}"
 
 
-async def _patiently(work: Coroutine[Any, Any, None], patience: float) -> AsyncGenerator[None, None]:
-    """Do the work; a value after every `patience` seconds that it takes. When nobody asks any more it is cancelled."""
+async def _with_silences(work: Coroutine[Any, Any, None], timeout: float) -> AsyncGenerator[None, None]:
+    """Do the work; a value after every `timeout` seconds that it takes. When nobody asks any more it is cancelled."""
     task = asyncio.get_running_loop().create_task(work)
     try:
-        while not (await asyncio.wait((task,), timeout=patience))[0]:
+        while not (await asyncio.wait((task,), timeout=timeout))[0]:
             yield
         task.result()
     finally:
@@ -64,9 +65,9 @@ def _last(deltas: Sequence[Delta]) -> Delta | None:
 class Exchange:
     """See the module. `deltas` gives the answer; the attributes say, from its first delta on, how it came about.
 
-    `uncalled`: the answer was to call a tool and does not. `odd_calls`: how many of its calls have arguments that are
-    no JSON object or do not fit the tool's schema; they are handed on, the client decides. `asks`: how often a
-    conversation was asked; each time costs. `tokens`: what has been used, known when it is over, however it ended.
+    `tool_choice_unmet`: the answer was to call a tool and does not. `invalid_calls`: how many of its calls have
+    arguments that are no JSON object or do not fit the tool's schema; they are handed on, the client decides.
+    `attempts`: how often a conversation was asked; each time costs.
     `request`: who is told the cost (`Observer`).
     """
 
@@ -92,16 +93,19 @@ class Exchange:
         self._begun = False
         self._opened: Lease | None = None
         self.served: Served = "new"
-        self.uncalled = False
-        self.odd_calls = 0
-        self.asks = 0
-        self.tokens = Tokens()
+        self.tool_choice_unmet = False
+        self.invalid_calls = 0
+        self.attempts = 0
 
-    async def deltas(self, patience: float) -> AsyncGenerator[list[Delta], None]:
-        """The answer's deltas, some at a time; an empty list after every silence of `patience` seconds.
+    @property
+    def tokens(self) -> Tokens:
+        """What has been used, as far as it has been said; all of it when the answer is over, however it ended."""
+        return self._spent if self._opened is None else self._spent + self._opened.conversation.tokens
 
-        Ends after `Finished` or `Failed`. Raises Rejection when there is no room or no child. Whatever way it is left,
-        the conversation goes back to the pool.
+    async def deltas(self, timeout: float) -> AsyncGenerator[list[Delta], None]:
+        """The answer's deltas, some at a time; an empty list after every silence of `timeout` seconds.
+
+        Ends after `Finished` or `Failed`. Whatever way it is left, the conversation goes back to the pool.
         """
         keep = False
         clock = asyncio.get_running_loop().time
@@ -110,14 +114,14 @@ class Exchange:
         try:
             while True:
                 if begin is not None:
-                    async with aclosing(_patiently(begin(), patience)) as silences:
+                    async with aclosing(_with_silences(begin(), timeout)) as silences:
                         async for _ in silences:
                             yield []
                     begin = None
                     told_at = clock()
                 lease = self._opened
                 assert lease is not None
-                deltas = await lease.conversation.deltas(patience)
+                deltas = await lease.conversation.deltas(timeout)
                 if self._lost(lease, deltas):
                     begin = self._begin_again
                     continue
@@ -130,7 +134,7 @@ class Exchange:
                 ready = self._ready(lease.conversation, deltas)
                 if ready is None:
                     # What is held back is a silence, too.
-                    if clock() - told_at < patience:
+                    if clock() - told_at < timeout:
                         continue
                     ready = []
                 told_at = clock()
@@ -141,10 +145,11 @@ class Exchange:
                 yield ready
                 if isinstance(last, Finished | Failed):
                     return
+        except Rejection as rejection:
+            yield [Failed(rejection.failure)]
         finally:
             if self._opened is not None:
                 self._give_back(self._opened, keep=keep)
-            self.tokens = self._spent
 
     @property
     def _stopped(self) -> bool:
@@ -153,7 +158,7 @@ class Exchange:
     async def _begin(self) -> None:
         """Get a conversation and ask it."""
         self._opened = await self._pool.open(self._plan, self._owner)
-        await self._ask(self._opened)
+        self._ask(self._opened)
 
     async def _begin_again(self) -> None:
         """Put the messages into another conversation, instead of the one that has died."""
@@ -162,24 +167,24 @@ class Exchange:
         lost = self._opened.conversation
         self._opened = await self._pool.renew(self._opened)
         self._spent += lost.tokens
-        await self._ask(self._opened)
+        self._ask(self._opened)
 
-    async def _ask(self, lease: Lease) -> None:
+    def _ask(self, lease: Lease) -> None:
         self.served = lease.served
-        self._owe(lease.conversation)
+        self._attribute(lease.conversation)
         if lease.served == "continued":
             lease.conversation.ask_next(self._plan.messages[-1])
         else:
-            await lease.conversation.ask_new(self._plan)
+            lease.conversation.ask_new(self._plan)
 
     def _give_back(self, lease: Lease, *, keep: bool = False) -> None:
         self._spent += lease.conversation.tokens
         self._opened = None
         self._pool.release(lease, keep=keep)
 
-    def _owe(self, conversation: Conversation) -> None:
-        self.asks += 1
-        conversation.owe(self._request)
+    def _attribute(self, conversation: Conversation) -> None:
+        self.attempts += 1
+        conversation.attribute_cost(self._request)
 
     def _lost(self, lease: Lease, deltas: Sequence[Delta]) -> bool:
         """A conversation that was kept alive has died since, before anything of its answer went out."""
@@ -190,9 +195,9 @@ class Exchange:
     def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
         """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""
         last = _last(deltas)
-        if not isinstance(last, Finished) or last.reason is not Reason.STOP or self._begun or not self._repairs:
+        if not isinstance(last, Finished) or last.reason not in COMPLETE or self._begun or not self._repairs:
             return None
-        if self._plan.must_call and not conversation.echo.call_ids:
+        if self._plan.must_call and not conversation.answer.call_ids:
             return CALL_AGAIN
         wrong = self._misfit(conversation, (*self._held, *deltas))
         return None if wrong is None else FIT_AGAIN.format(wrong)
@@ -201,14 +206,14 @@ class Exchange:
         self._repairs -= 1
         self._spent += conversation.tokens
         self._held = []
-        self._owe(conversation)
+        self._attribute(conversation)
         conversation.ask_next(Message("user", (TextBlock(words),)))
 
     def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:
         schema = self._plan.schema
         if schema is None or any(isinstance(delta, Refusal) for delta in deltas):
             return None
-        return misfit(schema, conversation.echo.text)
+        return misfit(schema, conversation.answer.text)
 
     def _ready(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta] | None:
         """What of the answer can go out now; None while it is held back."""
@@ -244,13 +249,14 @@ class Exchange:
     def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
         """The end of the answer, with all that was held back."""
         deltas, self._held = self._held + deltas, []
-        finished = Finished(last.reason, self._spent + last.tokens)
+        finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence)
         schemas = {tool.name: tool.schema for tool in self._plan.tools}
-        self.odd_calls = sum(
-            odd_arguments(schemas.get(name, FREE.source), text) for name, text in conversation.echo.calls
+        self.invalid_calls = sum(
+            odd_arguments(schemas.get(call.name, FREE.source), call.arguments)
+            for call in conversation.answer.answer().calls
         )
-        if last.reason is Reason.STOP:
-            self.uncalled = self._plan.must_call and not conversation.echo.call_ids
+        if last.reason in COMPLETE:
+            self.tool_choice_unmet = self._plan.must_call and not conversation.answer.call_ids
             wrong = self._misfit(conversation, deltas)
             if wrong is not None and self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format(wrong)))]
@@ -261,22 +267,20 @@ class Exchange:
         return self._cut(conversation, deltas)
 
     def _cut(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta]:
-        """The deltas up to a stop sequence in the text; arguments of calls are left alone."""
+        """The deltas up to a stop sequence in a text; arguments of calls are left alone."""
         cutter = self._cutter
         if cutter is None:
             return deltas
         out: list[Delta] = []
         for delta in deltas:
-            if isinstance(delta, Text):
-                text = cutter.feed(delta.text)
-            elif isinstance(delta, ToolCall | Finished):
-                text = cutter.close()
-            else:
-                text = ""
+            if isinstance(delta, Failed):
+                # What was held back may have been the beginning of a stop sequence.
+                return [*out, delta]
+            text = cutter.feed(delta.text) if isinstance(delta, Text) else cutter.close()
             if text:
                 out.append(Text(text))
             if cutter.stopped:
-                return [*out, Finished(Reason.STOP, self._spent + conversation.tokens)]
+                return [*out, Finished(Reason.STOP_SEQUENCE, self.tokens, cutter.matched)]
             if not isinstance(delta, Text):
                 out.append(delta)
         return out

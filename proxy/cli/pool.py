@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from proxy.cli.conversation import UNOBSERVED, Conversation, Limits, Observer
+from proxy.cli.conversation import UNOBSERVED, Conversation, Observer, Timeouts
 from proxy.cli.limiter import FairLimiter
 from proxy.cli.memory import available
 from proxy.cli.process import STOP_GRACE, Child, Launch
@@ -79,7 +79,7 @@ class Pool:
     ) -> None:
         self._settings = settings
         self._observer = observer
-        self._limits = Limits(settings.idle_timeout, settings.total_timeout)
+        self._timeouts = Timeouts(settings.idle_timeout, settings.total_timeout)
         self.warm_pool = WarmPool(settings, launch, start, self._in_background)
         self._limiter = FairLimiter(settings.max_conversations, settings.max_queue, settings.queue_wait)
         self._busy: dict[Conversation, Lease] = {}
@@ -155,11 +155,13 @@ class Pool:
         conversation = lease.conversation
         if self._busy.pop(conversation, None) is None:
             return
-        answer = conversation.echo.message() if keep and self._settings.parked and not self._closing else None
+        answer = None
+        if keep and self._settings.parked and not self._closing:
+            answer = fingerprint.echo(conversation.answer.answer())
         if answer is None:
             self._end(conversation)
         else:
-            conversation.echo.forget()
+            conversation.answer.forget()
             self._park(fingerprint.extend(lease.fingerprint, answer), conversation)
         self._limiter.release(lease.owner)
         self.warm_pool.first_token(conversation)
@@ -245,7 +247,7 @@ class Pool:
 
     async def _child(self) -> Conversation:
         child, ready = await self.warm_pool.child()
-        return Conversation(child, self._limits, self._settings.system_prompt_mode, ready, self._observer)
+        return Conversation(child, self._timeouts, self._settings.system_prompt_mode, ready, self._observer)
 
     async def _look_after(self) -> None:
         """Give up old conversations, and all that are parked when memory runs short; look after the warm pool."""

@@ -14,8 +14,8 @@ import falcon.asgi
 from proxy.http.edge import TRACE, Trace
 from proxy.http.metrics import Metrics
 from proxy.protocol.allowance import REJECTED, Allowance, current, take_in, tightest
+from proxy.protocol.deltas import Tokens
 from proxy.protocol.lines import RateLimitInfo
-from proxy.protocol.turn import Tokens
 from proxy.usage.writer import Ledger, Record
 
 # Names of OpenAI's where they fit; these are ours.
@@ -93,7 +93,7 @@ class Accounts:
             self.ledger.begun(trace.id, trace.at, trace.key_name, trace.endpoint, trace.api)
 
     def headers(self, trace: Trace) -> list[tuple[bytes, bytes]]:
-        if not trace.asks and not trace.asked:
+        if not trace.attempts and not trace.requested_model:
             return []
         return [(name.encode(), value.encode()) for name, value in plan_headers(self.allowance, time.time())]
 
@@ -102,8 +102,8 @@ class Accounts:
         self.metrics.ended(trace, how)
         if trace.kept and self.ledger is not None:
             record = Record(
-                trace.id, trace.at, trace.key_name, trace.endpoint, trace.asked, trace.model, trace.served, how,
-                trace.status, trace.tokens or Tokens(), trace.asks, trace.seconds, trace.first_delta,
+                trace.id, trace.at, trace.key_name, trace.endpoint, trace.requested_model, trace.model, trace.served,
+                how, trace.status, trace.tokens or Tokens(), trace.attempts, trace.seconds, trace.first_delta,
                 trace.api, trace.not_continued, trace.web_searches,
             )  # fmt: skip
             self.ledger.ended(record)

@@ -17,8 +17,9 @@ import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from proxy.dialects.openai.errors import ErrorBody, ErrorEnvelope, envelope
 from proxy.http.edge import ABORT
-from proxy.protocol.failures import SHUTTING_DOWN, ErrorBody, ErrorEnvelope, envelope
+from proxy.protocol.failures import SHUTTING_DOWN
 
 # Everything of a request that is not its body: head, sizes and extensions of chunks, trailers. Framing counts only as
 # far as it is larger than what it frames. Cookies of other programs on this host come along with a browser's requests.

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any, Final, Protocol
 
 from proxy.http.paths import DEPLOYMENT, meant
-from proxy.protocol.turn import Tokens
+from proxy.protocol.deltas import Tokens
 
 log: Final = logging.getLogger("proxy.request")
 
@@ -38,9 +38,9 @@ class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
     __slots__ = (
-        "answer", "api", "asked", "asks", "at", "began", "complete", "endpoint", "first_delta", "id", "kept",
-        "key_name", "left", "model", "not_continued", "odd_calls", "outcome", "served", "status", "tokens",
-        "web_searches",
+        "answer", "api", "at", "attempts", "began", "complete", "endpoint", "first_delta", "id", "invalid_calls",
+        "kept", "key_name", "left", "model", "not_continued", "outcome", "requested_model", "served", "status",
+        "tokens", "web_searches",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -55,14 +55,14 @@ class Trace:
         self.key_name = ""
         # Which API the request is written in, for the usage file: a short name such as `openai-chat`.
         self.api = ""
-        self.asked = ""
+        self.requested_model = ""
         self.model = ""
         self.tokens: Tokens | None = None
         # How often the CLI was asked.
-        self.asks = 0
+        self.attempts = 0
         self.web_searches = 0
         # Calls whose arguments are not what the tool takes.
-        self.odd_calls = 0
+        self.invalid_calls = 0
         self.status = 0
         self.outcome = ""
         self.served = ""
@@ -93,17 +93,17 @@ def _write_log(trace: Trace, scope: Scope) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     words = [trace.id, scope["method"], _printable(scope["path"]), str(trace.status or "-"), f"{trace.milliseconds}ms"]
-    if trace.asked:
-        words.append(f"model={_printable(trace.asked)}")
+    if trace.requested_model:
+        words.append(f"model={_printable(trace.requested_model)}")
     if trace.model:
         words.append(f"answered={_printable(trace.model)}")
     if trace.served:
         words.append(trace.served)
-    if trace.asks and trace.tokens is not None:
+    if trace.attempts and trace.tokens is not None:
         tokens = trace.tokens
         words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
-    if trace.odd_calls:
-        words.append(f"odd_arguments={trace.odd_calls}")
+    if trace.invalid_calls:
+        words.append(f"odd_arguments={trace.invalid_calls}")
     if trace.left:
         words.append("client left")
     if trace.outcome:

@@ -1,10 +1,8 @@
-"""Every error of the server as OpenAI's error body, with the headers that tell a client whether to try again."""
+"""Every error of the server in the form of the API that was asked, with headers that tell whether to try again."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import time
 from typing import Any, Final
 
@@ -12,9 +10,10 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from proxy.http.edge import TRACE
+from proxy.http.edge import TRACE, Trace
 from proxy.http.paths import advice
-from proxy.protocol.failures import Failure, Kind, Rejection, envelope
+from proxy.http.routes import dialect_of
+from proxy.protocol.failures import Failure, Kind, Rejection
 
 log: Final = logging.getLogger("proxy.error")
 BY_HTTP_ERROR: Final[dict[int, Kind]] = {
@@ -26,27 +25,22 @@ BY_HTTP_ERROR: Final[dict[int, Kind]] = {
 }
 
 
-def answer(resp: falcon.asgi.Response, failure: Failure) -> None:
-    """Make `resp` the answer that stands for `failure`."""
-    row = failure.row
-    resp.status = row.status
+def answer(req: falcon.asgi.Request, resp: falcon.asgi.Response, failure: Failure) -> None:
+    """Make `resp` the answer that stands for `failure`, in the form of the API that was asked."""
+    trace: Trace = req.scope[TRACE]
+    trace.outcome = failure.kind.value
+    reply = dialect_of(req.path).error(failure, time.time(), trace.id)
+    resp.status = reply.status
     resp.content_type = falcon.MEDIA_JSON
-    resp.data = msgspec.json.encode(envelope(failure))
-    wait = failure.retry_after
-    if failure.resets_at is not None:
-        wait = max(1.0, failure.resets_at - time.time())
-    if wait is not None:
-        resp.set_header("retry-after", str(math.ceil(wait)))
-        resp.set_header("retry-after-ms", str(math.ceil(wait * 1000)))
-    if row.retry is not None:
-        resp.set_header("x-should-retry", json.dumps(row.retry))
+    resp.data = msgspec.json.encode(reply.body)
+    for name, value in reply.headers:
+        resp.set_header(name, value)
 
 
 async def on_rejection(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Rejection, params: dict[str, Any]
 ) -> None:
-    req.scope[TRACE].outcome = error.failure.kind.value
-    answer(resp, error.failure)
+    answer(req, resp, error.failure)
 
 
 async def on_http_error(
@@ -60,8 +54,7 @@ async def on_http_error(
         message = "Method not allowed."
     else:
         message = error.description or error.title or "The request cannot be served."
-    req.scope[TRACE].outcome = kind.value
-    answer(resp, Failure(kind, message))
+    answer(req, resp, Failure(kind, message))
     allow = (error.headers or {}).get("Allow") if isinstance(error.headers, dict) else None
     if kind is Kind.METHOD and allow:
         resp.set_header("allow", allow)
@@ -72,5 +65,6 @@ async def on_bug(
 ) -> None:
     """A fault of ours: told to the log in full, to the client without its innards."""
     log.error("%s: unexpected error", req.scope[TRACE].id, exc_info=error)
-    req.scope[TRACE].outcome = Kind.INTERNAL.value
-    answer(resp, Failure(Kind.INTERNAL, f"The proxy failed at this request ({type(error).__name__}); see its log."))
+    answer(
+        req, resp, Failure(Kind.INTERNAL, f"The proxy failed at this request ({type(error).__name__}); see its log.")
+    )

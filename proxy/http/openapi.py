@@ -1,13 +1,12 @@
 """`GET /openapi.json` and `GET /docs`: the server's own description, made from the types that it decodes and encodes.
 
-OpenAPI 3.2, whose `itemSchema` describes the events of a stream. Every operation lists the failures that it can give;
-their statuses, types and codes come from `failures.TABLE`.
+OpenAPI 3.2, whose `itemSchema` describes the events of a stream. Every route lists the failures that it can give;
+their statuses, types and codes come from `failures.TABLE` and the dialects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 import falcon
@@ -16,11 +15,11 @@ import msgspec
 from msgspec import Struct, UnsetType, structs
 
 import proxy
-from proxy.http import docs, health, models, shapes, usage
+from proxy.dialects import Dialect
+from proxy.dialects.openai.errors import CODES, ErrorEnvelope
+from proxy.http import docs
 from proxy.http.service import Service
-from proxy.protocol import chat, completions
-from proxy.protocol.failures import TABLE, ErrorEnvelope, Kind
-from proxy.usage.report import SECONDS, RecentUsage, UsageReport
+from proxy.protocol.failures import TABLE, Kind
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"
@@ -28,11 +27,12 @@ REF: Final = "#/components/schemas/{name}"
 
 # What can happen to any request, by the guard, the router or a fault of ours.
 ANYWHERE: Final = frozenset((Kind.NO_KEY, Kind.BAD_KEY, Kind.FORBIDDEN, Kind.INTERNAL))
-ANSWERING: Final = frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.METHOD}
 
 
-class Operation(Struct, frozen=True):
+class Route(Struct, frozen=True):
     """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream.
+
+    `dialect`: a request to a model, in this dialect; `resource`: what serves any other.
 
     `statuses`: those that come with `answer`; `kinds`: failures beyond those that can happen anywhere.
     """
@@ -52,69 +52,9 @@ class Operation(Struct, frozen=True):
     parameters: tuple[str, ...] = ()
     query: Mapping[str, Mapping[str, Any]] = {}
     open: bool = False
+    dialect: Dialect | None = None
+    resource: Callable[[Service], object] | None = None
 
-
-_MOMENT: Final = {
-    "anyOf": [
-        {"type": "string", "format": "date"},
-        {"type": "string", "format": "date-time"},
-        {"type": "string", "pattern": f"^({SECONDS})$", "description": "Seconds since 1970."},
-    ]
-}
-_HEALTH: Final = (
-    "Open to all. 503 when no answer can be expected: the login failed, the CLI cannot be started, or the server ends."
-)
-OPERATIONS: Final = (
-    Operation(
-        "post", "/v1/chat/completions", "createChatCompletion", "Answer a conversation, whole or as a stream.",
-        "The conversation goes to a CLI process of its own, or on in the one that holds it already. With `stream` the "
-        "answer comes as server-sent events that end with `[DONE]`; one that fails after its first event ends with an "
-        "event that holds an error, and no `[DONE]`.",
-        chat.Completion, shapes.ChatRequest,
-        {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
-        chat.Chunk, kinds=ANSWERING,
-    ),
-    Operation(
-        "post", "/v1/completions", "createCompletion", "Continue a text (legacy).",
-        "The prompt is put to the model as a message, with an instruction to continue it; with `suffix`, to fill the "
-        "gap before that.",
-        completions.TextCompletion, shapes.CompletionRequest, {"model": "haiku", "prompt": "Once upon a time"},
-        completions.TextCompletion, kinds=ANSWERING,
-    ),
-    Operation(
-        "get", "/v1/models", "listModels", "The models on offer.",
-        "Names from the settings, families (the latest of each), and what the CLI itself lists.", models.ModelList,
-    ),
-    Operation(
-        "get", "/v1/models/{model}", "retrieveModel", "One model.",
-        "Any name that means a model of Claude is found, listed or not; it may contain slashes.", models.Model,
-        kinds=frozenset((Kind.UNKNOWN_MODEL,)), parameters=("model",),
-    ),
-    Operation(
-        "get", "/v1/usage", "getUsage", "What has been used, and what the plan has left.",
-        "Sums over the requests of a period: in all, by model, key and day. A date as `until` is in the period. "
-        "Prices are list prices, as the CLI reports them after an answer; for some answers it does not.",
-        UsageReport, kinds=frozenset((Kind.BAD_REQUEST,)), query={"since": _MOMENT, "until": _MOMENT},
-    ),
-    Operation(
-        "get", "/v1/usage/recent", "listRecentUsage", "The latest requests.", "Newest first. No text of any message.",
-        RecentUsage, kinds=frozenset((Kind.BAD_REQUEST,)),
-        query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MAX_RECENT}},
-    ),
-    Operation(
-        "get", "/metrics", "getMetrics", "The server's state and counters.", "In the text format of Prometheus.", None,
-        media_type="text/plain",
-    ),
-    Operation(
-        "get", "/health", "getHealth", "Whether this server can answer, as far as is known.", _HEALTH, health.Health,
-        statuses=(200, 503), open=True,
-    ),
-    Operation("get", "/openapi.json", "getDescription", "This document.", "OpenAPI 3.2.", None),
-    Operation(
-        "get", "/docs", "getDocumentation", "This document as a page to read.", "It loads nothing from elsewhere.",
-        None, media_type="text/html",
-    ),
-)  # fmt: skip
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "x-request-id": {
@@ -173,14 +113,13 @@ _PLAN: Final = (
 _RETRIES: Final = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
-@cache
-def document(keys: bool) -> dict[str, Any]:
+def document(routes: Sequence[Route], keys: bool) -> dict[str, Any]:
     """The document. `keys`: the server wants one of its API keys."""
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
-        if operation.method == "get":
-            paths[operation.path]["head"] = _head(operation)
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method] = _route(route)
+        if route.method == "get":
+            paths[route.path]["head"] = _head(route)
     return {
         "openapi": "3.2.0",
         "info": {
@@ -193,7 +132,7 @@ def document(keys: bool) -> dict[str, Any]:
         "security": [{"key": []}] if keys else [],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted((_requests() | _answers()).items())),
+            "schemas": dict(sorted((_requests(routes) | _answers(routes)).items())),
             "headers": _HEADERS,
             "securitySchemes": {
                 "key": {
@@ -206,14 +145,14 @@ def document(keys: bool) -> dict[str, Any]:
     }
 
 
-def _requests() -> dict[str, Any]:
-    bodies = [operation.body for operation in OPERATIONS if operation.body is not None]
+def _requests(routes: Sequence[Route]) -> dict[str, Any]:
+    bodies = [route.body for route in routes if route.body is not None]
     return msgspec.json.schema_components(bodies, ref_template=REF)[1]
 
 
-def _answers() -> dict[str, Any]:
+def _answers(routes: Sequence[Route]) -> dict[str, Any]:
     """What is sent: every field is there, unless it can be unset, and no other."""
-    types = {type for one in OPERATIONS for type in (one.answer, one.event) if type is not None} | {ErrorEnvelope}
+    types = {type for one in routes for type in (one.answer, one.event) if type is not None} | {ErrorEnvelope}
     _, schemas = msgspec.json.schema_components(sorted(types, key=_name), ref_template=REF)
     for type in _structs(types):
         schema = schemas[_name(type)]
@@ -243,7 +182,7 @@ def _structs(types: Iterable[Any]) -> set[type[Struct]]:
     return found
 
 
-def _operation(one: Operation) -> dict[str, Any]:
+def _route(one: Route) -> dict[str, Any]:
     found: dict[str, Any] = {"operationId": one.id, "summary": one.summary, "description": one.description}
     if one.open:
         found["security"] = []
@@ -260,9 +199,9 @@ def _operation(one: Operation) -> dict[str, Any]:
     return found | {"responses": responses | _failures(one)}
 
 
-def _head(one: Operation) -> dict[str, Any]:
-    """The same operation without bodies."""
-    found = _operation(one)
+def _head(one: Route) -> dict[str, Any]:
+    """The same route without bodies."""
+    found = _route(one)
     bare = {status: {**response, "content": {}} for status, response in found["responses"].items()}
     words = {"operationId": f"{one.id}Head", "summary": f"{one.summary} Without the body."}
     return found | words | {"responses": bare}
@@ -276,7 +215,7 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _success(one: Operation, status: int) -> dict[str, Any]:
+def _success(one: Route, status: int) -> dict[str, Any]:
     words = "The answer." if status == 200 else "The same form, when no answer can be expected."
     response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
@@ -302,8 +241,8 @@ def _event(chunk: type[Struct]) -> dict[str, Any]:
     }
 
 
-def _failures(one: Operation) -> dict[str, Any]:
-    """The failures of an operation by status; the schema says which types and codes go with it."""
+def _failures(one: Route) -> dict[str, Any]:
+    """The failures of an route by status; the schema says which types and codes go with it."""
     kinds = one.kinds | ({Kind.FORBIDDEN, Kind.INTERNAL} if one.open else ANYWHERE)
     by_status: dict[int, list[Kind]] = {}
     for kind in sorted(kinds, key=list(Kind).index):
@@ -311,8 +250,8 @@ def _failures(one: Operation) -> dict[str, Any]:
     return {str(status): _failure(one, by_status[status]) for status in sorted(by_status)}
 
 
-def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
-    rows = [TABLE[kind] for kind in kinds]
+def _failure(one: Route, kinds: list[Kind]) -> dict[str, Any]:
+    rows = [CODES[kind] for kind in kinds]
     said = {
         "type": {"enum": list(dict.fromkeys(row.type for row in rows))},
         "code": {"enum": list(dict.fromkeys(row.code for row in rows))},
@@ -328,8 +267,8 @@ def _failure(one: Operation, kinds: list[Kind]) -> dict[str, Any]:
 class OpenApi:
     """The document as JSON."""
 
-    def __init__(self, service: Service) -> None:
-        self._body = msgspec.json.encode(document(bool(service.settings.api_keys)))
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._body = msgspec.json.encode(document)
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         resp.content_type = falcon.MEDIA_JSON
@@ -341,8 +280,8 @@ class OpenApi:
 class Docs:
     """The document as a page."""
 
-    def __init__(self, service: Service) -> None:
-        self._body = docs.page(document(bool(service.settings.api_keys))).encode()
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._body = docs.page(document).encode()
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         resp.content_type = falcon.MEDIA_HTML

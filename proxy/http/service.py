@@ -8,12 +8,13 @@ import msgspec
 from msgspec import Struct
 
 from proxy.cli.pool import Pool
+from proxy.dialects import Rules
 from proxy.http.accounts import Accounts
 from proxy.http.metrics import Snapshot
 from proxy.keys.keyring import Keyring
 from proxy.protocol import models
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.request import Abilities, Rules
+from proxy.protocol.models import Abilities
 from proxy.settings import Settings
 
 
@@ -54,7 +55,13 @@ class Service:
         self.accounts.metrics.watch(self._snapshot)
         self.fingerprint = f"claude-code-{cli_version}{'-demo' if demo else ''}"
         self.login = LoginSeen()
-        self.rules = Rules(self.model_for, self.abilities_of, settings.sampling == "forward", settings.strict_params)
+        self.rules = Rules(
+            self.model_for,
+            self.abilities_of,
+            settings.sampling == "forward",
+            settings.strict_params,
+            settings.reasoning,
+        )
         self._targets = {name.name: name.target for name in settings.models}
 
     def _snapshot(self) -> Snapshot:

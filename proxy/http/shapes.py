@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import Meta, Raw, Struct, defstruct, structs
 
-from proxy.protocol import completions, request
-from proxy.protocol.request import EFFORTS, MAX_CHOICES, MAX_STOPS
+from proxy.dialects.openai import chat_request, completions
+from proxy.dialects.openai.chat_request import MAX_CHOICES, MAX_STOPS
+from proxy.protocol.models import EFFORTS
 
 _BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
 
@@ -260,7 +261,7 @@ def _declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored:
     return defstruct(name, fields, namespace={"__doc__": decoded.__doc__}, kw_only=True)
 
 
-ChatRequest: Final = _declared("ChatRequest", request.ChatRequest, CHAT, request.IGNORED)
+ChatRequest: Final = _declared("ChatRequest", chat_request.ChatRequest, CHAT, chat_request.IGNORED)
 CompletionRequest: Final = _declared(
     "CompletionRequest", completions.CompletionRequest, COMPLETIONS, completions.IGNORED
 )

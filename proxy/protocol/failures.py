@@ -1,8 +1,8 @@
 """What went wrong, and what the client is told: one table.
 
-`TABLE` maps every `Kind` to the HTTP status, OpenAI's `type` and `code`, and whether a client may try again.
-Status decides the exception class of OpenAI's clients; 408, 409, 429 and >= 500 are retried by them unless
-`x-should-retry: false` is sent (wire notes; openai-python `_base_client._should_retry`).
+`TABLE` maps every `Kind` to the HTTP status and whether a client may try again; each dialect adds its own names for it.
+Clients retry 408, 409, 429 and >= 500 unless `x-should-retry: false` is sent (`_base_client._should_retry` of the
+packages `openai` and `anthropic`).
 """
 
 from __future__ import annotations
@@ -51,65 +51,78 @@ class Kind(Enum):
     INTERNAL = "internal"
 
 
+class About(Enum):
+    """What of a request a failure is about, where only the core knows; each dialect has its own name for it."""
+
+    MODEL = "model"
+    SCHEMA = "schema"
+    TOOLS = "tools"
+
+
 class Row(Struct, frozen=True):
     """`retry`: what `x-should-retry` says; None leaves it to the client's own rules (by status)."""
 
     status: int
-    type: str
-    code: str | None
     retry: bool | None = None
 
 
 TABLE: Final[dict[Kind, Row]] = {
-    Kind.BAD_REQUEST: Row(400, "invalid_request_error", None),
-    Kind.NO_KEY: Row(401, "invalid_request_error", "invalid_api_key"),
-    Kind.BAD_KEY: Row(401, "invalid_request_error", "invalid_api_key"),
-    Kind.FORBIDDEN: Row(403, "invalid_request_error", "forbidden"),
-    Kind.UNKNOWN_PATH: Row(404, "invalid_request_error", "unknown_url"),
-    Kind.UNKNOWN_MODEL: Row(404, "invalid_request_error", "model_not_found"),
-    Kind.METHOD: Row(405, "invalid_request_error", "method_not_supported"),
-    Kind.BODY_TOO_LARGE: Row(413, "invalid_request_error", "request_too_large"),
-    Kind.CONTENT_TYPE: Row(415, "invalid_request_error", "unsupported_media_type"),
-    Kind.PROMPT_TOO_LONG: Row(400, "invalid_request_error", "context_length_exceeded"),
-    Kind.REFUSED_UPSTREAM: Row(400, "invalid_request_error", None),
-    Kind.MODEL_NOT_FOUND: Row(404, "invalid_request_error", "model_not_found"),
-    Kind.NOT_LOGGED_IN: Row(401, "authentication_error", "not_logged_in", retry=False),
-    Kind.NO_PERMISSION: Row(403, "permission_error", "permission_denied", retry=False),
-    Kind.PLAN_LIMIT: Row(429, "insufficient_quota", "insufficient_quota", retry=False),
-    Kind.RATE_LIMIT: Row(429, "rate_limit_error", "rate_limit_exceeded"),
-    Kind.KEY_LIMIT: Row(429, "insufficient_quota", "key_quota_exceeded", retry=False),
-    Kind.KEY_RATE: Row(429, "rate_limit_error", "key_rate_limit_exceeded"),
-    Kind.OVERLOADED: Row(503, "server_error", "overloaded"),
-    Kind.UPSTREAM_ERROR: Row(502, "server_error", "upstream_error"),
-    Kind.UPSTREAM_CUT: Row(502, "server_error", "upstream_cut"),
-    Kind.SCHEMA_UNMET: Row(502, "server_error", "schema_unmet", retry=False),
-    Kind.QUEUE_FULL: Row(429, "rate_limit_error", "queue_full"),
-    Kind.QUEUE_WAIT: Row(429, "rate_limit_error", "queue_timeout"),
-    Kind.SHUTTING_DOWN: Row(503, "server_error", "shutting_down"),
-    Kind.CLI_MISSING: Row(502, "server_error", "cli_unavailable", retry=False),
-    Kind.CLI_DIED: Row(502, "server_error", "cli_died"),
-    Kind.CLI_CONFUSED: Row(502, "server_error", "cli_protocol_error"),
-    Kind.CLI_SILENT: Row(504, "server_error", "cli_silent"),
-    Kind.TOOK_TOO_LONG: Row(504, "server_error", "timeout", retry=False),
-    Kind.INTERNAL: Row(500, "server_error", "internal_error"),
+    Kind.BAD_REQUEST: Row(400),
+    Kind.NO_KEY: Row(401),
+    Kind.BAD_KEY: Row(401),
+    Kind.FORBIDDEN: Row(403),
+    Kind.UNKNOWN_PATH: Row(404),
+    Kind.UNKNOWN_MODEL: Row(404),
+    Kind.METHOD: Row(405),
+    Kind.BODY_TOO_LARGE: Row(413),
+    Kind.CONTENT_TYPE: Row(415),
+    Kind.PROMPT_TOO_LONG: Row(400),
+    Kind.REFUSED_UPSTREAM: Row(400),
+    Kind.MODEL_NOT_FOUND: Row(404),
+    Kind.NOT_LOGGED_IN: Row(401, retry=False),
+    Kind.NO_PERMISSION: Row(403, retry=False),
+    Kind.PLAN_LIMIT: Row(429, retry=False),
+    Kind.RATE_LIMIT: Row(429),
+    Kind.KEY_LIMIT: Row(429, retry=False),
+    Kind.KEY_RATE: Row(429),
+    Kind.OVERLOADED: Row(503),
+    Kind.UPSTREAM_ERROR: Row(502),
+    Kind.UPSTREAM_CUT: Row(502),
+    Kind.SCHEMA_UNMET: Row(502, retry=False),
+    Kind.QUEUE_FULL: Row(429),
+    Kind.QUEUE_WAIT: Row(429),
+    Kind.SHUTTING_DOWN: Row(503),
+    Kind.CLI_MISSING: Row(502, retry=False),
+    Kind.CLI_DIED: Row(502),
+    Kind.CLI_CONFUSED: Row(502),
+    Kind.CLI_SILENT: Row(504),
+    Kind.TOOK_TOO_LONG: Row(504, retry=False),
+    Kind.INTERNAL: Row(500),
 }
 
 
 class Failure(Struct, frozen=True):
-    """One failure: its kind, words for the client, the parameter at fault.
+    """One failure: its kind and a message for the client.
 
-    `retry_after`: seconds until a retry makes sense; `resets_at`: the same as a time, seconds since 1970.
+    `param`: the path of the parameter at fault in the request's body, from the dialect that decoded it; `about`: what
+    it is about, from the core. `retry_after`: seconds until a retry makes sense; `resets_at`: the same as a time,
+    seconds since 1970.
     """
 
     kind: Kind
     message: str
     param: str | None = None
+    about: About | None = None
     retry_after: float | None = None
     resets_at: float | None = None
 
     @property
     def row(self) -> Row:
         return TABLE[self.kind]
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until a retry makes sense, seen from `now` (seconds since 1970); None: not known."""
+        return self.retry_after if self.resets_at is None else max(1.0, self.resets_at - now)
 
 
 # Whatever the server's children do then: it is the server that ends them.
@@ -126,24 +139,6 @@ class Rejection(Exception):
 
 def bad_request(message: str, param: str | None) -> Rejection:
     return Rejection(Failure(Kind.BAD_REQUEST, message, param))
-
-
-class ErrorBody(Struct, frozen=True):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorEnvelope(Struct, frozen=True):
-    """OpenAI's error body: all four keys, always."""
-
-    error: ErrorBody
-
-
-def envelope(failure: Failure) -> ErrorEnvelope:
-    row = failure.row
-    return ErrorEnvelope(ErrorBody(failure.message, row.type, failure.param, row.code))
 
 
 LOGIN_HELP: Final = "The Claude Code CLI is not logged in. On the computer that runs this proxy, run: claude auth login"
@@ -212,4 +207,4 @@ def of_result(result: Result, assistant_error: str | None, limits: RateLimitInfo
     resets_at = limits.resetsAt if kind is Kind.PLAN_LIMIT and limits is not None else None
     if kind is Kind.NOT_LOGGED_IN:
         text = f"{LOGIN_HELP} (the CLI said: {text})"
-    return Failure(kind, text, param="model" if kind is Kind.MODEL_NOT_FOUND else None, resets_at=resets_at)
+    return Failure(kind, text, about=About.MODEL if kind is Kind.MODEL_NOT_FOUND else None, resets_at=resets_at)

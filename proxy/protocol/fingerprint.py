@@ -8,15 +8,15 @@ different shapes, so the assistant's are compared by what they say: text joined,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-from proxy.protocol.messages import argument_object, clean_id
+from proxy.protocol.answer import Answer
+from proxy.protocol.history import argument_object, clean_id
 from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolUseBlock
-from proxy.protocol.turn import Arguments, Delta, Retracted, Text, ToolCall
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -54,50 +54,10 @@ def of(plan: Plan, owner: str, messages: Sequence[Message]) -> bytes:
     return fingerprint
 
 
-class Echo:
-    """Collects an answer's deltas, and gives the message that a client will echo."""
-
-    __slots__ = ("_arguments", "_calls", "_text")
-
-    def __init__(self) -> None:
-        self._text: list[str] = []
-        self._calls: list[ToolCall] = []
-        self._arguments: list[list[str]] = []
-
-    def take(self, deltas: Iterable[Delta]) -> None:
-        for delta in deltas:
-            if isinstance(delta, Text):
-                self._text.append(delta.text)
-            elif isinstance(delta, Retracted):
-                self._text.clear()
-            elif isinstance(delta, ToolCall):
-                self._calls.append(delta)
-                self._arguments.append([])
-            elif isinstance(delta, Arguments):
-                self._arguments[delta.tool_index].append(delta.text)
-
-    def forget(self) -> None:
-        """Let the text and the arguments go. What stays is which calls there were."""
-        self._text = []
-        self._arguments = [[] for _ in self._calls]
-
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
-
-    @property
-    def call_ids(self) -> frozenset[str]:
-        return frozenset(call.id for call in self._calls)
-
-    @property
-    def calls(self) -> tuple[tuple[str, str], ...]:
-        """Name and arguments of each call, as they were written."""
-        return tuple((call.name, "".join(pieces)) for call, pieces in zip(self._calls, self._arguments, strict=True))
-
-    def message(self) -> Message | None:
-        """None for an answer without content: there is nothing to echo, nor to go on from."""
-        text = self.text
-        blocks: list[Block] = [TextBlock(text)] if text.strip() else []
-        for call, pieces in zip(self._calls, self._arguments, strict=True):
-            blocks.append(ToolUseBlock(clean_id(call.id), call.name, argument_object("".join(pieces))))
-        return Message("assistant", tuple(blocks)) if blocks else None
+def echo(answer: Answer) -> Message | None:
+    """The message that a client will send back for this answer. None for one without content: there is nothing to
+    send back, nor to go on from."""
+    blocks: list[Block] = [TextBlock(answer.text)] if answer.text.strip() else []
+    for call in answer.calls:
+        blocks.append(ToolUseBlock(clean_id(call.id), call.name, argument_object(call.arguments)))
+    return Message("assistant", tuple(blocks)) if blocks else None

@@ -32,15 +32,18 @@ class TokenUsage(Struct, frozen=True):
 
 class MessageHead(Struct, frozen=True):
     model: str
+    id: str = ""
     usage: TokenUsage = TokenUsage()
 
 
 class BlockHead(Struct, frozen=True):
-    """A content block as it opens. `id` and `name` are set for `tool_use`; any `type` may come."""
+    """A content block as it opens. `id` and `name` are set for `tool_use`, `data` for `redacted_thinking`; any `type`
+    may come."""
 
     type: str
     id: str = ""
     name: str = ""
+    data: str = ""
 
 
 class BlockDelta(Struct, frozen=True):
@@ -50,10 +53,12 @@ class BlockDelta(Struct, frozen=True):
     text: str = ""
     thinking: str = ""
     partial_json: str = ""
+    signature: str = ""
 
 
 class StopDelta(Struct, frozen=True):
     stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class MessageStart(Struct, frozen=True, tag="message_start"):
@@ -99,13 +104,17 @@ class SnapshotBlock(Struct, frozen=True):
     thinking: str = ""
     id: str = ""
     name: str = ""
+    signature: str = ""
+    data: str = ""
     input: Raw = Raw(b"{}")
 
 
 class SnapshotMessage(Struct, frozen=True):
     model: str
+    id: str = ""
     content: list[SnapshotBlock] = field(default_factory=list)
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: TokenUsage = TokenUsage()
 
 

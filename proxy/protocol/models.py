@@ -12,6 +12,8 @@ import re
 from collections.abc import Collection
 from typing import Final
 
+from msgspec import Struct
+
 FAMILIES: Final = ("opus", "fable", "sonnet", "haiku")
 FALLBACK: Final = "opus"
 PREFIXES: Final = ("anthropic/", "claude-max/", "claude-code-cli/")
@@ -49,3 +51,30 @@ def claude_model(name: str, known: Collection[str] = ()) -> str | None:
 def resolve(name: str, known: Collection[str] = ()) -> str:
     """As `claude_model`, with the latest Opus for every other name."""
     return claude_model(name, known) or FALLBACK
+
+
+# Levels of effort, rising; the CLI has those from `low` on.
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+class Abilities(Struct, frozen=True):
+    """What a model can do, as far as the CLI has said. `efforts` empty: not known."""
+
+    efforts: tuple[str, ...] = ()
+    thinking_off: bool = False
+
+
+def effort_level(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
+    """The CLI's effort level, and whether there is thinking at all. What the model lacks becomes the next lower.
+
+    `asked`: one of `EFFORTS`, or None for the CLI's own.
+    """
+    if asked is None:
+        return None, True
+    if asked == "none" and abilities.thinking_off:
+        return None, False
+    level = "low" if asked in ("none", "minimal") else asked
+    if not abilities.efforts or level in abilities.efforts:
+        return level, True
+    lower = [one for one in EFFORTS[: EFFORTS.index(level)] if one in abilities.efforts]
+    return (lower[-1] if lower else abilities.efforts[0]), True

@@ -1,4 +1,4 @@
-"""What a request comes to, in the CLI's terms: the vocabulary between `request` and `commands`.
+"""What a request comes to, in the CLI's terms: the vocabulary between the dialects and `commands`.
 
 Blocks and messages are the Messages API's own (PyPI package `anthropic`, `types/*_block_param.py`): encoded as they
 stand here, they are what arrives there.
@@ -59,7 +59,20 @@ class ToolResultBlock(Struct, frozen=True, tag="tool_result", omit_defaults=True
     is_error: bool = False
 
 
-Block = TextBlock | ImageBlock | DocumentBlock | ToolUseBlock | ToolResultBlock
+class ThinkingBlock(Struct, frozen=True, tag="thinking"):
+    """Thinking of a past answer; genuine by its signature."""
+
+    thinking: str
+    signature: str
+
+
+class RedactedThinkingBlock(Struct, frozen=True, tag="redacted_thinking"):
+    data: str
+
+
+AssistantBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock
+UserBlock = TextBlock | ImageBlock | DocumentBlock | ToolResultBlock
+Block = AssistantBlock | UserBlock
 
 
 class Message(Struct, frozen=True):
@@ -93,16 +106,6 @@ class Sampling(Struct, frozen=True, omit_defaults=True):
 
     temperature: float | None = None
     top_p: float | None = None
-
-
-class CallStyle(Struct, frozen=True):
-    """How calls go back. `custom`: names whose calls are custom calls. `legacy`: the call is a `function_call`."""
-
-    custom: frozenset[str] = frozenset()
-    legacy: bool = False
-
-
-PLAIN_CALLS: Final = CallStyle()
 
 
 class ToolChoice(Struct, frozen=True, omit_defaults=True):

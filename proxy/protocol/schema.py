@@ -13,7 +13,7 @@ import re
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from proxy.protocol.checking import unusable
 from proxy.protocol.decoding import decoded
@@ -55,18 +55,7 @@ _PATTERN: Final = re.compile(
 )
 
 
-class _JsonSchema(Struct, frozen=True):
-    name: str = ""
-    schema: Raw = Raw()
-
-
-class _Format(Struct, frozen=True):
-    type: str
-    json_schema: _JsonSchema | None = None
-
-
 _ARGUMENT: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_format_decoder: Final = msgspec.json.Decoder(_Format)
 _any_decoder: Final = msgspec.json.Decoder(Any)
 
 
@@ -135,23 +124,9 @@ def _wrapped(schema: Any) -> Any:
     return outer | {"properties": {WRAPPER: inner}, "required": [WRAPPER], "additionalProperties": False}
 
 
-def response_format(raw: Raw) -> Schema | None:
-    """The schema that a `response_format` asks for; None for text. Raises Rejection."""
-    where = "response_format"
-    format = decoded(_format_decoder, raw, where)
-    if format.type == "text":
-        return None
-    if format.type == "json_object":
-        return FREE
-    if format.type != "json_schema":
-        raise bad_request("Must be one of text, json_object, json_schema.", f"{where}.type")
-    where = "response_format.json_schema"
-    if format.json_schema is None:
-        raise bad_request("A schema is needed.", where)
-    if bytes(format.json_schema.schema) in (b"", b"null"):
-        return FREE
-    where += ".schema"
-    schema = decoded(_any_decoder, format.json_schema.schema, where)
+def answer_schema(raw: Raw, where: str) -> Schema:
+    """The form of an answer that the client's JSON Schema asks for. Raises Rejection. `where`: its path."""
+    schema = decoded(_any_decoder, raw, where)
     if not isinstance(schema, dict | bool):
         raise bad_request("A JSON Schema is an object.", where)
     source = msgspec.json.encode(schema)

@@ -1,103 +1,35 @@
-"""The client's tools and what it says of their use, as the plan needs them.
-
-Shapes: `openai.types.chat.chat_completion_tool_union_param` and `…_tool_choice_option_param` of the package `openai`.
-The names must be such as the Messages API takes; the CLI itself drops names of more than 128 characters silently.
-"""
+"""What a tool must be so that the Messages API and the CLI take it, whatever API it came by."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from proxy.protocol.checking import flaw
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import PLAIN_CALLS, CallStyle, Tool, ToolChoice
 from proxy.protocol.schema import odd_property
 
 MAX_TOOLS: Final = 1024
+# The CLI drops names of more than 128 characters silently.
 NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 NAME_RULE: Final = "A tool's name has 1 to 128 letters, digits, underscores and dashes."
-# A custom tool takes free text; the model gets it as a tool with this one argument.
+# A tool that takes free text is offered as one with this argument.
 CUSTOM_ARGUMENT: Final = "input"
-_CUSTOM_SCHEMA: Final = Raw(
+CUSTOM_SCHEMA: Final = Raw(
     b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],"additionalProperties":false}'
 )
 MUST_CALL_ANY: Final = "You must answer by calling at least one of the tools that you have been given."
 MUST_CALL_ONE: Final = "You must answer by calling the tool `{}`."
 
-
-class ToolUse(Struct, frozen=True):
-    """What is offered, and how calls go back to the client.
-
-    `demand`: what the model is told when it must call; None when it may do as it likes.
-    """
-
-    tools: tuple[Tool, ...] = ()
-    choice: ToolChoice | None = None
-    style: CallStyle = PLAIN_CALLS
-    demand: str | None = None
-
-
-class _Function(Struct, frozen=True):
-    name: str
-    description: str | None = None
-    parameters: Raw = Raw()
-    strict: bool | None = None
-
-
-class _Format(Struct, frozen=True):
-    type: str
-
-
-class _Custom(Struct, frozen=True):
-    name: str
-    description: str | None = None
-    format: _Format | None = None
-
-
-class _Tool(Struct, frozen=True):
-    type: str
-    function: _Function | None = None
-    custom: _Custom | None = None
-
-
-class _Name(Struct, frozen=True):
-    name: str
-
-
-class _Allowed(Struct, frozen=True):
-    mode: str
-    tools: list[Raw]
-
-
-class _Choice(Struct, frozen=True):
-    """A `tool_choice` that is an object; also an entry of `allowed_tools.tools`."""
-
-    type: str
-    function: _Name | None = None
-    custom: _Name | None = None
-    allowed_tools: _Allowed | None = None
-
-    @property
-    def name(self) -> str | None:
-        named = self.function or self.custom
-        return None if named is None else named.name
-
-
-_tool_decoder: Final = msgspec.json.Decoder(_Tool)
-_function_decoder: Final = msgspec.json.Decoder(_Function)
-_choice_decoder: Final = msgspec.json.Decoder(_Choice | str)
-_name_decoder: Final = msgspec.json.Decoder(_Name | str)
 _schema_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
-def _schema(raw: Raw, where: str) -> Raw:
-    """The parameters as a schema of an object, which is all that a tool can take."""
+def parameters(raw: Raw, where: str) -> Raw:
+    """The parameters as a schema of an object, which is all that a tool can take. Raises Rejection."""
     if bytes(raw) in (b"", b"null"):
         return Raw(b'{"type":"object","properties":{}}')
     schema = decoded(_schema_decoder, raw, where)
@@ -116,113 +48,11 @@ def _schema(raw: Raw, where: str) -> Raw:
     return Raw(msgspec.json.encode(schema))
 
 
-def _checked_name(name: str, where: str, seen: set[str]) -> str:
+def checked_name(name: str, where: str, seen: set[str]) -> str:
+    """The name, which is then among those `seen`. Raises Rejection."""
     if not NAME.fullmatch(name):
         raise bad_request(NAME_RULE, where)
     if name in seen:
         raise bad_request(f"Two tools have the name {name!r}.", where)
     seen.add(name)
     return name
-
-
-def _function_tool(function: _Function, where: str, seen: set[str]) -> Tool:
-    name = _checked_name(function.name, f"{where}.name", seen)
-    return Tool(name, function.description or "", _schema(function.parameters, f"{where}.parameters"))
-
-
-def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool, ...], frozenset[str]]:
-    """All tools of the request, and the names of the custom ones."""
-    if len(raws) + len(functions) > MAX_TOOLS:
-        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools" if raws else "functions")
-    seen: set[str] = set()
-    custom: set[str] = set()
-    tools: list[Tool] = []
-    for index, raw in enumerate(raws):
-        where = f"tools[{index}]"
-        tool = decoded(_tool_decoder, raw, where)
-        if tool.type == "function" and tool.function is not None:
-            tools.append(_function_tool(tool.function, f"{where}.function", seen))
-        elif tool.type == "custom" and tool.custom is not None:
-            name = _checked_name(tool.custom.name, f"{where}.custom.name", seen)
-            if tool.custom.format is not None and tool.custom.format.type != "text":
-                raise bad_request("Of custom tools only those of text format are supported.", f"{where}.custom.format")
-            custom.add(name)
-            tools.append(Tool(name, tool.custom.description or "", _CUSTOM_SCHEMA))
-        elif tool.type in ("function", "custom"):
-            raise bad_request(f"A tool of type {tool.type} needs `{tool.type}`.", f"{where}.{tool.type}")
-        else:
-            raise bad_request(f"Tools of type {tool.type!r} are not supported.", f"{where}.type")
-    for index, raw in enumerate(functions):
-        where = f"functions[{index}]"
-        tools.append(_function_tool(decoded(_function_decoder, raw, where), where, seen))
-    return tuple(tools), frozenset(custom)
-
-
-def _only(tools: tuple[Tool, ...], names: Sequence[str], where: str) -> tuple[Tool, ...]:
-    known, wanted = {tool.name for tool in tools}, set(names)
-    for name in names:
-        if name not in known:
-            raise bad_request(f"No tool has the name {name!r}.", where)
-    return tuple(tool for tool in tools if tool.name in wanted)
-
-
-def tool_use(
-    raws: Sequence[Raw] | None,
-    functions: Sequence[Raw] | None,
-    tool_choice: Raw | None,
-    function_call: Raw | None,
-    parallel: bool | None,
-    past_calls: bool,
-) -> ToolUse:
-    """What the parameters about tools come to. Raises Rejection.
-
-    `past_calls`: the messages contain calls. The Messages API wants tools to be declared then, so `none` forbids
-    their use there instead of leaving them out.
-    """
-    tools, custom = _offered(raws or (), functions or ())
-    where = "tool_choice"
-    choice: _Choice | str | None = None
-    if tool_choice is not None:
-        choice = decoded(_choice_decoder, tool_choice, where)
-    elif function_call is not None:
-        where = "function_call"
-        named = decoded(_name_decoder, function_call, where)
-        choice = _Choice("function", function=named) if isinstance(named, _Name) else named
-    demand = None
-    if isinstance(choice, _Choice):
-        tools, demand = _chosen(tools, choice, where)
-    elif choice == "required":
-        demand = MUST_CALL_ANY
-        if not tools:
-            raise bad_request("There are no tools to call.", where)
-    elif choice == "none":
-        forbidden = ToolChoice("none") if past_calls and tools else None
-        return ToolUse(tools if forbidden else (), forbidden)
-    elif choice not in (None, "auto"):
-        raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
-    legacy = bool(functions and not raws)
-    one_at_a_time = bool(tools) and (legacy or parallel is False)
-    single = ToolChoice("auto", disable_parallel_tool_use=True) if one_at_a_time else None
-    return ToolUse(tools, single, CallStyle(custom, legacy), demand)
-
-
-def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple[Tool, ...], str | None]:
-    """The tools that an object as `tool_choice` leaves, and what the model is told of them."""
-    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
-        names = []
-        for index, raw in enumerate(choice.allowed_tools.tools):
-            place = f"{where}.allowed_tools.tools[{index}]"
-            entry = decoded(_choice_decoder, raw, place)
-            if isinstance(entry, str) or entry.name is None:
-                raise bad_request("An allowed tool needs type and name.", place)
-            names.append(entry.name)
-        if choice.allowed_tools.mode not in ("auto", "required"):
-            raise bad_request("Must be one of auto, required.", f"{where}.allowed_tools.mode")
-        left = _only(tools, names, f"{where}.allowed_tools.tools")
-        if choice.allowed_tools.mode == "required" and not left:
-            raise bad_request("There are no tools to call.", f"{where}.allowed_tools.tools")
-        return left, MUST_CALL_ANY if choice.allowed_tools.mode == "required" else None
-    if choice.type in ("function", "custom") and choice.name is not None:
-        place = f"{where}.{choice.type}.name" if where == "tool_choice" else f"{where}.name"
-        return _only(tools, [choice.name], place), MUST_CALL_ONE.format(choice.name)
-    raise bad_request("An object here names a function, a custom tool or allowed tools.", where)

@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.protocol.allowance import Allowance
-from proxy.protocol.turn import Tokens
+from proxy.protocol.deltas import Tokens
 from proxy.settings.paths import make_private
 from proxy.usage.estimate import PRUNE_REPORTS, WindowEstimate, estimate, reported
 from proxy.usage.schema import BUSY, MAX_COST, MAX_COUNT, migrate, version_of

@@ -7,20 +7,17 @@ Claude has no such mode: the prompt is put as a message, with an instruction to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from proxy.protocol.chat import Identity, Usage, usage_of
-from proxy.protocol.decoding import decoded
-from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.request import (
+from proxy.dialects import RULES, Comment, ErrorReply, Event, Framing, Identity, Request, Rules
+from proxy.dialects.openai.chat import DONE, PARAMS
+from proxy.dialects.openai.chat_request import (
     ABSENT,
     MAX_CHOICES,
-    RULES,
-    Rules,
     StreamOptions,
     count_of,
     given,
@@ -29,7 +26,13 @@ from proxy.protocol.request import (
     sampling_of,
     stops_of,
 )
-from proxy.protocol.turn import Delta, Finished, Reason, Refusal, Started, Text, Tokens
+from proxy.dialects.openai.chat_types import AnswerHead, Usage, usage_of
+from proxy.dialects.openai.errors import envelope, reply
+from proxy.protocol.answer import Answer
+from proxy.protocol.decoding import decoded
+from proxy.protocol.deltas import Delta, Finished, Reason, Refusal, Started, Text, Tokens
+from proxy.protocol.failures import Failure, bad_request
+from proxy.protocol.plan import Message, Plan, TextBlock
 
 CONTINUE: Final = (
     "Continue the text that the user gives, from exactly where it ends. Answer with the continuation alone: no "
@@ -127,10 +130,13 @@ def _plan(asked: CompletionRequest, text: str, rules: Rules) -> Plan:
 TextReason = Literal["stop", "length", "content_filter"]
 # No tools are offered here, so no answer ends with calls.
 REASONS: Final[dict[Reason, TextReason]] = {
-    Reason.STOP: "stop",
-    Reason.LENGTH: "length",
-    Reason.CONTENT_FILTER: "content_filter",
-    Reason.TOOL_CALLS: "stop",
+    Reason.END_TURN: "stop",
+    Reason.STOP_SEQUENCE: "stop",
+    Reason.PAUSE_TURN: "stop",
+    Reason.MAX_TOKENS: "length",
+    Reason.CONTEXT_WINDOW: "length",
+    Reason.REFUSAL: "content_filter",
+    Reason.TOOL_USE: "stop",
 }
 
 
@@ -154,13 +160,13 @@ class TextCompletion(Struct, frozen=True, kw_only=True):
 
 
 def _completion(
-    identity: Identity, model: str, choices: tuple[TextChoice, ...], usage: Usage | UnsetType | None
+    head: AnswerHead, model: str, choices: tuple[TextChoice, ...], usage: Usage | UnsetType | None
 ) -> TextCompletion:
     return TextCompletion(
-        id=identity.id,
-        created=identity.created,
+        id=head.id,
+        created=head.created,
         model=model,
-        system_fingerprint=identity.fingerprint,
+        system_fingerprint=head.fingerprint,
         choices=choices,
         usage=usage,
     )
@@ -169,10 +175,10 @@ def _completion(
 class TextChunks:
     """Deltas of one choice in, chunks out, up to the one with the `finish_reason`."""
 
-    __slots__ = ("_choice_index", "_identity", "model")
+    __slots__ = ("_choice_index", "_head", "model")
 
-    def __init__(self, identity: Identity, choice_index: int) -> None:
-        self._identity = identity
+    def __init__(self, head: AnswerHead, choice_index: int) -> None:
+        self._head = head
         self._choice_index = choice_index
         self.model = ""
 
@@ -188,24 +194,65 @@ class TextChunks:
         return out
 
     def _chunk(self, choice: TextChoice) -> TextCompletion:
-        return _completion(self._identity, self.model, (choice,), None if self._identity.with_usage else UNSET)
+        return _completion(self._head, self.model, (choice,), None if self._head.with_usage else UNSET)
 
 
-def text_usage_chunk(identity: Identity, model: str, tokens: Tokens) -> TextCompletion:
+def text_usage_chunk(head: AnswerHead, model: str, tokens: Tokens) -> TextCompletion:
     """The chunk after the last choice, for clients that asked for it."""
-    return _completion(identity, model, (), usage_of(tokens))
+    return _completion(head, model, (), usage_of(tokens))
 
 
-def fold_text(identity: Identity, chunks: Sequence[TextCompletion], tokens: Tokens) -> TextCompletion:
-    """The completion that the chunks of one answer (all its choices) add up to. Needs at least one chunk."""
-    texts: dict[int, list[str]] = {}
-    reasons: dict[int, TextReason] = {}
-    for chunk in chunks:
-        for choice in chunk.choices:
-            texts.setdefault(choice.index, []).append(choice.text)
-            if choice.finish_reason is not None:
-                reasons[choice.index] = choice.finish_reason
-    choices = tuple(
-        TextChoice("".join(parts), index, None, reasons.get(index, "stop")) for index, parts in sorted(texts.items())
+class TextEncoder:
+    """One request's answer, all its choices."""
+
+    def __init__(self, head: AnswerHead) -> None:
+        self._head = head
+        self._choices: dict[int, TextChunks] = {}
+
+    def open(self) -> Sequence[Event]:
+        return ()
+
+    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
+        chunks = self._choices.get(choice)
+        if chunks is None:
+            chunks = self._choices[choice] = TextChunks(self._head, choice)
+        return [Event(chunk) for chunk in chunks.feed(deltas)]
+
+    def close(self, tokens: Tokens) -> Sequence[Event]:
+        if not self._head.with_usage:
+            return (DONE,)
+        model = next(iter(self._choices.values())).model
+        return Event(text_usage_chunk(self._head, model, tokens)), DONE
+
+    def fail(self, failure: Failure) -> Sequence[Event]:
+        return (Event(envelope(failure, PARAMS)),)
+
+    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> TextCompletion:
+        choices = (
+            TextChoice(answer.text + (answer.refusal or ""), index, None, REASONS[answer.reason or Reason.END_TURN])
+            for index, answer in enumerate(answers)
+        )
+        return _completion(self._head, answers[0].model, tuple(choices), usage_of(tokens))
+
+
+def _encoder(include_usage: bool, identity: Identity) -> TextEncoder:
+    return TextEncoder(
+        AnswerHead(f"cmpl-{identity.token}", identity.created, identity.fingerprint, with_usage=include_usage)
     )
-    return _completion(identity, chunks[0].model, choices, usage_of(tokens))
+
+
+class LegacyCompletions:
+    """The dialect."""
+
+    name: Final = "openai-completions"
+    framing: Final = Framing.SSE
+    keep_alive: Final = Comment("keep-alive")
+
+    def decode(self, body: bytes, rules: Rules) -> Request:
+        asked = decode(body, rules)
+        return Request(
+            asked.model, asked.plans, asked.stream, partial(_encoder, asked.include_usage), asked.stop, asked.ignored
+        )
+
+    def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
+        return reply(failure, now, PARAMS)

@@ -1,4 +1,4 @@
-"""A chat request's body → a `Request`: the plan for the CLI and how its answer is to be delivered, or a `Rejection`.
+"""A chat request's body → a `ChatPlan`: the plan for the CLI and how its answer is to be delivered, or a `Rejection`.
 
 Tolerant where clients are sloppy (unknown keys, null for optional, string or array content, `developer`, `function`,
 assistant messages echoed back whole), strict where an answer would be to another question: then a 400 that names the
@@ -7,20 +7,21 @@ parameter. Shapes: `openai.types.chat.completion_create_params` of the PyPI pack
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.protocol import models
+from proxy.dialects import RULES, Rules
+from proxy.dialects.openai.messages import conversation
+from proxy.dialects.openai.response_format import response_format
+from proxy.dialects.openai.tools import CallStyle, tool_use
+from proxy.protocol.assembly import STRUCTURED_OUTPUT
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.messages import conversation
+from proxy.protocol.models import EFFORTS, Abilities, effort_level
 from proxy.protocol.plan import Plan, Sampling, ToolUseBlock
-from proxy.protocol.schema import response_format
-from proxy.protocol.tools import ToolUse, tool_use
-from proxy.protocol.turn import STRUCTURED_OUTPUT
 
 # What a field of any shape holds when it is not given: msgspec has no optional Raw.
 ABSENT: Final = Raw()
@@ -97,40 +98,19 @@ NEUTRAL: Final[dict[str, tuple[bytes, ...]]] = {
 }
 
 
-class Request(Struct, frozen=True):
-    """`model` is what the client asked for, `plan.model` what the CLI is asked for. `tool_use`: how calls go back."""
+class ChatPlan(Struct, frozen=True):
+    """`model` is what the client asked for, `plan.model` what the CLI is asked for. `style`: how calls go back."""
 
     plan: Plan
     model: str
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
-    tool_use: ToolUse
+    style: CallStyle
     stop: tuple[str, ...]
     n: int
 
 
-class Abilities(Struct, frozen=True):
-    """What a model can do, as far as the CLI has said. `efforts` empty: not known."""
-
-    efforts: tuple[str, ...] = ()
-    thinking_off: bool = False
-
-
-class Rules(Struct, frozen=True):
-    """What the server adds to a request's own words. `model_for`: a client's model name → what the CLI is asked for.
-
-    `forward_sampling`: temperature and top_p are passed on. `strict`: a parameter without effect is refused.
-    """
-
-    model_for: Callable[[str], str] = models.resolve
-    abilities_of: Callable[[str], Abilities] = lambda model: Abilities()
-    forward_sampling: bool = False
-    strict: bool = False
-
-
-RULES: Final = Rules()
-EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MAX_STOPS: Final = 4
 MAX_CHOICES: Final = 8
 
@@ -138,7 +118,7 @@ MAX_CHOICES: Final = 8
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
 
 
-def decode(body: bytes, rules: Rules = RULES) -> Request:
+def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     """The request that `body` holds, under the server's rules. Raises `Rejection`."""
     chat = decoded(_request_decoder, body, "")
     if not chat.model.strip():
@@ -164,7 +144,7 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
         raise bad_request(
             f"With `response_format` no tool can be named {STRUCTURED_OUTPUT}: the answer's own is.", "tools"
         )
-    return Request(
+    return ChatPlan(
         plan=Plan(
             model=model,
             system="\n\n".join(filter(None, (system, use.demand))) or None,
@@ -182,7 +162,7 @@ def decode(body: bytes, rules: Rules = RULES) -> Request:
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
         ignored=ignored,
-        tool_use=use,
+        style=use.style,
         stop=stops_of(chat.stop),
         n=count_of(chat.n),
     )
@@ -213,18 +193,10 @@ def sampling_of(temperature: float | None, top_p: float | None, rules: Rules) ->
 
 
 def _effort(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
-    """The CLI's effort level, and whether there is thinking at all. What the model lacks becomes the next lower."""
-    if asked is None:
-        return None, True
-    if asked not in EFFORTS:
+    """The CLI's effort level, and whether there is thinking at all."""
+    if asked is not None and asked not in EFFORTS:
         raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning_effort")
-    if asked == "none" and abilities.thinking_off:
-        return None, False
-    level = "low" if asked in ("none", "minimal") else asked
-    if not abilities.efforts or level in abilities.efforts:
-        return level, True
-    lower = [one for one in EFFORTS[: EFFORTS.index(level)] if one in abilities.efforts]
-    return (lower[-1] if lower else abilities.efforts[0]), True
+    return effort_level(asked, abilities)
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,132 @@
+"""One room for each API: what only that API knows, and what all rooms share with the HTTP edge.
+
+A dialect decodes a body into a `Request`, encodes deltas into events, makes the whole answer and the error body. It is
+pure: no I/O, clock or randomness. The core knows no dialect, and dialects do not know each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from proxy.protocol import models
+from proxy.protocol.answer import Answer
+from proxy.protocol.deltas import Delta, Tokens
+from proxy.protocol.failures import Failure
+from proxy.protocol.models import Abilities
+from proxy.protocol.plan import Plan
+
+
+class Framing(Enum):
+    """How a stream is written: server-sent events, or one JSON value a line."""
+
+    SSE = "text/event-stream; charset=utf-8"
+    NDJSON = "application/x-ndjson"
+
+    @property
+    def content_type(self) -> str:
+        return self.value
+
+
+class Event(Struct, frozen=True):
+    """One event of a stream. `data`: a value to encode, or text as it stands; `name`: its `event:` line, if any."""
+
+    data: Struct | str
+    name: str = ""
+
+
+class Comment(Struct, frozen=True):
+    """A line that says nothing, to keep a stream alive (server-sent events only)."""
+
+    text: str
+
+
+class Identity(Struct, frozen=True):
+    """What all parts of one answer share; made once, at the HTTP edge.
+
+    `token`: random, in hexadecimal, for ids; `created`: seconds since 1970; `fingerprint`: names the CLI.
+    """
+
+    token: str
+    created: int
+    fingerprint: str
+
+
+class Rules(Struct, frozen=True):
+    """What the server's settings add to a request. `model_for`: a client's model name → what the CLI is asked for.
+
+    `forward_sampling`: temperature and top_p are passed on. `strict`: a parameter without effect is refused.
+    `reasoning`: the client is shown the model's thinking.
+    """
+
+    model_for: Callable[[str], str] = models.resolve
+    abilities_of: Callable[[str], Abilities] = lambda model: Abilities()
+    forward_sampling: bool = False
+    strict: bool = False
+    reasoning: bool = True
+
+
+RULES: Final = Rules()
+
+
+class Encoder(Protocol):
+    """Makes the answer of one request, all its choices; either the events of a stream, or `whole`."""
+
+    def open(self) -> Sequence[Event]:
+        """What a stream begins with, once it is known that there is an answer."""
+
+    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
+        """The events for these deltas. `Failed` is not among them."""
+
+    def close(self, tokens: Tokens) -> Sequence[Event]:
+        """What ends a stream that succeeded. `tokens`: of all choices."""
+
+    def fail(self, failure: Failure) -> Sequence[Event]:
+        """What ends a stream that failed after its first event."""
+
+    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> Struct:
+        """The answer that is not streamed: one `Answer` for each choice."""
+
+
+class Request(Struct, frozen=True):
+    """A decoded request. `model`: as the client named it. `plans`: one for every choice. `stop`: stop sequences.
+
+    `ignored`: parameters without effect. `encoder`: makes the answer.
+    """
+
+    model: str
+    plans: tuple[Plan, ...]
+    stream: bool
+    encoder: Callable[[Identity], Encoder]
+    stop: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+class ErrorReply(Struct, frozen=True):
+    """An error as the API answers it."""
+
+    status: int
+    body: Struct
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Dialect(Protocol):
+    """One API. `name`: short, for the usage file; `keep_alive`: what a silent stream is kept alive with."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def framing(self) -> Framing: ...
+
+    @property
+    def keep_alive(self) -> Event | Comment | None: ...
+
+    def decode(self, body: bytes, rules: Rules) -> Request:
+        """The request that `body` holds, under the server's rules. Raises `Rejection`."""
+
+    def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
+        """The answer that stands for `failure`. `now`: seconds since 1970."""

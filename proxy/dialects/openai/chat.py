@@ -1,0 +1,285 @@
+"""`POST /v1/chat/completions`: deltas → chunks, and the whole answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from proxy.dialects import Comment, ErrorReply, Event, Framing, Identity, Request, Rules
+from proxy.dialects.openai import chat_request
+from proxy.dialects.openai.chat_types import (
+    AnswerHead,
+    Call,
+    CallPiece,
+    Choice,
+    Chunk,
+    ChunkChoice,
+    ChunkDelta,
+    Completion,
+    Custom,
+    CustomPiece,
+    FinishReason,
+    Function,
+    FunctionPiece,
+    Message,
+    Usage,
+    usage_of,
+)
+from proxy.dialects.openai.errors import envelope, reply
+from proxy.dialects.openai.tools import PLAIN_CALLS, CallStyle
+from proxy.protocol.answer import Answer, CallPart
+from proxy.protocol.deltas import (
+    Arguments,
+    Delta,
+    Finished,
+    Reason,
+    Refusal,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+    ToolEnd,
+)
+from proxy.protocol.failures import About, Failure
+
+FINISH_REASONS: Final[dict[Reason, Literal["stop", "length", "tool_calls", "content_filter"]]] = {
+    Reason.END_TURN: "stop",
+    Reason.STOP_SEQUENCE: "stop",
+    Reason.PAUSE_TURN: "stop",
+    Reason.MAX_TOKENS: "length",
+    Reason.CONTEXT_WINDOW: "length",
+    Reason.TOOL_USE: "tool_calls",
+    Reason.REFUSAL: "content_filter",
+}
+PARAMS: Final = {About.MODEL: "model", About.SCHEMA: "response_format.json_schema.schema", About.TOOLS: "tools"}
+DONE: Final = Event("[DONE]")
+_ROLE: Final = ChunkDelta(role="assistant", content="", refusal=None)
+
+
+class _CustomInput(Struct, frozen=True):
+    input: str
+
+
+_custom_input: Final = msgspec.json.Decoder(_CustomInput)
+
+
+def custom_input(arguments: str) -> str:
+    """The free text of a custom call. What a model wrote that is not of the tool's shape is handed on as it is."""
+    try:
+        return _custom_input.decode(arguments).input
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def finish_reason(reason: Reason, style: CallStyle) -> FinishReason:
+    if reason is Reason.TOOL_USE and style.legacy:
+        return "function_call"
+    return FINISH_REASONS[reason]
+
+
+class Chunks:
+    """Deltas of one choice in, chunks out, up to the one with the `finish_reason`.
+
+    A `Failed` delta makes no chunk: what is said of it depends on what has gone out.
+    """
+
+    __slots__ = ("_choice_index", "_custom", "_fresh", "_shared", "_style", "_thinking", "model")
+
+    def __init__(
+        self, head: AnswerHead, choice_index: int = 0, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True
+    ) -> None:
+        self._shared = head
+        self._choice_index = choice_index
+        self._style = style
+        self._thinking = thinking
+        self._fresh = True
+        # Arguments of custom calls under way, which go out unwrapped when they are complete.
+        self._custom: dict[int, list[str]] = {}
+        self.model = ""
+
+    def feed(self, deltas: Iterable[Delta]) -> list[Chunk]:
+        out: list[Chunk] = []
+        for delta in deltas:
+            if isinstance(delta, Text):
+                self._head(out)
+                out.append(self._chunk(ChunkDelta(content=delta.text)))
+            elif isinstance(delta, Arguments):
+                self._arguments(delta, out)
+            elif isinstance(delta, Thinking) and self._thinking:
+                self._head(out)
+                out.append(self._chunk(ChunkDelta(reasoning_content=delta.text)))
+            elif isinstance(delta, ToolCall):
+                self._call(delta, out)
+            elif isinstance(delta, ToolEnd):
+                if delta.tool_index in self._custom:
+                    text = custom_input("".join(self._custom.pop(delta.tool_index)))
+                    piece = CallPiece(delta.tool_index, custom=CustomPiece(input=text))
+                    out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+            elif isinstance(delta, Refusal):
+                self._refusal(delta.text, out)
+            elif isinstance(delta, Started):
+                self.model = delta.model
+            elif isinstance(delta, Finished):
+                self._head(out)
+                out.append(self._chunk(ChunkDelta(), finish_reason(delta.reason, self._style)))
+        return out
+
+    def _call(self, call: ToolCall, out: list[Chunk]) -> None:
+        """The first piece of a call; when nothing went before it, in one delta with the role."""
+        role: Literal["assistant"] | UnsetType = "assistant" if self._fresh else UNSET
+        content = None if self._fresh else UNSET
+        self._fresh = False
+        if self._style.legacy:
+            if call.tool_index == 0:
+                head = FunctionPiece(call.name, "")
+                out.append(self._chunk(ChunkDelta(role=role, content=content, function_call=head)))
+            return
+        if call.name in self._style.custom:
+            self._custom[call.tool_index] = []
+            piece = CallPiece(call.tool_index, call.id, "custom", custom=CustomPiece(call.name, ""))
+        else:
+            piece = CallPiece(call.tool_index, call.id, "function", FunctionPiece(call.name, ""))
+        out.append(self._chunk(ChunkDelta(role=role, content=content, tool_calls=(piece,))))
+
+    def _arguments(self, arguments: Arguments, out: list[Chunk]) -> None:
+        if arguments.tool_index in self._custom:
+            self._custom[arguments.tool_index].append(arguments.text)
+            return
+        function = FunctionPiece(arguments=arguments.text)
+        if not self._style.legacy:
+            piece = CallPiece(arguments.tool_index, function=function)
+            out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+        elif arguments.tool_index == 0:
+            out.append(self._chunk(ChunkDelta(function_call=function)))
+
+    def _refusal(self, text: str, out: list[Chunk]) -> None:
+        if self._fresh:
+            self._fresh = False
+            out.append(self._chunk(ChunkDelta(role="assistant", content=None, refusal="")))
+        out.append(self._chunk(ChunkDelta(refusal=text)))
+
+    def _head(self, out: list[Chunk]) -> None:
+        if self._fresh:
+            self._fresh = False
+            out.append(self._chunk(_ROLE))
+
+    def _chunk(self, delta: ChunkDelta, finish_reason: FinishReason | None = None) -> Chunk:
+        choice = ChunkChoice(self._choice_index, delta, None, finish_reason)
+        return _chunk(self._shared, self.model, (choice,), None)
+
+
+def _chunk(head: AnswerHead, model: str, choices: tuple[ChunkChoice, ...], usage: Usage | None) -> Chunk:
+    return Chunk(
+        id=head.id,
+        created=head.created,
+        model=model,
+        system_fingerprint=head.fingerprint,
+        choices=choices,
+        usage=usage if head.with_usage else UNSET,
+    )
+
+
+def usage_chunk(head: AnswerHead, model: str, tokens: Tokens) -> Chunk:
+    """The chunk after the last choice, for clients that asked with `stream_options.include_usage`."""
+    return _chunk(head, model, (), usage_of(tokens))
+
+
+def whole_message(answer: Answer, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True) -> Message:
+    """The message of one choice."""
+    calls = answer.calls
+    legacy = Function(calls[0].name, calls[0].arguments) if style.legacy and calls else UNSET
+    return Message(
+        content=answer.text or (None if calls or answer.refusal else ""),
+        refusal=answer.refusal or None,
+        reasoning_content=(thinking and answer.thinking) or UNSET,
+        function_call=legacy,
+        tool_calls=UNSET if style.legacy or not calls else tuple(_whole_call(call, style) for call in calls),
+    )
+
+
+def _whole_call(call: CallPart, style: CallStyle) -> Call:
+    if call.name in style.custom:
+        return Call(call.id, "custom", custom=Custom(call.name, custom_input(call.arguments)))
+    return Call(call.id, "function", Function(call.name, call.arguments))
+
+
+class ChatEncoder:
+    """One request's answer, all its choices."""
+
+    def __init__(self, head: AnswerHead, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True) -> None:
+        self._head = head
+        self._style = style
+        self._thinking = thinking
+        self._choices: dict[int, Chunks] = {}
+
+    def open(self) -> Sequence[Event]:
+        return ()
+
+    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
+        chunks = self._choices.get(choice)
+        if chunks is None:
+            chunks = self._choices[choice] = Chunks(self._head, choice, self._style, thinking=self._thinking)
+        return [Event(chunk) for chunk in chunks.feed(deltas)]
+
+    def close(self, tokens: Tokens) -> Sequence[Event]:
+        if not self._head.with_usage:
+            return (DONE,)
+        model = next(iter(self._choices.values())).model
+        return Event(usage_chunk(self._head, model, tokens)), DONE
+
+    def fail(self, failure: Failure) -> Sequence[Event]:
+        return (Event(envelope(failure, PARAMS)),)
+
+    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> Struct:
+        choices = (
+            Choice(
+                index,
+                whole_message(answer, self._style, thinking=self._thinking),
+                None,
+                finish_reason(answer.reason or Reason.END_TURN, self._style),
+            )
+            for index, answer in enumerate(answers)
+        )
+        return Completion(
+            id=self._head.id,
+            created=self._head.created,
+            model=answers[0].model,
+            system_fingerprint=self._head.fingerprint,
+            choices=tuple(choices),
+            usage=usage_of(tokens),
+        )
+
+
+def _encoder(request: chat_request.ChatPlan, thinking: bool, identity: Identity) -> ChatEncoder:
+    head = AnswerHead(
+        f"chatcmpl-{identity.token}", identity.created, identity.fingerprint, with_usage=request.include_usage
+    )
+    return ChatEncoder(head, request.style, thinking=thinking)
+
+
+class Chat:
+    """The dialect."""
+
+    name: Final = "openai-chat"
+    framing: Final = Framing.SSE
+    # Any other line than `data:` and comments breaks clients.
+    keep_alive: Final = Comment("keep-alive")
+
+    def decode(self, body: bytes, rules: Rules) -> Request:
+        asked = chat_request.decode(body, rules)
+        return Request(
+            asked.model,
+            (asked.plan,) * asked.n,
+            asked.stream,
+            partial(_encoder, asked, rules.reasoning),
+            asked.stop,
+            asked.ignored,
+        )
+
+    def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
+        return reply(failure, now, PARAMS)

@@ -1,0 +1,206 @@
+"""Requests to a model, in whatever dialect: streamed and whole, one choice or several, one path up to the last step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Final
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from proxy.cli.exchange import Exchange
+from proxy.dialects import Comment, Dialect, Event, Identity, Request
+from proxy.http.body import read_json
+from proxy.http.edge import TRACE, Trace
+from proxy.http.framing import framed
+from proxy.http.service import Service
+from proxy.protocol.answer import Fold
+from proxy.protocol.deltas import Delta, Failed, Started, Tokens
+from proxy.protocol.failures import Failure, Kind, Rejection
+
+log: Final = logging.getLogger("proxy.error")
+# A stream is begun after this silence, and kept alive at this pace: proxies and clients give up on silent ones.
+KEEP_ALIVE_EVERY: Final = 10.0
+
+# Some deltas of one choice.
+Part = tuple[int, Sequence[Delta]]
+
+
+class ModelRequests:
+    """The resource; one for each path and dialect. `api`: what is posted to it is put to a model, in this API."""
+
+    def __init__(self, service: Service, dialect: Dialect) -> None:
+        self.api = dialect.name
+        self._service = service
+        self._dialect = dialect
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        service, trace = self._service, req.scope[TRACE]
+        request = self._dialect.decode(await read_json(req, service.settings.max_body), service.rules)
+        trace.requested_model = request.model
+        await _Answering(service, self._dialect, request, req.context.key_name, trace).respond(resp)
+
+
+class _Answering:
+    """One request while it is answered."""
+
+    def __init__(self, service: Service, dialect: Dialect, request: Request, owner: str, trace: Trace) -> None:
+        self._service = service
+        self._dialect = dialect
+        self._request = request
+        self._trace = trace
+        self._encoder = request.encoder(Identity(uuid.uuid4().hex, int(time.time()), service.fingerprint))
+        self._exchanges = [
+            Exchange(service.pool, plan, owner, streamed=request.stream, stop=request.stop, request=trace.id)
+            for plan in request.plans
+        ]
+
+    @property
+    def _tokens(self) -> Tokens:
+        return sum((exchange.tokens for exchange in self._exchanges), Tokens())
+
+    async def respond(self, resp: falcon.asgi.Response) -> None:
+        """Make `resp` the answer. Raises Rejection for what fails before anything can go out."""
+        if self._request.stream:
+            events = self._trace.answer = self._events()
+            # A failure before the first event raises here, and becomes an HTTP status.
+            first = await anext(events)
+            self._mark(resp)
+            resp.content_type = self._dialect.framing.content_type
+            resp.set_header("cache-control", "no-cache")
+            resp.set_header("x-accel-buffering", "no")
+            resp.stream = self._stream(first, events)
+            return
+        folds = [Fold() for _ in self._exchanges]
+        parts = self._trace.answer = self._parts()
+        async for batch in parts:
+            for choice, deltas in batch:
+                folds[choice].take(deltas)
+        self._mark(resp)
+        whole = self._encoder.whole([fold.answer() for fold in folds], self._tokens)
+        resp.data = msgspec.json.encode(whole)
+        resp.content_type = falcon.MEDIA_JSON
+
+    def _mark(self, resp: falcon.asgi.Response) -> None:
+        """Say in headers how the request was served, and what of it had no effect."""
+        if self._exchanges[0].attempts:
+            # Not known yet of a stream that begins while its request is still in the queue.
+            resp.set_header("x-claude-proxy-served", self._exchanges[0].served)
+        if self._service.demo:
+            resp.set_header("x-claude-proxy-demo", "recorded")
+        if self._request.ignored:
+            resp.set_header("x-ignored-params", ", ".join(self._request.ignored))
+        if any(exchange.tool_choice_unmet for exchange in self._exchanges):
+            resp.set_header("x-claude-proxy-tool-choice", "unmet")
+
+    async def _stream(self, first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The bytes of a stream that has begun: a failure becomes an event of it, and its end."""
+        yield first
+        try:
+            async for data in rest:
+                yield data
+            self._trace.complete = True
+            return
+        except Rejection as rejection:
+            failure = rejection.failure
+        except Exception as error:
+            # A fault of ours: to the client no more than that the answer is not complete.
+            log.error("unexpected error in a stream", exc_info=error)
+            message = f"The proxy failed in mid-answer ({type(error).__name__}); see its log."
+            failure = Failure(Kind.INTERNAL, message)
+        yield framed(self._dialect.framing, self._encoder.fail(failure))
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        """The events, framed, some at a time; those that come together are written together.
+
+        A silence of `KEEP_ALIVE_EVERY`, or as long without an event, is a keep-alive. Raises Rejection on failure.
+        """
+        dialect, encoder, trace = self._dialect, self._encoder, self._trace
+        opening: Sequence[Event] | None = None
+        told_at = trace.seconds
+        async with aclosing(self._parts()) as parts:
+            async for batch in parts:
+                events: list[Event | Comment] = [
+                    event for choice, deltas in batch for event in encoder.feed(choice, deltas)
+                ]
+                if events and trace.first_delta is None:
+                    trace.first_delta = trace.seconds
+                if not events and batch and trace.seconds - told_at < KEEP_ALIVE_EVERY:
+                    continue
+                told_at = trace.seconds
+                if opening is None:
+                    opening = encoder.open()
+                    events = [*opening, *events]
+                if not events and dialect.keep_alive is not None:
+                    events = [dialect.keep_alive]
+                yield framed(dialect.framing, events)
+        yield framed(dialect.framing, encoder.close(self._tokens))
+
+    async def _parts(self) -> AsyncGenerator[Sequence[Part], None]:
+        """All choices' deltas, some at a time; nothing after every silence. Raises Rejection on failure."""
+        trace = self._trace
+        choices = [self._choice(index) for index in range(len(self._exchanges))]
+        try:
+            async with aclosing(choices[0] if len(choices) == 1 else _merged(choices)) as parts:
+                async for batch in parts:
+                    yield batch
+            self._service.succeeded()
+        except Rejection as rejection:
+            self._service.failed(rejection.failure)
+            trace.outcome = rejection.failure.kind.value
+            raise
+        finally:
+            trace.served = "demo" if self._service.demo else self._exchanges[0].served
+            trace.tokens = self._tokens
+            trace.attempts = sum(exchange.attempts for exchange in self._exchanges)
+            trace.invalid_calls = sum(exchange.invalid_calls for exchange in self._exchanges)
+
+    async def _choice(self, index: int) -> AsyncGenerator[Sequence[Part], None]:
+        """One choice's deltas, likewise."""
+        async with aclosing(self._exchanges[index].deltas(KEEP_ALIVE_EVERY)) as answer:
+            async for deltas in answer:
+                if deltas and isinstance(deltas[0], Started):
+                    self._trace.model = deltas[0].model
+                last = deltas[-1] if deltas else None
+                if isinstance(last, Failed):
+                    if len(deltas) > 1:
+                        yield ((index, deltas[:-1]),)
+                    raise Rejection(last.failure)
+                yield ((index, deltas),) if deltas else ()
+
+
+async def _merged(choices: Sequence[AsyncGenerator[Sequence[Part], None]]) -> AsyncGenerator[Sequence[Part], None]:
+    """What several choices give, as it comes; the first failure is that of all."""
+    ready: asyncio.Queue[Sequence[Part] | BaseException | None] = asyncio.Queue(maxsize=len(choices))
+
+    async def pump(choice: AsyncGenerator[Sequence[Part], None]) -> None:
+        try:
+            async with aclosing(choice):
+                async for part in choice:
+                    await ready.put(part)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again where the parts are read
+            await ready.put(error)
+        else:
+            await ready.put(None)
+
+    tasks = [asyncio.create_task(pump(choice)) for choice in choices]
+    try:
+        running = len(tasks)
+        while running:
+            part = await ready.get()
+            if isinstance(part, BaseException):
+                raise part
+            if part is None:
+                running -= 1
+            else:
+                yield part
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""The table of routes: the application, the OpenAPI document and the README's table are made from it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from proxy.dialects import Dialect
+from proxy.dialects.openai import chat_types, completions
+from proxy.dialects.openai.chat import Chat
+from proxy.dialects.openai.completions import LegacyCompletions
+from proxy.http import health, metrics, models, openapi, shapes, usage
+from proxy.http.model_requests import ModelRequests
+from proxy.http.openapi import ANYWHERE, Route
+from proxy.http.service import Service
+from proxy.protocol.failures import Kind
+from proxy.usage.report import SECONDS, RecentUsage, UsageReport
+
+CHAT: Final = Chat()
+LEGACY: Final = LegacyCompletions()
+
+ANSWERING: Final = frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.METHOD}
+_MOMENT: Final = {
+    "anyOf": [
+        {"type": "string", "format": "date"},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": f"^({SECONDS})$", "description": "Seconds since 1970."},
+    ]
+}
+_HEALTH: Final = (
+    "Open to all. 503 when no answer can be expected: the login failed, the CLI cannot be started, or the server ends."
+)
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "post", "/v1/chat/completions", "createChatCompletion", "Answer a conversation, whole or as a stream.",
+        "The conversation goes to a CLI process of its own, or on in the one that holds it already. With `stream` the "
+        "answer comes as server-sent events that end with `[DONE]`; one that fails after its first event ends with an "
+        "event that holds an error, and no `[DONE]`.",
+        chat_types.Completion, shapes.ChatRequest,
+        {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
+        chat_types.Chunk, kinds=ANSWERING, dialect=CHAT,
+    ),
+    Route(
+        "post", "/v1/completions", "createCompletion", "Continue a text (legacy).",
+        "The prompt is put to the model as a message, with an instruction to continue it; with `suffix`, to fill the "
+        "gap before that.",
+        completions.TextCompletion, shapes.CompletionRequest, {"model": "haiku", "prompt": "Once upon a time"},
+        completions.TextCompletion, kinds=ANSWERING, dialect=LEGACY,
+    ),
+    Route(
+        "get", "/v1/models", "listModels", "The models on offer.",
+        "Names from the settings, families (the latest of each), and what the CLI itself lists.", models.ModelList,
+        resource=models.Models,
+    ),
+    Route(
+        "get", "/v1/models/{model}", "retrieveModel", "One model.",
+        "Any name that means a model of Claude is found, listed or not; it may contain slashes.", models.Model,
+        kinds=frozenset((Kind.UNKNOWN_MODEL,)), parameters=("model",), resource=models.OneModel,
+    ),
+    Route(
+        "get", "/v1/usage", "getUsage", "What has been used, and what the plan has left.",
+        "Sums over the requests of a period: in all, by model, key and day. A date as `until` is in the period. "
+        "Prices are list prices, as the CLI reports them after an answer; for some answers it does not.",
+        UsageReport, kinds=frozenset((Kind.BAD_REQUEST,)), query={"since": _MOMENT, "until": _MOMENT},
+        resource=usage.UsageSummary,
+    ),
+    Route(
+        "get", "/v1/usage/recent", "listRecentUsage", "The latest requests.", "Newest first. No text of any message.",
+        RecentUsage, kinds=frozenset((Kind.BAD_REQUEST,)),
+        query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MAX_RECENT}}, resource=usage.RecentRequests,
+    ),
+    Route(
+        "get", "/metrics", "getMetrics", "The server's state and counters.", "In the text format of Prometheus.", None,
+        resource=lambda service: metrics.MetricsPage(service.accounts.metrics),
+        media_type="text/plain",
+    ),
+    Route(
+        "get", "/health", "getHealth", "Whether this server can answer, as far as is known.", _HEALTH, health.Health,
+        statuses=(200, 503), open=True, resource=health.HealthCheck,
+    ),
+    Route("get", "/openapi.json", "getDescription", "This document.", "OpenAPI 3.2.", None,
+        resource=lambda service: openapi.OpenApi(_document(service))),
+    Route(
+        "get", "/docs", "getDocumentation", "This document as a page to read.", "It loads nothing from elsewhere.",
+        None, media_type="text/html", resource=lambda service: openapi.Docs(_document(service)),
+    ),
+)  # fmt: skip
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose errors a request to this path gets."""
+    return _DIALECTS.get(path.rstrip("/"), CHAT)
+
+
+_DIALECTS: Final = {route.path: route.dialect for route in ROUTES if route.dialect is not None}
+
+
+@cache
+def description(keys: bool) -> dict[str, Any]:
+    """The OpenAPI document. `keys`: the server wants one of its API keys."""
+    return openapi.document(ROUTES, keys)
+
+
+def _document(service: Service) -> dict[str, Any]:
+    return description(bool(service.settings.api_keys))
+
+
+def resource(route: Route, service: Service) -> object:
+    """What serves the route."""
+    if route.dialect is not None:
+        return ModelRequests(service, route.dialect)
+    assert route.resource is not None
+    return route.resource(service)

@@ -1,0 +1,215 @@
+"""The content of one answer while it comes: upstream messages and their blocks in, deltas out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.protocol.deltas import (
+    Arguments,
+    BlockBreak,
+    Delta,
+    Finished,
+    Reason,
+    RedactedThinking,
+    Refusal,
+    Retracted,
+    Signature,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+    ToolEnd,
+)
+from proxy.protocol.lines import BlockDelta, BlockHead, SnapshotBlock, TokenUsage
+from proxy.protocol.plan import Schema
+from proxy.protocol.schema import Unwrapper
+
+# The name the CLI gives to the tool by which structured output comes (fixtures schema/*).
+STRUCTURED_OUTPUT: Final = "StructuredOutput"
+
+
+class Assembly:
+    """Deltas gather in `out`. With a schema the answer is the input of the CLI's own tool, handed on as text."""
+
+    __slots__ = (
+        "_block_index", "_block_kind", "_calls", "_empty", "_json_block", "_message_id", "_model", "_prose", "_spent",
+        "_structured", "_tokens", "_tools", "_unwrapper", "_wrapped", "attempts", "has_json", "out", "started",
+    )  # fmt: skip
+
+    def __init__(self, schema: Schema | None) -> None:
+        self.out: list[Delta] = []
+        # Something has been handed on: no other attempt may take this one's place.
+        self.started = False
+        # How many messages a structured answer has taken so far, and what the earlier ones used.
+        self.attempts = 1
+        self._spent = Tokens()
+        # Some of a structured answer has been handed on.
+        self.has_json = False
+        self._model = ""
+        self._message_id = ""
+        self._tokens = Tokens()
+        # Calls under way by block index; those without arguments so far; how many there have been.
+        self._tools: dict[int, int] = {}
+        self._empty: set[int] = set()
+        self._calls = 0
+        # The block whose content went out last.
+        self._block_index = -1
+        self._block_kind = ""
+        self._structured = schema is not None
+        self._wrapped = schema is not None and schema.wrapped
+        self._unwrapper = Unwrapper()
+        # The block that holds the structured answer, and prose beside it.
+        self._json_block: int | None = None
+        self._prose: list[str] = []
+
+    @property
+    def tokens(self) -> Tokens:
+        """What has been used, as far as it has been said."""
+        return self._spent + self._tokens
+
+    def head(self, model: str, message_id: str, usage: TokenUsage) -> None:
+        """A message begins, in the place of any before it that came to nothing."""
+        self._model = model
+        self._message_id = message_id
+        self._prose = []
+        self._json_block = None
+        self._tokens = Tokens()
+        self.count(usage)
+
+    def again(self) -> None:
+        """Another attempt at a structured answer follows. Prose of the last one is dropped, JSON is taken back."""
+        if self.has_json:
+            self.out.append(Retracted())
+            self.has_json = False
+        self._spent += self._tokens
+        self.attempts += 1
+
+    def count(self, usage: TokenUsage) -> None:
+        old = self._tokens
+        details = usage.output_tokens_details
+        self._tokens = Tokens(
+            old.input if usage.input_tokens is None else usage.input_tokens,
+            old.cache_read if usage.cache_read_input_tokens is None else usage.cache_read_input_tokens,
+            old.cache_write if usage.cache_creation_input_tokens is None else usage.cache_creation_input_tokens,
+            old.output if usage.output_tokens is None else usage.output_tokens,
+            old.reasoning if details is None or details.thinking_tokens is None else details.thinking_tokens,
+        )
+
+    def begin(self) -> None:
+        """Hand on `Started`, before the first content."""
+        if not self.started:
+            self.started = True
+            self.out.append(Started(self._model, self._message_id, self.tokens))
+
+    def open(self, index: int, block: BlockHead) -> None:
+        if block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
+            self._json_block = index
+            self._unwrapper = Unwrapper()
+        elif block.type == "tool_use":
+            self._call(index, block.id, block.name)
+        elif block.type == "redacted_thinking":
+            self._piece("redacted", index, RedactedThinking(block.data))
+
+    def piece(self, index: int, delta: BlockDelta) -> None:
+        if delta.type == "text_delta":
+            if self._structured:
+                self._prose.append(delta.text)
+            elif delta.text:
+                self._piece("text", index, Text(delta.text))
+        elif delta.type == "input_json_delta" and index == self._json_block:
+            self._json_text(delta.partial_json)
+        elif delta.type == "input_json_delta":
+            tool_index = self._tools.get(index)
+            if delta.partial_json and tool_index is not None:
+                self._empty.discard(tool_index)
+                self.out.append(Arguments(tool_index, delta.partial_json))
+        elif delta.type == "thinking_delta" and delta.thinking:
+            self._piece("thinking", index, Thinking(delta.thinking))
+        elif delta.type == "signature_delta" and delta.signature:
+            self._piece("thinking", index, Signature(delta.signature))
+
+    def close(self, index: int) -> None:
+        """The block is complete."""
+        tool_index = self._tools.pop(index, None)
+        if tool_index is None:
+            return
+        if tool_index in self._empty:
+            # A tool without arguments streams no piece at all; clients parse the text and need an object.
+            self._empty.discard(tool_index)
+            self.out.append(Arguments(tool_index, "{}"))
+        self.out.append(ToolEnd(tool_index))
+
+    def close_all(self) -> None:
+        for index in tuple(self._tools):
+            self.close(index)
+
+    def whole(self, block: SnapshotBlock) -> None:
+        """A block that came without a stream."""
+        # Every block has a line of its own there, without an index.
+        index = self._block_index + 1
+        if block.type == "text" and self._structured:
+            self._prose.append(block.text)
+        elif block.type == "text" and block.text:
+            self._piece("text", index, Text(block.text))
+        elif block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
+            self._unwrapper = Unwrapper()
+            self._json_text(bytes(block.input).decode())
+        elif block.type == "thinking":
+            if block.thinking:
+                self._piece("thinking", index, Thinking(block.thinking))
+            if block.signature:
+                self._piece("thinking", index, Signature(block.signature))
+        elif block.type == "redacted_thinking":
+            self._piece("redacted", index, RedactedThinking(block.data))
+        elif block.type == "tool_use":
+            call_index = -1 - self._calls
+            self._call(call_index, block.id, block.name)
+            self._empty.discard(self._calls - 1)
+            self.out.append(Arguments(self._calls - 1, bytes(block.input).decode()))
+            self.close(call_index)
+
+    def needs_check(self, complete: bool, tool_use: bool) -> bool:
+        """Whether the CLI looks at the structured answer before it is one."""
+        return self._structured and (complete or (tool_use and not self._calls))
+
+    def finish(self, reason: Reason, stop_sequence: str | None) -> None:
+        self.begin()
+        if self._prose and not self.has_json:
+            self.out.append(Text("".join(self._prose)))
+        self.out.append(Finished(reason, self.tokens, stop_sequence))
+
+    def checked(self) -> None:
+        """The CLI has nothing against the structured answer. Prose in its place is a refusal."""
+        self.begin()
+        if not self.has_json:
+            self.out.append(Refusal("".join(self._prose)))
+        self.out.append(Finished(Reason.END_TURN, self.tokens))
+
+    def _call(self, block_index: int, id: str, name: str) -> None:
+        self.begin()
+        if self._prose:
+            self.out.append(Text("".join(self._prose)))
+            self._prose = []
+        tool_index = self._calls
+        self._calls += 1
+        self._tools[block_index] = tool_index
+        self._empty.add(tool_index)
+        self._block_kind = "tool_use"
+        self.out.append(ToolCall(tool_index, id, name))
+
+    def _json_text(self, text: str) -> None:
+        """A piece of the structured answer."""
+        text = self._unwrapper.feed(text) if self._wrapped else text
+        if text:
+            self.begin()
+            self.has_json = True
+            self.out.append(Text(text))
+
+    def _piece(self, kind: str, index: int, delta: Delta) -> None:
+        """Hand on a piece of a block of text or thinking."""
+        self.begin()
+        if kind == self._block_kind and index != self._block_index:
+            self.out.append(BlockBreak())
+        self._block_kind, self._block_index = kind, index
+        self.out.append(delta)

@@ -1,0 +1,139 @@
+"""The pieces of an answer: the vocabulary between the CLI's turn and the dialects.
+
+An answer is one `Started`, its content in order, and one `Finished`; or it ends with `Failed`, at any point. Content
+blocks are told apart by their kind; between two blocks of one kind stands a `BlockBreak`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from msgspec import Struct
+
+from proxy.protocol.failures import Failure
+
+
+class Reason(Enum):
+    """Why an answer ended, as the Messages API says it (`anthropic.types.StopReason`)."""
+
+    END_TURN = "end_turn"
+    STOP_SEQUENCE = "stop_sequence"
+    PAUSE_TURN = "pause_turn"
+    MAX_TOKENS = "max_tokens"
+    CONTEXT_WINDOW = "model_context_window_exceeded"
+    TOOL_USE = "tool_use"
+    REFUSAL = "refusal"
+
+
+REASONS: Final[dict[str, Reason]] = {reason.value: reason for reason in Reason}
+# The model has said what it had to say: a further message can follow.
+COMPLETE: Final = frozenset((Reason.END_TURN, Reason.STOP_SEQUENCE, Reason.PAUSE_TURN))
+
+
+class Tokens(Struct, frozen=True):
+    """What one answer used. `input` leaves the cached tokens out, as the Messages API counts."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.input + other.input,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.output + other.output,
+            self.reasoning + other.reasoning,
+        )
+
+    @property
+    def prompt(self) -> int:
+        """All input, cached or not."""
+        return self.input + self.cache_read + self.cache_write
+
+
+class Started(Struct, frozen=True):
+    """The first content (or the end of an empty answer) is here. Once a turn.
+
+    `model`: the one that answers; `message_id`: the upstream message's; `tokens`: what it has used so far.
+    """
+
+    model: str
+    message_id: str = ""
+    tokens: Tokens = Tokens()
+
+
+class Text(Struct, frozen=True):
+    text: str
+
+
+class Thinking(Struct, frozen=True):
+    text: str
+
+
+class Signature(Struct, frozen=True):
+    """What makes the thinking block under way genuine to the Messages API; it may be all there is of the block."""
+
+    text: str
+
+
+class RedactedThinking(Struct, frozen=True):
+    """A block of thinking that only the Messages API can read."""
+
+    data: str
+
+
+class BlockBreak(Struct, frozen=True):
+    """What follows is of the same kind as what was before, and a block of its own."""
+
+
+class ToolCall(Struct, frozen=True):
+    """A call begins. `tool_index` counts the calls of the message from 0; it is not the block's index."""
+
+    tool_index: int
+    id: str
+    name: str
+
+
+class Arguments(Struct, frozen=True):
+    """A piece of the JSON text of a call's arguments."""
+
+    tool_index: int
+    text: str
+
+
+class ToolEnd(Struct, frozen=True):
+    """The arguments of the call are complete."""
+
+    tool_index: int
+
+
+class Refusal(Struct, frozen=True):
+    """What the model said instead of the structured answer that was asked for."""
+
+    text: str
+
+
+class Retracted(Struct, frozen=True):
+    """The text so far is void: another attempt at a structured answer follows."""
+
+
+class Finished(Struct, frozen=True):
+    """`stop_sequence`: the one that ended the answer, where one did and it is known."""
+
+    reason: Reason
+    tokens: Tokens
+    stop_sequence: str | None = None
+
+
+class Failed(Struct, frozen=True):
+    failure: Failure
+
+
+Delta = (
+    Started | Text | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd | Refusal
+    | Retracted | Finished | Failed
+)  # fmt: skip

@@ -1,0 +1,176 @@
+"""A conversation while it is put together, so that the Messages API takes it, whatever order a client sends.
+
+There roles alternate, every call has a result in the message after it, results come first, nothing is empty, and no two
+calls of the whole conversation have one id: the CLI turns a second call of an id into a note and drops its result
+(fixtures tools/reused_id). A client's ids pair a call with its results within one turn of the assistant and what
+follows it up to the next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.protocol.plan import (
+    AssistantBlock,
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserBlock,
+)
+
+# What stands for the result of a call that has none.
+NO_RESULT: Final = (TextBlock("No result was given for this call."),)
+# A system message after the first message: the CLI takes that role nowhere but in front.
+LATER_SYSTEM: Final = "<system>\n{}\n</system>"
+# What is asked when the conversation ends with the assistant's own message.
+CONTINUE: Final = (
+    "Continue your last message from exactly where it ends. Answer with the continuation alone: no introduction, no "
+    "repetition of what is there already, no quotation marks or code fences around it."
+)
+_ODD_IN_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_object_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+def clean_id(call_id: str) -> str:
+    """The id as the Messages API takes it (`^[a-zA-Z0-9_-]+$`); ids of its own are unchanged."""
+    return _ODD_IN_ID.sub("_", call_id) or "_"
+
+
+def argument_object(text: str | None) -> Raw:
+    """The arguments as a JSON object. What a model wrote that is none is kept as text under one name."""
+    if not text or not text.strip():
+        return Raw(b"{}")
+    try:
+        _object_decoder.decode(text)
+    except (ValueError, RecursionError):
+        return Raw(msgspec.json.encode({"arguments": text}))
+    return Raw(text.encode())
+
+
+class PastCall(Struct, frozen=True):
+    """A call as the client sends it back; `input` is a JSON object."""
+
+    id: str
+    name: str
+    input: Raw
+
+
+class History:
+    """Add what the client sent in its order, then `finish`."""
+
+    __slots__ = ("_answered", "_blocks", "_calls", "_ids", "_messages", "_open", "_results", "_said", "system")
+
+    def __init__(self) -> None:
+        self.system: list[str] = []
+        self._messages: list[Message] = []
+        # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
+        self._said: list[AssistantBlock] = []
+        self._calls: list[str] = []
+        self._results: dict[str, ToolResultBlock] = {}
+        self._blocks: list[UserBlock] = []
+        # By the client's id: calls without a result, and the last one that has one.
+        self._open: dict[str, deque[str]] = {}
+        self._answered: dict[str, str] = {}
+        self._ids: set[str] = set()
+
+    @property
+    def begun(self) -> bool:
+        """Something other than the system prompt is there."""
+        return bool(self._messages or self._said or self._results or self._blocks)
+
+    @property
+    def ends_with_assistant(self) -> bool:
+        """The assistant has the last word, and no call of its is open."""
+        return bool(self._said) and not self._blocks and not self._results and not any(self._open.values())
+
+    @property
+    def open_call(self) -> str | None:
+        """The client's id of the call that has waited longest for its result."""
+        by_id = {wire: client for client, waiting in self._open.items() for wire in waiting}
+        return next((by_id[wire] for wire in self._calls if wire in by_id), None)
+
+    def instruct(self, text: str) -> None:
+        """A system message: the system prompt, or what the user's turn under way holds at this place."""
+        if not text.strip():
+            return
+        if self.begun:
+            self._blocks.append(TextBlock(LATER_SYSTEM.format(text)))
+        else:
+            self.system.append(text)
+
+    def ask(self, blocks: Sequence[TextBlock | ImageBlock | DocumentBlock]) -> None:
+        """What the user says."""
+        self._blocks += blocks
+
+    def say(self, blocks: Sequence[AssistantBlock], calls: Sequence[PastCall] = ()) -> None:
+        """What the assistant said. Directly after more of the assistant's it is one turn with that."""
+        if not blocks and not calls:
+            return
+        if self._blocks or self._results:
+            self._end_turn()
+        self._said += blocks
+        for call in calls:
+            wire = self._unique(clean_id(call.id))
+            self._open.setdefault(call.id, deque()).append(wire)
+            self._calls.append(wire)
+            self._said.append(ToolUseBlock(wire, call.name, call.input))
+
+    def answer(
+        self, call_id: str, content: tuple[TextBlock | ImageBlock | DocumentBlock, ...], is_error: bool = False
+    ) -> bool:
+        """The result of a call, by the client's id. One that comes again counts in place of the one before it.
+
+        False when no call of the assistant's last turn has this id.
+        """
+        waiting = self._open.get(call_id)
+        wire = waiting.popleft() if waiting else self._answered.get(call_id)
+        if wire is None:
+            return False
+        self._answered[call_id] = wire
+        self._results[wire] = ToolResultBlock(wire, content, is_error)
+        return True
+
+    def finish(self) -> tuple[str | None, tuple[Message, ...]]:
+        """System prompt and messages, of which the last is the user's; no messages when there is nothing at all."""
+        if self.ends_with_assistant:
+            self._blocks.append(TextBlock(CONTINUE))
+        if self.begun:
+            self._end_turn()
+        system = "\n\n".join(self.system)
+        if not self._messages and system:
+            # A prompt made of system messages alone is put as the question: the Messages API needs one from the user.
+            return None, (Message("user", (TextBlock(system),)),)
+        return system or None, tuple(self._messages)
+
+    def _end_turn(self) -> None:
+        """The turn of the assistant and what followed become messages. A call without a result gets an error result:
+        the Messages API refuses a conversation with a gap."""
+        if self._said:
+            self._messages.append(Message("assistant", tuple(self._said)))
+        missing = (wire for wire in self._calls if wire not in self._results)
+        results: list[Block] = [
+            *self._results.values(), *(ToolResultBlock(wire, NO_RESULT, is_error=True) for wire in missing)
+        ]  # fmt: skip
+        if results or self._blocks:
+            self._messages.append(Message("user", (*results, *self._blocks)))
+        self._said, self._calls, self._results, self._blocks = [], [], {}, []
+        self._open, self._answered = {}, {}
+
+    def _unique(self, call_id: str) -> str:
+        """The id, or one made from it when an earlier call has it. The same for every request with this past."""
+        found, count = call_id, 1
+        while found in self._ids:
+            count += 1
+            found = f"{call_id}__{count}"
+        self._ids.add(found)
+        return found

@@ -1,0 +1,98 @@
+"""Images and documents as blocks of the Messages API, checked so that it takes them.
+
+They are handed on inline, or by a URL that the Messages API fetches, never we.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from typing import Final
+
+from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
+from proxy.protocol.plan import Base64Source, DocumentBlock, ImageBlock, TextBlock, TextSource, UrlSource
+
+IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
+PDF: Final = "application/pdf"
+# The Messages API takes 100 images, 5 MB each (as base64 text), and PDFs that fit into its 32 MB request.
+MAX_IMAGES: Final = 100
+MAX_IMAGE: Final = 5 * 1024 * 1024
+MAX_FILE: Final = 30 * 1024 * 1024
+
+PartBlock = TextBlock | ImageBlock | DocumentBlock
+
+
+def is_url(url: str) -> bool:
+    """Whether it is an address that the Messages API can fetch."""
+    return url.lower().startswith(("http://", "https://"))
+
+
+def is_data_url(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def data_url(url: str, where: str) -> tuple[str, str]:
+    """Media type and base64 text of a `data:` URL. Raises Rejection."""
+    head, comma, data = url[5:].partition(",")
+    media_type, *options = head.split(";")
+    if not comma or "base64" not in options:
+        raise bad_request("A data URL must be of the form `data:TYPE;base64,DATA`.", where)
+    return media_type.strip().lower(), data
+
+
+def checked_base64(data: str, where: str) -> bytes:
+    """What the base64 text holds. Raises Rejection."""
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise bad_request("This is not valid base64.", where) from None
+
+
+def image(media_type: str, data: str, where: str) -> ImageBlock:
+    """An image given as base64 text. Raises Rejection."""
+    media_type = {"image/jpg": "image/jpeg"}.get(media_type, media_type)
+    if media_type not in IMAGE_TYPES:
+        raise bad_request(f"Images can be {', '.join(IMAGE_TYPES)}.", where)
+    if len(data) > MAX_IMAGE:
+        raise _too_large("The image", MAX_IMAGE, where)
+    if not checked_base64(data, where):
+        raise bad_request("The image is empty.", where)
+    return ImageBlock(Base64Source(media_type, data))
+
+
+def image_by_url(url: str, where: str) -> ImageBlock:
+    """An image given as a data URL, or as an address. Raises Rejection."""
+    if is_data_url(url):
+        return image(*data_url(url, where), where)
+    if not is_url(url):
+        raise bad_request("An image's URL must be a data, http or https URL.", where)
+    return ImageBlock(UrlSource(url))
+
+
+def document(media_type: str, data: str, name: str | None, where: str) -> DocumentBlock:
+    """A PDF or text file given as base64 text; `media_type` empty: not known. Raises Rejection."""
+    if len(data) > MAX_FILE:
+        raise _too_large("The file", MAX_FILE, where)
+    content = checked_base64(data, where)
+    if not content:
+        raise bad_request("The file is empty.", where)
+    named_pdf = not media_type and (name or "").lower().endswith(".pdf")
+    if media_type == PDF or content[:5] == b"%PDF-" or named_pdf:
+        return DocumentBlock(Base64Source(PDF, data), name or None)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise bad_request("Files can be PDF or UTF-8 text; an image goes into an `image_url` part.", where) from None
+    if not text.strip():
+        raise bad_request("The file is empty.", where)
+    return DocumentBlock(TextSource(text), name or None)
+
+
+def images_in(blocks: Iterable[object]) -> int:
+    """How many images there are."""
+    return sum(isinstance(block, ImageBlock) for block in blocks)
+
+
+def _too_large(what: str, limit: int, where: str) -> Rejection:
+    return Rejection(Failure(Kind.BODY_TOO_LARGE, f"{what} is larger than {limit} bytes.", where))
