@@ -134,7 +134,7 @@ class Outcome:
     @property
     def answer(self) -> Any:
         encoder = ChatEncoder(AnswerHead("chatcmpl-1", 0, "claude-code"), self.style)
-        whole = msgspec.to_builtins(encoder.whole([self.fold.answer()], self.tokens))
+        whole = msgspec.json.decode(msgspec.json.encode(encoder.whole([self.fold.answer()], self.tokens)))
         choice = whole["choices"][0]
         return choice["message"] | {"finish_reason": choice["finish_reason"], "usage": whole["usage"]}
 

@@ -227,12 +227,12 @@ def test_calls_without_results_at_the_end_get_them_too() -> None:
         ([HI, called(("c1", "get", "{}")), {"role": "tool", "content": "x"}], "messages[2].tool_call_id"),
         ([HI, {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function"}]}], "messages[1].tool_calls[0]"),
         ([HI, {"role": "assistant", "tool_calls": [{"function": {"name": "x"}}]}], "messages[1].tool_calls[0].id"),
-        ([HI, called(("c1", "get it", "{}"))], "messages[1].tool_calls[0].function.name"),
+        ([HI, called(("c1", "", "{}"))], "messages[1].tool_calls[0].function.name"),
         (
             [HI, {"role": "assistant", "tool_calls": [{"id": "c1", "custom": {"name": ""}}]}],
             "messages[1].tool_calls[0].custom.name",
         ),
-        ([HI, {"role": "assistant", "function_call": {"name": "a.b"}}], "messages[1].function_call.name"),
+        ([HI, {"role": "assistant", "function_call": {"name": ""}}], "messages[1].function_call.name"),
     ],
 )
 def test_results_that_answer_no_call_are_refused(messages: list[Any], param: str) -> None:

@@ -139,18 +139,17 @@ def test_tools_and_functions_together_are_tools() -> None:
     assert made.plan.tool_choice is None
 
 
-@pytest.mark.parametrize("name", ["a", "A_b-9", "x" * 128, "Bash", "StructuredOutput", "mcp__client__x", "-", "0"])
+@pytest.mark.parametrize("name", ["a", "x" * 129, "Bash", "StructuredOutput", "mcp__client__x", "-", " ", "a/b", "ü"])
 def test_names_that_are_taken(name: str) -> None:
     assert names(request(tools=[function(name)])) == [name]
 
 
-@pytest.mark.parametrize("name", ["", " ", "a b", "a.b", "a\n", "ü", "x" * 129, "a/b", "a:b"])
 @pytest.mark.parametrize("kind", ["function", "custom", "functions"])
-def test_names_that_are_not(name: str, kind: str) -> None:
+def test_a_tool_needs_a_name(kind: str) -> None:
     if kind == "functions":
-        assert refused(functions=[{"name": "ok"}, {"name": name}]) == "functions[1].name"
+        assert refused(functions=[{"name": "ok"}, {"name": ""}]) == "functions[1].name"
     else:
-        assert refused(tools=[function("ok"), {"type": kind, kind: {"name": name}}]) == f"tools[1].{kind}.name"
+        assert refused(tools=[function("ok"), {"type": kind, kind: {"name": ""}}]) == f"tools[1].{kind}.name"
 
 
 @pytest.mark.parametrize(
@@ -181,11 +180,6 @@ def test_names_that_are_not(name: str, kind: str) -> None:
         ({"tools": [function("a", parameters={"properties": {"a": {"type": "any"}}})]}, "tools[0].function.parameters"),
         ({"tools": [function("a", parameters={"required": True})]}, "tools[0].function.parameters"),
         ({"tools": [function("a", parameters={"$schema": 5})]}, "tools[0].function.parameters"),
-        (
-            {"tools": [function("b"), function("a", parameters={"properties": {"a.b-1": {}, "first name": {}}})]},
-            "tools[1].function.parameters.properties",
-        ),
-        ({"functions": [{"name": "a", "parameters": {"properties": {"": {}}}}]}, "functions[0].parameters.properties"),
         ({"tools": [function("a"), custom("b"), function("a")]}, "tools[2].function.name"),
         ({"tools": [function("a"), custom("a")]}, "tools[1].custom.name"),
         ({"tools": [function("a")], "functions": [{"name": "a"}]}, "functions[0].name"),
@@ -208,13 +202,11 @@ def test_as_many_tools_as_there_may_be() -> None:
     assert len(request(tools=[function(f"t{n}") for n in range(MAX_TOOLS)]).plan.tools) == MAX_TOOLS
 
 
-def test_the_answers_own_tool_has_its_name_for_itself() -> None:
-    """Offered twice under one name, the call of the wrong one would be waited for for ever."""
+def test_a_tool_may_have_the_name_of_the_answers_own() -> None:
+    """It is offered under another: see `translation`."""
     tools = [function("get"), function("StructuredOutput")]
-    assert [tool.name for tool in request(tools=tools).plan.tools] == ["get", "StructuredOutput"]
-    with pytest.raises(Rejection) as caught:
-        request(tools=tools, response_format={"type": "json_object"})
-    assert caught.value.failure.param == "tools"
+    made = request(tools=tools, response_format={"type": "json_object"})
+    assert [tool.name for tool in made.plan.tools] == ["get", "StructuredOutput"]
 
 
 def test_parameters_nested_too_deep_are_refused() -> None:

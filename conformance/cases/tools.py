@@ -151,7 +151,7 @@ async def legacy_functions_answer_in_the_legacy_form(target: Target) -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "two_tools_of_one_name": ({"tools": [function(), function()]}, "tools[1].function.name", "request.tools"),
-    "a_name_the_api_cannot_take": ({"tools": [function("get weather!")]}, "tools[0].function.name", "request.tools"),
+    "a_tool_without_a_name": ({"tools": [function("")]}, "tools[0].function.name", "request.tools"),
     "parameters_of_no_object": (
         {"tools": [function(parameters={"type": "array"})]}, "tools[0].function.parameters.type", "request.tools",
     ),

@@ -32,7 +32,8 @@ from proxy.protocol.lines import (
     Result,
     System,
 )
-from proxy.protocol.plan import Message, Plan, Schema, Tool, ToolResultBlock
+from proxy.protocol.plan import Message, Plan, Schema, ToolResultBlock
+from proxy.protocol.translation import Heard, Translation
 from proxy.protocol.turn import State, Turn
 
 
@@ -75,7 +76,8 @@ class Dialogue:
         self.answer = Fold()
         self._mode: SystemPromptMode = mode
         self._turn = Turn()
-        self._tools: tuple[Tool, ...] = ()
+        self._translation = Translation()
+        self._heard = Heard(self._translation)
         self._schema: Schema | None = None
         self._reason: Reason | None = None
         self._out: list[bytes] = []
@@ -111,7 +113,8 @@ class Dialogue:
 
     def begin(self, plan: Plan) -> None:
         """Begin the conversation that `plan` describes and ask its last message."""
-        self._tools = plan.tools
+        self._translation = Translation(plan.tools, plan.messages)
+        plan = self._translation.plan(plan)
         self._schema = plan.schema
         self._begin_turn()
         chunk = [commands.initialize(plan, self._mode), commands.settings(plan)]
@@ -183,10 +186,12 @@ class Dialogue:
         limits = self._turn.limits
         self._turn = Turn(self._schema)
         self._turn.limits = limits
+        self._heard = Heard(self._translation)
         self.answer = Fold()
         self._reason = None
 
     def _handed_on(self, deltas: list[Delta]) -> list[Delta]:
+        deltas = self._heard.take(deltas)
         self.answer.take(deltas)
         if deltas and isinstance(deltas[-1], Finished):
             self._reason = deltas[-1].reason
@@ -232,14 +237,15 @@ class Dialogue:
         if line.request.subtype == "mcp_message" and message.method == "tools/call":
             self._held[message.params.meta.tool_use_id] = HeldCall(line.request_id, message.id)
         elif line.request.subtype == "mcp_message":
-            self._out.append(commands.mcp_reply(line, self._tools))
+            self._out.append(commands.mcp_reply(line, self._translation.tools))
 
     def _check_tools(self, tools: Sequence[str]) -> Failure | None:
         """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it."""
         if self._schema is not None and STRUCTURED_OUTPUT not in tools:
             message = "Claude Code does not take this schema, and does not say why: a simpler one may do."
             return Failure(Kind.BAD_REQUEST, message, about=About.SCHEMA)
-        missing = next((tool.name for tool in self._tools if tool.name not in tools), None)
+        sent = (tool.name for tool in self._translation.tools)
+        missing = next((self._translation.call_name(name) for name in sent if name not in tools), None)
         if missing is not None:
             message = (
                 f"Claude Code does not take the tool {missing!r}, and does not say why: its name or its parameters."

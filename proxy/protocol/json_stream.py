@@ -102,7 +102,9 @@ class Translator:
         """Read what is outside of texts, up to the next sign that matters."""
         found = _BETWEEN.match(text, at)
         if found is not None:
-            self._emit(found[0])
+            # White space around the value that is taken off is not the value's.
+            outside = self._wrapping is _Wrapping.INSIDE and len(self._frames) == 1
+            self._emit(found[0].strip() if outside else found[0])
             return found.end()
         sign = text[at]
         frame = self._frames[-1] if self._frames else None

@@ -9,28 +9,30 @@ JavaScript cannot hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from proxy.protocol.aliases import tool_names
+from proxy.protocol.deltas import Arguments, Delta, ToolCall, ToolEnd
 from proxy.protocol.json_stream import Translator
 from proxy.protocol.offered import Offered, offered
-from proxy.protocol.plan import Block, Message, Tool, ToolUseBlock
+from proxy.protocol.plan import Block, Message, Plan, Tool, ToolUseBlock
 
 # What a tool's description says when it has another name here than in what the client says of it.
 ALSO_CALLED: Final = "This tool is also called `{}`."
 
 
 class Translation:
-    """The translation for one conversation. `tools`: as the CLI gets them, in the order given.
+    """The translation for one conversation. `tools`: as the CLI gets them, in the order given; `same`: none of it is
+    any different.
 
     The same tools and messages give the same translation, and one more message of calls known before changes nothing.
     """
 
-    __slots__ = ("_back", "_offered", "_there", "tools")
+    __slots__ = ("_back", "_offered", "_there", "same", "tools")
 
     def __init__(self, tools: Iterable[Tool] = (), messages: Iterable[Message] = ()) -> None:
         """`messages`: the conversation so far, which may hold calls of tools that are offered no more."""
@@ -44,11 +46,9 @@ class Translation:
             form = offered(tool.schema)
             if not form.same:
                 self._offered[tool.name] = form
-            changed = tool.name in self._there
-            sent.append(
-                _tool(tool, self.name(tool.name), form.schema) if changed or form.schema is not tool.schema else tool
-            )
+            sent.append(_tool(tool, self.name(tool.name), form.schema))
         self.tools = tuple(sent)
+        self.same = not self._there and all(one is other for one, other in zip(sent, tools, strict=True))
 
     def name(self, name: str) -> str:
         """What a tool of the client's is called here."""
@@ -60,10 +60,17 @@ class Translation:
 
     def message(self, message: Message) -> Message:
         """A message of the conversation as it is put in: the calls in it are those of the tools here."""
-        if not self._there and not self._offered:
+        if self.same:
             return message
         content = tuple(self._block(block) for block in message.content)
         return message if content == message.content else Message(message.role, content)
+
+    def plan(self, plan: Plan) -> Plan:
+        """The plan as it is carried out: with the tools as the CLI gets them."""
+        if self.same:
+            return plan
+        messages = tuple(map(self.message, plan.messages))
+        return msgspec.structs.replace(plan, tools=self.tools, messages=messages)
 
     def _block(self, block: Block) -> Block:
         if not isinstance(block, ToolUseBlock):
@@ -79,7 +86,37 @@ class Translation:
 
 
 def _tool(tool: Tool, name: str, schema: Raw) -> Tool:
+    if name == tool.name and schema is tool.schema:
+        return tool
     words = tool.description
     if name != tool.name:
         words = f"{words}\n\n{ALSO_CALLED.format(tool.name)}".lstrip()
     return msgspec.structs.replace(tool, name=name, description=words, schema=schema)
+
+
+class Heard:
+    """The deltas of one answer, put into the client's words."""
+
+    __slots__ = ("_arguments", "_translation")
+
+    def __init__(self, translation: Translation) -> None:
+        self._translation = translation
+        self._arguments: dict[int, Translator | None] = {}
+
+    def take(self, deltas: list[Delta]) -> list[Delta]:
+        return deltas if self._translation.same else [one for delta in deltas for one in self._one(delta)]
+
+    def _one(self, delta: Delta) -> Iterator[Delta]:
+        if isinstance(delta, ToolCall):
+            self._arguments[delta.tool_index] = self._translation.arguments(delta.name)
+            yield ToolCall(delta.tool_index, delta.id, self._translation.call_name(delta.name))
+            return
+        translator = self._arguments.get(delta.tool_index) if isinstance(delta, Arguments | ToolEnd) else None
+        if translator is None:
+            yield delta
+        elif isinstance(delta, Arguments | ToolEnd):
+            text = translator.close() if isinstance(delta, ToolEnd) else translator.feed(delta.text)
+            if text:
+                yield Arguments(delta.tool_index, text)
+            if isinstance(delta, ToolEnd):
+                yield delta

@@ -17,7 +17,6 @@ from proxy.dialects import RULES, Rules
 from proxy.dialects.openai.messages import conversation
 from proxy.dialects.openai.response_format import response_format
 from proxy.dialects.openai.tools import CallStyle, tool_use
-from proxy.protocol.assembly import STRUCTURED_OUTPUT
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.models import EFFORTS, Abilities, effort_level
@@ -140,10 +139,6 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     ignored = ignored_of(chat, IGNORED, rules)
     options = chat.stream_options
     schema = response_format(chat.response_format) if given(chat.response_format) else None
-    if schema is not None and any(tool.name == STRUCTURED_OUTPUT for tool in use.tools):
-        raise bad_request(
-            f"With `response_format` no tool can be named {STRUCTURED_OUTPUT}: the answer's own is.", "tools"
-        )
     return ChatPlan(
         plan=Plan(
             model=model,

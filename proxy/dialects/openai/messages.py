@@ -17,7 +17,7 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.history import History, PastCall, argument_object
 from proxy.protocol.media import PartBlock, images_in
 from proxy.protocol.plan import Message, TextBlock
-from proxy.protocol.tools import CUSTOM_ARGUMENT, NAME, NAME_RULE
+from proxy.protocol.tools import CUSTOM_ARGUMENT, NAMELESS
 
 
 class _FunctionCall(Struct, frozen=True):
@@ -143,6 +143,6 @@ def _calls(message: _InMessage, where: str, index: int) -> Iterator[PastCall]:
 
 
 def _call(call_id: str, name: str, arguments: Raw, where: str) -> PastCall:
-    if not NAME.fullmatch(name):
-        raise bad_request(NAME_RULE, f"{where}.name")
+    if not name:
+        raise bad_request(NAMELESS, f"{where}.name")
     return PastCall(call_id, name, arguments)
