@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from proxy.address import check_address, check_tls
 from proxy.checks import Check
-from proxy.cli import find
+from proxy.cli import capacity, find, memory
+from proxy.cli.capacity import Memory
 from proxy.cli.conversation import Conversation, Timeouts
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
-from proxy.cli.memory import available
 from proxy.cli.process import STOP_GRACE
 from proxy.cli.workspace import BASE, Workspace, locate
 from proxy.protocol.deltas import Failed, Finished, Started
@@ -32,8 +34,6 @@ from proxy.settings.sources import Loaded, load
 
 # The newest CLI version with fixtures; a test compares it with their directories.
 NEWEST_PROVEN: Final = "2.1.330"
-# What one process of the CLI takes (cli notes 2).
-MB_PER_CHILD: Final = 190
 # Seconds within which the live request has to be answered.
 LIVE_PATIENCE: Final = 90.0
 LIVE_PLAN: Final = Plan("haiku", None, (Message("user", (TextBlock("Reply with the word ok."),)),), max_tokens=32)
@@ -108,20 +108,22 @@ def check_workspace(state: Path, base: Path = BASE) -> Check:
     return Check("ok", "workspace", words)
 
 
-def check_memory(settings: Settings, free: int | None) -> Check:
-    """`free`: bytes; None: not known."""
-    most = settings.waiting + settings.max_conversations + settings.parked
+def check_memory(settings: Settings, memory: Memory) -> Check:
+    """Whether there is enough for as many processes as the settings ask for. What is `auto` fits by itself."""
+    idle = capacity.MAX_IDLE if settings.waiting == "auto" else settings.waiting
+    parked = capacity.max_parked(settings.parked, memory, 0, capacity.PARKED_COST)
+    fixed = idle, settings.max_conversations, 0 if settings.parked == "auto" else settings.parked
+    taken, needed = capacity.taken(idle, settings.max_conversations, parked), capacity.taken(*fixed)
     words = (
-        f"{settings.waiting} waiting, {settings.max_conversations} answering and {settings.parked} parked processes "
-        f"of the CLI take up to {most * MB_PER_CHILD} MB"
+        f"{idle} waiting, {settings.max_conversations} answering and {parked} parked processes of the CLI take up to "
+        f"{taken >> 20} MB"
     )
-    if free is None:
+    if memory.free is None:
         return Check("ok", "memory", words)
-    free >>= 20
-    if free < most * MB_PER_CHILD:
+    if memory.free < needed:
         lower = "lower CLAUDE_PROXY_MAX_CONVERSATIONS, CLAUDE_PROXY_PARKED or CLAUDE_PROXY_WAITING"
-        return Check("warn", "memory", f"{words}, and {free} MB are free.", lower)
-    return Check("ok", "memory", f"{words}; {free} MB are free")
+        return Check("warn", "memory", f"{words}, and {memory.free >> 20} MB are free.", lower)
+    return Check("ok", "memory", f"{words}; {memory.free >> 20} MB are free")
 
 
 # The CLI.
@@ -159,7 +161,9 @@ async def check_live(settings: Settings, path: str, environ: Mapping[str, str], 
         return Check("FAIL", "live", f"The CLI cannot be started: {error.strerror or error}.")
     conversation = Conversation(child, Timeouts(LIVE_PATIENCE, LIVE_PATIENCE), settings.system_prompt_mode)
     try:
-        return await _answer(conversation, began)
+        check = await _answer(conversation, began)
+        taken = memory.pss(child.pid)
+        return check if taken is None else replace(check, words=f"{check.words}; its process takes {taken >> 20} MB")
     finally:
         await child.stop(STOP_GRACE)
         workspace.close()
@@ -179,7 +183,7 @@ def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], liv
     state = check_state_directory(directory)
     if settings.tls_cert is not None:
         yield check_tls(settings)
-    yield from (check_address(settings), state, check_workspace(directory), check_memory(settings, available()))
+    yield from (check_address(settings), state, check_workspace(directory), check_memory(settings, memory.read()))
     name = "cli"
     try:
         path = find.find(settings, environ)

@@ -72,7 +72,8 @@ async def until(condition: Callable[[], bool], seconds: float, what: str) -> Non
 def base_settings(**changes: Any) -> Settings:
     """Settings for a test: nothing waits, short limits."""
     return Settings(
-        **{"waiting": 0, "idle_timeout": 10.0, "total_timeout": 20.0, "queue_wait": 5.0, "grace": 1.0} | changes
+        **{"waiting": 0, "parked": 4, "idle_timeout": 10.0, "total_timeout": 20.0, "queue_wait": 5.0, "grace": 1.0}
+        | changes
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from proxy import doctor
 from proxy.address import bind
 from proxy.checks import Check
-from proxy.cli import find
+from proxy.cli import capacity, find
+from proxy.cli.capacity import Memory
 from proxy.doctor import NEWEST_PROVEN
 from proxy.settings import Settings
 from tests import fake_cli
@@ -211,9 +212,22 @@ def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     assert (check.state, str(tmp_path / "file") in check.words) == ("FAIL", True)
 
 
-@pytest.mark.parametrize(("free", "state"), [(None, "ok"), (2660 << 20, "ok"), ((2660 << 20) - 1, "warn")])
-def test_memory_for_all_children(free: int | None, state: str) -> None:
-    assert doctor.check_memory(Settings(waiting=2, max_conversations=8, parked=4), free).state == state
+NEEDED = capacity.taken(2, 8, 4)
+
+
+@pytest.mark.parametrize(("free", "state"), [(None, "ok"), (NEEDED, "ok"), (NEEDED - 1, "warn")])
+def test_memory_for_all_processes(free: int | None, state: str) -> None:
+    settings = Settings(waiting=2, max_conversations=8, parked=4)
+    assert doctor.check_memory(settings, Memory(free, None)).state == state
+
+
+def test_what_is_automatic_fits_by_itself() -> None:
+    free = capacity.taken(4, 8, 0)
+    check = doctor.check_memory(Settings(), Memory(free, 16 << 30))
+    assert (check.state, "4 waiting, 8 answering and 0 parked" in check.words) == ("ok", True)
+    check = doctor.check_memory(Settings(), Memory(free - 1, 16 << 30))
+    assert check.state == "warn"
+    assert "32 parked" in doctor.check_memory(Settings(), Memory(60 << 30, 64 << 30)).words
 
 
 # The CLI.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from proxy.cli.memory import available
+from proxy.cli.memory import available, pss, read, total
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,33 @@ def test_what_is_available(tmp_path: Path, files: dict[str, str], free: int | No
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert available(tmp_path) == free
+
+
+def test_all_there_is(tmp_path: Path) -> None:
+    whole = total(tmp_path)
+    assert whole is not None
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    for limit, found in (("max", whole), (str(whole + 1), whole), (str(512 << 20), 512 << 20)):
+        (group / "memory.max").write_text(f"{limit}\n")
+        assert total(tmp_path) == found
+
+
+def test_what_a_process_takes(tmp_path: Path) -> None:
+    assert pss(7, tmp_path) is None
+    (tmp_path / "proc/7").mkdir(parents=True)
+    for text, found in (("", None), ("Rss: 9 kB\nPss:   40 kB\nPss_Dirty: 30 kB\n", 40 << 10), ("Pss: much\n", None)):
+        (tmp_path / "proc/7/smaps_rollup").write_text(text)
+        assert pss(7, tmp_path) == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells it")
+def test_this_computer() -> None:
+    memory = read()
+    assert memory.free is not None
+    assert memory.total is not None
+    assert 0 < memory.free <= memory.total
+    own = pss(os.getpid())
+    assert own is not None
+    assert 10 << 20 < own < memory.total
+    assert pss(2**22 + 1) is None

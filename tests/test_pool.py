@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from proxy.cli import capacity, memory, parked
 from proxy.cli import pool as pools
+from proxy.cli.capacity import MIN_FREE, Memory
+from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool
-from proxy.protocol.deltas import Failed, Finished, Text
+from proxy.protocol.deltas import Failed, Finished, Text, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, TextBlock
 from tests import fake_cli
@@ -269,18 +272,119 @@ async def test_parked_ones_are_bounded_in_age(make: Make, monkeypatch: pytest.Mo
 
 
 async def test_parked_ones_go_when_memory_runs_short(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, seen = [None, pools.MIN_FREE_MEMORY, pools.MIN_FREE_MEMORY - 1], list[int]()
+    left, seen = [None, MIN_FREE, MIN_FREE - 1], list[int]()
 
-    def available() -> int | None:
+    def read() -> Memory:
         seen.append(pool.counts.parked)
-        return left.pop(0) if left else None
+        return Memory(left.pop(0) if left else None, None)
 
     monkeypatch.setattr(pools, "ROUND", 0.05)
     pool = await make()
     await served(pool, plan("one"), keep=True)
-    monkeypatch.setattr(pools, "available", available)
+    monkeypatch.setattr(memory, "read", read)
     await until(lambda: len(seen) > 3, 5, "it has looked four times")
     assert seen[:4] == [1, 1, 1, 0]
+    asked = plan("one", said("echo: one"), "two")
+    lease = await pool.open(asked, "")
+    assert (lease.served, lease.not_continued) == ("replayed", "evicted")
+    pool.release(lease)
+
+
+async def test_the_least_valuable_goes_first(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parked, "worth", lambda tokens, age: tokens)
+    pool = await make(parked=2)
+    pids = []
+    for text, tokens in (("a", 300), ("b", 100), ("c", 200)):
+        lease = await pool.open(plan(text), "")
+        await ask(lease, plan(text))
+        monkeypatch.setattr(Conversation, "tokens", Tokens(input=tokens))
+        pool.release(lease, keep=True)
+        pids.append(lease.conversation.child.pid)
+    await until(lambda: not alive(pids[1]), 5, "the smallest ended")
+    assert pool.counts.parked == 2
+    assert alive(pids[0])
+    assert alive(pids[2])
+
+
+async def test_automatic_sizes_follow_memory_and_use(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "ROUND", 0.05)
+    monkeypatch.setattr(memory, "read", lambda: Memory(64 << 30, 64 << 30))
+    pool = await make(waiting="auto", parked="auto")
+    await until(lambda: ready(pool) == 2, 5, "two wait")
+    pids = [(await served(pool, plan(text), keep=True))[2] for text in "abcdef"]
+    await until(lambda: ready(pool) == 4, 10, "four wait after some use")
+    assert pool.counts.parked == 6
+    monkeypatch.setattr(memory, "read", lambda: Memory(1 << 30, 8 << 30))
+    await until(lambda: pool.counts.parked == 3, 5, "half is given back")
+    await until(lambda: not any(map(alive, pids[:3])), 5, "they ended")
+    monkeypatch.setattr(capacity, "QUIET", 0.0)
+    await until(lambda: pool.counts.waiting == 1, 5, "one is enough")
+
+
+async def test_the_memory_of_processes_is_measured(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "ROUND", 0.02)
+    monkeypatch.setattr(memory, "pss", lambda pid: 7_000_000)
+    pool = await make(waiting=1)
+    await until(lambda: pool.counts.memory == 7_000_000, 5, "one is measured")
+    await served(pool, plan("one"), keep=True)
+    await until(lambda: pool.counts.waiting == 1 and pool.counts.memory == 14_000_000, 5, "both are")
+
+
+async def test_without_processes_they_take_no_memory(make: Make) -> None:
+    assert (await make()).counts.memory == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "following", "why"),
+    [
+        ([], ("one", "echo: one", "two"), "unknown"),
+        ([("one",)], ("one", "echo: other", "two"), "unknown"),
+        ([("one",), ("one", "echo: one", "two")], ("one", "echo: one", "three"), "continued"),
+    ],
+)
+async def test_why_a_conversation_is_not_continued(
+    make: Make, first: list[tuple[str, ...]], following: tuple[str, ...], why: str
+) -> None:
+    def turns(texts: tuple[str, ...]) -> Plan:
+        return plan(*(said(text) if index % 2 else text for index, text in enumerate(texts)))
+
+    pool = await make()
+    for texts in first:
+        await served(pool, turns(texts), keep=True)
+    lease = await pool.open(turns(following), "")
+    assert (lease.served, lease.not_continued) == ("replayed", why)
+    pool.release(lease)
+    lease = await pool.open(plan("new"), "")
+    assert (lease.served, lease.not_continued) == ("new", "")
+    pool.release(lease)
+
+
+async def test_that_it_has_expired_or_died_is_remembered(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "ROUND", 0.05)
+    pool = await make(parked_age=0.2)
+    asked = plan("one", said("echo: one"), "two")
+    _, _, pid = await served(pool, plan("one"), keep=True)
+    await until(lambda: not alive(pid), 5, "it ended")
+    assert (await whyever(pool, asked)) == "expired"
+    _, _, pid = await served(pool, plan("one"), keep=True)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: pool.counts.parked == 0, 5, "it is parked no more")
+    assert (await whyever(pool, asked)) == "ended"
+
+
+async def test_what_is_remembered_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parked, "MAX_REMEMBERED", 2)
+    pool = await make(parked=1)
+    for text in "abcd":
+        await served(pool, plan(text), keep=True)
+    whys = [await whyever(pool, plan(text, said(f"echo: {text}"), "more")) for text in "abc"]
+    assert whys == ["unknown", "evicted", "evicted"]
+
+
+async def whyever(pool: Pool, asked: Plan) -> str:
+    lease = await pool.open(asked, "")
+    pool.release(lease)
+    return lease.not_continued
 
 
 @pytest.mark.parametrize("pieces", [["many", 1000, "x" * 1000], ["say", "x" * 1_000_000]])
@@ -290,8 +394,8 @@ async def test_a_parked_one_holds_nothing_of_its_answer(make: Make, pieces: list
     tracemalloc.start()
     try:
         pid = (await served(pool, asked, keep=True))[2]
-        (parked,) = pool._parked.values()
-        assert await parked.settling
+        (kept,) = pool._parked._parked.values()
+        assert await kept.settling
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 200_000
     finally:

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from proxy.cli import capacity, memory
+from proxy.cli.capacity import Memory
 from proxy.cli.conversation import UNOBSERVED, Conversation, Observer, Timeouts
 from proxy.cli.limiter import FairLimiter
-from proxy.cli.memory import available
+from proxy.cli.parked import NotContinued, ParkedConversations
 from proxy.cli.process import STOP_GRACE, Child, Launch
 from proxy.cli.warm_pool import WarmPool
 from proxy.protocol import fingerprint
 from proxy.protocol.failures import SHUTTING_DOWN, Rejection
 from proxy.protocol.lines import ModelUse
-from proxy.protocol.plan import Message, Plan
+from proxy.protocol.plan import Plan
 from proxy.settings import Settings
 
 # How often (seconds) age, memory and the CLI's file are looked at.
 ROUND: Final = 5.0
 # An answer's cost follows it within milliseconds; the child of a conversation that is to end gets this long to say it.
 COST_WAIT: Final = 0.5
-# Bytes of memory that must be left for conversations to stay parked.
-MIN_FREE_MEMORY: Final = 512 * 1024 * 1024
 
 
 class Counts(Struct, frozen=True):
@@ -42,29 +41,24 @@ class Counts(Struct, frozen=True):
     busy: int
     parked: int
     queued: int
+    # Bytes that all processes take together, as far as they have been measured; None: not known.
+    memory: int | None = None
 
 
 Served = Literal["new", "continued", "replayed"]
 
 
 class Lease(Struct, frozen=True):
-    """One request's hold on a slot and the conversation in it. `fingerprint`: of all that the request holds."""
+    """One request's hold on a slot and the conversation in it. `fingerprint`: of all that the request holds.
+
+    `not_continued`: why earlier turns had to be put in again; empty if there are none, or if it is continued.
+    """
 
     conversation: Conversation
     served: Served
     fingerprint: bytes
     owner: str = ""
-
-
-class _Parked:
-    """A conversation between two requests. `settling` tells whether it can go on; `since`: loop time."""
-
-    __slots__ = ("conversation", "settling", "since")
-
-    def __init__(self, conversation: Conversation, settling: asyncio.Task[bool], since: float) -> None:
-        self.conversation = conversation
-        self.settling = settling
-        self.since = since
+    not_continued: NotContinued = ""
 
 
 class Pool:
@@ -83,9 +77,10 @@ class Pool:
         self.warm_pool = WarmPool(settings, launch, start, self._in_background)
         self._limiter = FairLimiter(settings.max_conversations, settings.max_queue, settings.queue_wait)
         self._busy: dict[Conversation, Lease] = {}
-        self._parked: OrderedDict[bytes, _Parked] = OrderedDict()
-        # Those that a request is to go on with as soon as they have settled.
-        self._settling: set[_Parked] = set()
+        self._parked = ParkedConversations(self._end, self._learn_models)
+        self._memory = Memory(None, None)
+        self._max_parked = capacity.max_parked(settings.parked, self._memory, 0, capacity.PARKED_COST)
+        self._last_request = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._round: asyncio.Task[None] | None = None
         self._closing = False
@@ -94,16 +89,21 @@ class Pool:
     @property
     def counts(self) -> Counts:
         return Counts(
-            self.warm_pool.waiting, self.warm_pool.starting, len(self._busy), len(self._parked), len(self._limiter)
-        )
+            self.warm_pool.waiting, self.warm_pool.starting, len(self._busy), len(self._parked), len(self._limiter),
+            self._processes_memory(),
+        )  # fmt: skip
 
     @property
     def closing(self) -> bool:
         return self._closing
 
     async def start(self) -> None:
-        """Begin to keep children waiting. Returns at once."""
-        self._round = asyncio.get_running_loop().create_task(self._look_after())
+        """Begin to keep processes idle. Returns at once."""
+        loop = asyncio.get_running_loop()
+        self._last_request = loop.time()
+        self._round = loop.create_task(self._look_after())
+        self._memory = memory.read()
+        self._adjust()
         self.warm_pool.refill()
 
     async def open(self, plan: Plan, owner: str) -> Lease:
@@ -113,16 +113,21 @@ class Pool:
         """
         before = fingerprint.of(plan, owner, plan.messages[:-1])
         await self._limiter.acquire(owner)
+        not_continued: NotContinued = ""
         try:
-            conversation = await self._unpark(before, plan.messages[-1])
+            self._last_request = asyncio.get_running_loop().time()
+            conversation = await self._parked.take(before, plan.messages[-1])
             served: Served = "continued"
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
+                not_continued = self._parked.why_not(before) if served == "replayed" else ""
                 conversation = await self._child()
+            self._adjust()
         except BaseException:
             self._limiter.release(owner)
             raise
-        return self._begun(Lease(conversation, served, fingerprint.extend(before, plan.messages[-1]), owner))
+        key = fingerprint.extend(before, plan.messages[-1])
+        return self._begun(Lease(conversation, served, key, owner, not_continued))
 
     async def renew(self, lease: Lease) -> Lease:
         """The same slot with another conversation, on a new child, for one that was continued and has died.
@@ -133,7 +138,7 @@ class Pool:
         if self._busy.pop(lease.conversation, None) is None:
             self._end(conversation)
             raise Rejection(SHUTTING_DOWN)
-        renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.owner))
+        renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.owner, "ended"))
         self.warm_pool.first_token(lease.conversation)
         self._end(lease.conversation)
         return renewed
@@ -156,60 +161,16 @@ class Pool:
         if self._busy.pop(conversation, None) is None:
             return
         answer = None
-        if keep and self._settings.parked and not self._closing:
+        if keep and self._max_parked and not self._closing:
             answer = fingerprint.echo(conversation.answer.answer())
         if answer is None:
             self._end(conversation)
         else:
             conversation.answer.forget()
-            self._park(fingerprint.extend(lease.fingerprint, answer), conversation)
+            self._parked.park(fingerprint.extend(lease.fingerprint, answer), conversation)
+            self._parked.trim(self._max_parked)
         self._limiter.release(lease.owner)
         self.warm_pool.first_token(conversation)
-
-    # Parked conversations.
-
-    def _park(self, key: bytes, conversation: Conversation) -> None:
-        loop = asyncio.get_running_loop()
-        parked = _Parked(conversation, loop.create_task(conversation.settle()), loop.time())
-        self._unparked(self._parked.pop(key, None))
-        self._parked[key] = parked
-
-        def drop() -> None:
-            if self._parked.get(key) is parked:
-                self._unparked(self._parked.pop(key))
-
-        def settled(task: asyncio.Task[bool]) -> None:
-            self.models_used |= conversation.models_used
-            if task.cancelled() or not task.result():
-                drop()
-
-        parked.settling.add_done_callback(settled)
-        conversation.child.exited.add_done_callback(lambda _: drop())
-        while len(self._parked) > self._settings.parked:
-            self._unparked(self._parked.popitem(last=False)[1])
-
-    def _unparked(self, parked: _Parked | None) -> None:
-        """End what is parked no more."""
-        if parked is not None:
-            self._end(parked.conversation, parked.settling)
-
-    async def _unpark(self, key: bytes, message: Message) -> Conversation | None:
-        """The parked conversation that `message` can go on, if there is one. It is parked no more then."""
-        parked = self._parked.pop(key, None)
-        if parked is None:
-            return None
-        self._settling.add(parked)
-        try:
-            settled = await parked.settling
-        except asyncio.CancelledError:
-            self._end(parked.conversation)
-            raise
-        finally:
-            self._settling.remove(parked)
-        if settled and parked.conversation.child.alive and parked.conversation.can_ask(message):
-            return parked.conversation
-        self._end(parked.conversation)
-        return None
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
         """End the child, after the CLI has said what an answer that ended well has cost: nobody waits for that."""
@@ -231,10 +192,8 @@ class Pool:
         self._limiter.close(Rejection(SHUTTING_DOWN))
         for lease in tuple(self._busy.values()):
             self.release(lease)
-        while self._parked:
-            self._unparked(self._parked.popitem()[1])
-        for parked in self._settling:
-            self._in_background(parked.conversation.child.stop(STOP_GRACE))
+        for conversation in self._parked.close():
+            self._in_background(conversation.child.stop(STOP_GRACE))
         if self._round is not None:
             self._round.cancel()
         while self._tasks:
@@ -250,13 +209,47 @@ class Pool:
         return Conversation(child, self._timeouts, self._settings.system_prompt_mode, ready, self._observer)
 
     async def _look_after(self) -> None:
-        """Give up old conversations, and all that are parked when memory runs short; look after the warm pool."""
+        """Give up old conversations, and those for which memory is short; look after the warm pool."""
         while True:
             await asyncio.sleep(ROUND)
-            now = asyncio.get_running_loop().time()
-            left = available()
-            low = left is not None and left < MIN_FREE_MEMORY
-            for key, parked in tuple(self._parked.items()):
-                if low or now - parked.since > self._settings.parked_age:
-                    self._unparked(self._parked.pop(key))
+            self._memory = memory.read()
+            self._parked.expire(self._settings.parked_age)
+            self._adjust()
             self.warm_pool.replace_old()
+            await self._measure()
+
+    def _adjust(self) -> None:
+        """Keep as many processes as settings, memory and use allow."""
+        quiet = asyncio.get_running_loop().time() - self._last_request
+        settings, parked = self._settings, len(self._parked)
+        cost = _average([conversation.child for conversation in self._parked]) or capacity.PARKED_COST
+        self._max_parked = capacity.max_parked(settings.parked, self._memory, parked, cost)
+        self._parked.trim(self._max_parked)
+        self.warm_pool.resize(capacity.max_idle(settings.waiting, self._memory, quiet, self.warm_pool.taken))
+
+    async def _measure(self) -> None:
+        """Measure the memory of the process for which that is longest ago: one at a time, it takes milliseconds."""
+        parked = (conversation.child for conversation in self._parked)
+        child = min((*self.warm_pool.processes, *parked), key=lambda child: child.measured_at, default=None)
+        if child is not None:
+            child.measured_at = asyncio.get_running_loop().time()
+            child.memory = await asyncio.to_thread(memory.pss, child.pid) or child.memory
+
+    def _processes_memory(self) -> int | None:
+        idle = self.warm_pool.processes
+        used = [conversation.child for conversation in (*self._busy, *self._parked)]
+        if not idle and not used:
+            return 0
+        if _average([*idle, *used]) is None:
+            return None
+        per_idle, per_used = _average(idle) or capacity.IDLE_COST, _average(used) or capacity.PARKED_COST
+        return sum(child.memory or per_idle for child in idle) + sum(child.memory or per_used for child in used)
+
+    def _learn_models(self, conversation: Conversation) -> None:
+        self.models_used |= conversation.models_used
+
+
+def _average(children: Sequence[Child]) -> int | None:
+    """The memory of one, of those that have been measured."""
+    found = [child.memory for child in children if child.memory is not None]
+    return sum(found) // len(found) if found else None

@@ -61,6 +61,9 @@ class Child(asyncio.SubprocessProtocol):
         self._killed_because = ""
         self.pid = 0
         self.bytes_read = 0
+        # Its memory in bytes, and the loop time at which that was measured.
+        self.memory: int | None = None
+        self.measured_at = 0.0
 
     @classmethod
     async def start(cls, launch: Launch) -> Child:

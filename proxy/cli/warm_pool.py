@@ -71,7 +71,7 @@ def file_stamp(path: str) -> object:
 
 
 class WarmPool:
-    """See the module. `refill` it to begin; `child` gives one; what is given is the caller's to stop.
+    """See the module. `resize` and `refill` it to begin; `child` gives one; what is given is the caller's to stop.
 
     `in_background` runs what nobody waits for, and must have run it all before the event loop ends.
     """
@@ -83,7 +83,7 @@ class WarmPool:
         start: Callable[[Launch], Awaitable[Child]],
         in_background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        self._size = settings.waiting
+        self._size = 0
         self._max_age = settings.waiting_age
         self._max_wait = settings.queue_wait
         self._launch = launch
@@ -108,10 +108,31 @@ class WarmPool:
         self.models: tuple[ListedModel, ...] = ()
         self.models_known = asyncio.Event()
         self.last_start_error: str | None = None
+        # When (loop time) requests have taken a process of late.
+        self._taken_at: deque[float] = deque()
 
     @property
     def waiting(self) -> int:
         return len(self._idle)
+
+    @property
+    def processes(self) -> tuple[Child, ...]:
+        """Those that are idle."""
+        return tuple(process.child for process in self._idle)
+
+    @property
+    def taken(self) -> int:
+        """How many processes requests have taken within the last minute."""
+        now = asyncio.get_running_loop().time()
+        while self._taken_at and self._taken_at[0] < now - 60:
+            self._taken_at.popleft()
+        return len(self._taken_at)
+
+    def resize(self, size: int) -> None:
+        """Keep so many idle processes from now on. What is missing comes with the next `refill`."""
+        self._size = size
+        while len(self._idle) > size:
+            self._discard(self._idle[0])
 
     @property
     def starting(self) -> int:
@@ -122,7 +143,9 @@ class WarmPool:
 
         Raises Rejection when none can be started, or none in time.
         """
-        end = asyncio.get_running_loop().time() + self._max_wait
+        now = asyncio.get_running_loop().time()
+        end = now + self._max_wait
+        self._taken_at.append(now)
         while not self._closed:
             process = self._take()
             if process is not None:

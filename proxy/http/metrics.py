@@ -122,6 +122,10 @@ class Metrics(Collector):
         for state in ("waiting", "starting", "busy", "parked"):
             children.add_metric((state,), getattr(counts, state))
         yield children
+        if counts.memory is not None:
+            yield GaugeMetricFamily(
+                f"{PREFIX}_children_memory_bytes", "Memory of all CLI processes together (PSS).", counts.memory
+            )
         yield GaugeMetricFamily(f"{PREFIX}_queue", "Requests waiting for their turn.", counts.queued)
         used = GaugeMetricFamily(
             f"{PREFIX}_plan_utilization", "Used share of a window of the plan.", labels=("window",)

@@ -20,6 +20,7 @@ from proxy.settings.values import (
     loopback,
     model_list,
     one_of,
+    or_auto,
     origin_list,
     seconds,
     switch,
@@ -49,10 +50,10 @@ class Settings(Struct, frozen=True):
     login: Login = "subscription"
     upstream_url: str | None = None
     max_conversations: int = 8
-    waiting: int = 2
+    waiting: int | Literal["auto"] = "auto"
     waiting_age: float = 1800.0
-    parked: int = 4
-    parked_age: float = 300.0
+    parked: int | Literal["auto"] = "auto"
+    parked_age: float = 3600.0
     sampling: Literal["ignore", "forward"] = "ignore"
     strict_params: bool = False
     reasoning: bool = True
@@ -132,16 +133,17 @@ SETTINGS: Final = (
         "Most requests answered at once; more wait in the queue.",
     ),
     Setting(
-        "waiting", "CLAUDE_PROXY_WAITING", "--waiting", whole(0, 64),
-        "CLI processes kept started and waiting (about 190 MB each).",
+        "waiting", "CLAUDE_PROXY_WAITING", "--waiting", or_auto(whole(0, 64)),
+        "CLI processes kept started and waiting for a request. `auto`: 2 to 4, by use; one after ten quiet minutes.",
     ),
     Setting(
         "waiting_age", "CLAUDE_PROXY_WAITING_AGE", None, seconds(1),
         "Age at which a waiting process is replaced, in seconds.",
     ),
     Setting(
-        "parked", "CLAUDE_PROXY_PARKED", "--parked", whole(0, 64),
-        "Most conversations kept alive with their process for a next message; 0 keeps none.",
+        "parked", "CLAUDE_PROXY_PARKED", "--parked", or_auto(whole(0, 64)),
+        "Most conversations kept alive with their process for a next message; 0 keeps none. `auto`: up to 32, by the "
+        "memory that is free.",
     ),
     Setting(
         "parked_age", "CLAUDE_PROXY_PARKED_AGE", None, seconds(1),

@@ -40,6 +40,18 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
+def or_auto(number: Callable[[str], int]) -> Callable[[str], int | str]:
+    def read(text: str) -> int | str:
+        if text.lower() == "auto":
+            return "auto"
+        try:
+            return number(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
+
+    return read
+
+
 def seconds(least: int) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:

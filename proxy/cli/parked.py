@@ -1,0 +1,137 @@
+"""Conversations between two requests, each with its process, by the fingerprint of what it holds.
+
+The next request that extends exactly one of them goes on there. Losing one costs time and tokens only; why one is there
+no more is remembered for a while, to be told with the request that would have gone on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+from proxy.cli.capacity import worth
+from proxy.cli.conversation import Conversation
+from proxy.protocol.plan import Message
+
+# Why a request with earlier turns could not go on in a process that holds them. `expired`: kept as long as the settings
+# allow. `evicted`: its memory was needed. `continued`: another request has gone on with it (a fork, an answer asked for
+# anew). `ended`: its process was gone, or had gone on by itself. `unfit`: what follows cannot be put to a living
+# process (a large tool result, say). `unknown`: it was never here (edited, other settings, from before a restart).
+NotContinued = Literal["", "expired", "evicted", "continued", "ended", "unfit", "unknown"]
+MAX_REMEMBERED: Final = 4096
+
+
+class _Parked:
+    """`settling` tells whether it can go on; `tokens`: its size; `since`: loop time."""
+
+    __slots__ = ("conversation", "settling", "since", "tokens")
+
+    def __init__(self, conversation: Conversation, settling: asyncio.Task[bool], since: float) -> None:
+        self.conversation = conversation
+        self.settling = settling
+        self.since = since
+        self.tokens = conversation.tokens.prompt + conversation.tokens.output
+
+
+class ParkedConversations:
+    """`park` one, `take` it for its next message. `end` is called with each that is given up, and its settling if
+    that is under way.
+
+    `settled` is called with each when its CLI waits for the next message.
+    """
+
+    def __init__(
+        self,
+        end: Callable[[Conversation, asyncio.Task[bool] | None], None],
+        settled: Callable[[Conversation], None] = lambda _: None,
+    ) -> None:
+        self._end = end
+        self._settled = settled
+        self._parked: dict[bytes, _Parked] = {}
+        self._gone: OrderedDict[bytes, NotContinued] = OrderedDict()
+        # Those that a request is to go on with as soon as they have settled.
+        self._taken: set[_Parked] = set()
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (parked.conversation for parked in self._parked.values())
+
+    def park(self, key: bytes, conversation: Conversation) -> None:
+        """Keep it under the fingerprint of all that it holds. One that is there already gives way."""
+        loop = asyncio.get_running_loop()
+        parked = _Parked(conversation, loop.create_task(conversation.settle()), loop.time())
+        self._give_up(key, "evicted")
+        self._parked[key] = parked
+
+        def drop() -> None:
+            if self._parked.get(key) is parked:
+                self._give_up(key, "ended")
+
+        def settled(task: asyncio.Task[bool]) -> None:
+            self._settled(conversation)
+            if task.cancelled() or not task.result():
+                drop()
+
+        parked.settling.add_done_callback(settled)
+        conversation.child.exited.add_done_callback(lambda _: drop())
+
+    async def take(self, key: bytes, message: Message) -> Conversation | None:
+        """The conversation that `message` can go on, if there is one. It is parked no more then."""
+        parked = self._parked.pop(key, None)
+        if parked is None:
+            return None
+        self._taken.add(parked)
+        why: NotContinued = "continued"
+        try:
+            if not await parked.settling or not parked.conversation.child.alive:
+                why = "ended"
+            elif not parked.conversation.can_ask(message):
+                why = "unfit"
+        except asyncio.CancelledError:
+            why = "ended"
+            raise
+        finally:
+            self._taken.remove(parked)
+            self._remember(key, why)
+            if why != "continued":
+                self._end(parked.conversation, None)
+        return parked.conversation if why == "continued" else None
+
+    def why_not(self, key: bytes) -> NotContinued:
+        """Why there is none with this fingerprint."""
+        return self._gone.get(key, "unknown")
+
+    def expire(self, max_age: float) -> None:
+        """Give up those that have been parked longer."""
+        now = asyncio.get_running_loop().time()
+        for key in [key for key, parked in self._parked.items() if now - parked.since > max_age]:
+            self._give_up(key, "expired")
+
+    def trim(self, size: int) -> None:
+        """Give up those that are worth least until `size` are left."""
+        now = asyncio.get_running_loop().time()
+        while len(self._parked) > size:
+            key = min(self._parked, key=lambda key: worth(self._parked[key].tokens, now - self._parked[key].since))
+            self._give_up(key, "evicted")
+
+    def close(self) -> tuple[Conversation, ...]:
+        """Give all up. Those that a request waits for are returned: their processes are the caller's to end."""
+        for key in tuple(self._parked):
+            self._give_up(key, "ended")
+        return tuple(parked.conversation for parked in self._taken)
+
+    def _give_up(self, key: bytes, why: NotContinued) -> None:
+        parked = self._parked.pop(key, None)
+        if parked is not None:
+            self._remember(key, why)
+            self._end(parked.conversation, parked.settling)
+
+    def _remember(self, key: bytes, why: NotContinued) -> None:
+        self._gone[key] = why
+        self._gone.move_to_end(key)
+        if len(self._gone) > MAX_REMEMBERED:
+            self._gone.popitem(last=False)
