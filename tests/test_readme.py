@@ -20,6 +20,7 @@ from proxy.http.routes import ROUTES
 from proxy.settings import SETTINGS, Settings, default, read
 from proxy.settings.sources import parse
 from tests import fake_cli
+from tests.served import Served
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -92,20 +93,8 @@ def test_the_configuration_file_can_be_read(text: str) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server as the README has it started, on a CLI that repeats what it is told; its base URL."""
     home = tmp_path_factory.mktemp("home")
-    cli = fake_cli.write(home)
-    with subprocess.Popen(
-        [sys.executable, "-m", "proxy", "0", "--waiting", "1", "--log-level", "warn"],
-        cwd=ROOT,
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "CLAUDE_PROXY_CLI": str(cli)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        address = next((line for line in process.stdout if "Address" in line), None)
-        assert address is not None, "it did not start"
-        yield address.split()[-1]
-        process.terminate()
-        assert process.wait(10) == 0
+    with Served(fake_cli.write(home / "cli"), home / "state", {"LOG_LEVEL": "warn"}) as running:
+        yield running.url
 
 
 @pytest.mark.parametrize("line", [line for line in "".join(blocks("sh")[2:]).splitlines() if line.startswith("curl")])

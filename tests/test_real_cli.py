@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -24,6 +22,7 @@ from conformance import upstream as messages
 from conformance.soak import below
 from conformance.upstream import Arrived, Reply, Upstream
 from tests.conftest import alive, until
+from tests.served import Served
 
 pytestmark = [
     pytest.mark.real_cli,
@@ -52,37 +51,21 @@ def answer(request: Arrived) -> Reply:
     return messages.stream(messages.message(messages.text("Hel", "lo ", "wörld 🌍"), model=model))
 
 
-class Server:
-    """`python -m proxy` with the real CLI, in an environment full of things that must not get through."""
+class Server(Served):
+    """The server with the real CLI, in an environment full of things that must not get through."""
 
     def __init__(self, upstream: str, home: Path, **settings: str) -> None:
         home.mkdir()
         self.home = home
-        environment = {
-            "PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(home),
-            "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-anything", "CLAUDE_PROXY_CLI": os.environ["CLAUDE_CLI"],
-            "CLAUDE_PROXY_UPSTREAM_URL": upstream, "CLAUDE_PROXY_RETRIES": "0", "CLAUDE_PROXY_GRACE": "2",
-            "API_KEYS": "me:sk-proxy-secret", "ANTHROPIC_API_KEY": "sk-ant-billed", "CLAUDECODE": "1",
-            "CLAUDE_CODE_ENTRYPOINT": "cli", "CLAUDE_CODE_SESSION_ID": "outer", "ANTHROPIC_MODEL": "outer-model",
-            "SOME_OTHER_SECRET": "hunter2",
-        }  # fmt: skip
-        self.log = home.with_suffix(".log")
-        with self.log.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "proxy", "0"], env=environment | settings, cwd=home,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        self.url = ""
-
-    async def ready(self) -> None:
-        def address() -> bool:
-            assert self.popen.poll() is None, self.log.read_text()
-            for line in self.log.read_text().splitlines():
-                if line.strip().startswith("Address"):
-                    self.url = line.split()[-1]
-            return bool(self.url)
-
-        await until(address, 30, "the server is ready")
+        super().__init__(
+            Path(os.environ["CLAUDE_CLI"]), home / "state",
+            {
+                "TMPDIR": str(home), "CLAUDE_PROXY_UPSTREAM_URL": upstream, "CLAUDE_PROXY_RETRIES": "0",
+                "CLAUDE_PROXY_GRACE": "2", "API_KEYS": "me:sk-proxy-secret", "ANTHROPIC_API_KEY": "sk-ant-billed",
+                "CLAUDECODE": "1", "CLAUDE_CODE_ENTRYPOINT": "cli", "CLAUDE_CODE_SESSION_ID": "outer",
+                "ANTHROPIC_MODEL": "outer-model", "SOME_OTHER_SECRET": "hunter2", **settings,
+            },
+        )  # fmt: skip
 
     def client(self, **more: Any) -> AsyncOpenAI:
         return AsyncOpenAI(
@@ -103,16 +86,11 @@ class Server:
         end = time.monotonic() + 20
         while True:
             counts = (await self.health())["children"]
-            left = set(below(self.popen.pid))
+            left = set(below(self.pid))
             if (counts["waiting"], counts["starting"], counts["busy"], len(left)) == (1, 0, 0, 1):
                 return left
             assert time.monotonic() < end, (counts, left)
             await asyncio.sleep(0.05)
-
-    def end(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.terminate()
-        assert self.popen.wait(15) in (0, -signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +107,12 @@ async def up() -> AsyncIterator[Upstream]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(up: Upstream, scratch: Path) -> AsyncIterator[Server]:
-    running = Server(up.url, scratch / "home", CLAUDE_PROXY_WAITING="1", CLAUDE_PROXY_PARKED="0")
+    running = Server(up.url, scratch / "home", CLAUDE_PROXY_PARKED="0")
+    await asyncio.to_thread(running.__enter__)
     try:
-        await running.ready()
         yield running
     finally:
-        await asyncio.to_thread(running.end)
+        assert await asyncio.to_thread(running.end, signal.SIGTERM) == 0
 
 
 def arrived(up: Upstream, marker: str) -> dict[str, Any]:
@@ -273,9 +251,9 @@ async def test_no_text_of_the_user_is_on_a_command_line(server: Server) -> None:
                 model="opus", messages=[{"role": "system", "content": "needle-system"}, user("SLOWLY needle-text")]
             )
         )
-        await until(lambda: len(below(server.popen.pid)) >= 1, 5, "a child")
+        await until(lambda: len(below(server.pid)) >= 1, 5, "a child")
         await asyncio.sleep(0.5)
-        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(server.popen.pid)]
+        lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in below(server.pid)]
         asked.cancel()
         await asyncio.wait([asked])
     assert lines
@@ -367,17 +345,17 @@ async def test_clients_that_leave_leave_no_process(server: Server, stream: bool,
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_no_process_is_left_when_the_server_ends(up: Upstream, scratch: Path, number: signal.Signals) -> None:
-    running = Server(up.url, scratch / f"home-{number.name}", CLAUDE_PROXY_WAITING="1")
+    running = Server(up.url, scratch / f"home-{number.name}")
+    await asyncio.to_thread(running.__enter__)
     try:
-        await running.ready()
         async with running.client() as client:
             stream = await client.chat.completions.create(model="opus", messages=[user("SLOWLY")], stream=True)
             await anext(aiter(stream))
-            await until(lambda: len(below(running.popen.pid)) == 2, 20, "one answers, one waits")
-            children = below(running.popen.pid)
-            running.popen.send_signal(number)
-            await until(lambda: running.popen.poll() is not None, 15, "the server ended")
+            await until(lambda: len(below(running.pid)) == 2, 20, "one answers, one waits")
+            children = below(running.pid)
+            running.process.send_signal(number)
+            await until(lambda: running.process.poll() is not None, 15, "the server ended")
             await until(lambda: not any(map(alive, children)), 1, "the children ended with it")
-        assert running.popen.returncode == (0 if number is signal.SIGTERM else -signal.SIGKILL)
+        assert running.process.returncode == (0 if number is signal.SIGTERM else -signal.SIGKILL)
     finally:
-        running.end()
+        await asyncio.to_thread(running.end, signal.SIGKILL)
