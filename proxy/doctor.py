@@ -138,7 +138,7 @@ def check_version(version: find.Version) -> Check:
 
 async def _answer(conversation: Conversation, began: float) -> Check:
     model = LIVE_PLAN.model
-    conversation.ask_new(LIVE_PLAN)
+    await conversation.ask_new(LIVE_PLAN)
     while True:
         for delta in await conversation.deltas(LIVE_PATIENCE):
             match delta:

@@ -39,10 +39,10 @@ class InstantConversation(Conversation):
     def attribute_cost(self, request: str) -> None:
         pass
 
-    def ask_new(self, plan: Plan) -> None:
+    async def ask_new(self, plan: Plan) -> None:
         pass
 
-    def ask_next(self, message: Message) -> None:
+    async def ask_next(self, message: Message) -> None:
         self.folded = Fold()
 
     async def settle(self) -> bool:

@@ -60,10 +60,10 @@ class Scripted(Conversation):
     def attribute_cost(self, request: str) -> None:
         self.owed.append(request)
 
-    def ask_new(self, plan: Plan) -> None:
+    async def ask_new(self, plan: Plan) -> None:
         self._ask(plan)
 
-    def ask_next(self, message: Message) -> None:
+    async def ask_next(self, message: Message) -> None:
         self._ask(message)
 
     def _ask(self, what: Any) -> None:

@@ -78,7 +78,7 @@ def failure(deltas: list[Delta]) -> Failure:
 
 async def test_a_question_and_its_answer(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user("hi")))
+    await conversation.ask_new(plan(user("hi")))
     deltas = await whole(conversation)
     assert isinstance(deltas[0], Started)
     assert text(deltas) == "echo: hi"
@@ -90,7 +90,7 @@ async def test_a_question_and_its_answer(begin: Begin) -> None:
 async def test_what_is_sent_and_in_which_order(begin: Begin, tmp_path: Path) -> None:
     conversation = await begin()
     past = [user("one"), assistant("two"), user("three"), assistant("four")]
-    conversation.ask_new(plan(*past, user("five"), system="Be brief.", max_tokens=77))
+    await conversation.ask_new(plan(*past, user("five"), system="Be brief.", max_tokens=77))
     await whole(conversation)
     (sent,) = fake_cli.told(tmp_path)
     assert [line["type"] for line in sent] == [
@@ -127,7 +127,7 @@ async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypa
     monkeypatch.setattr(conversation.child, "write", note)
     monkeypatch.setattr(conversation.child, "read", count)
     past = [user("a"), assistant("b"), user("c"), assistant("d")]
-    conversation.ask_new(plan(*past, user([["past"]])))
+    await conversation.ask_new(plan(*past, user([["past"]])))
     assert json.loads(text(await whole(conversation))) == ["user", "assistant", "user", "assistant"]
     assert written == [["control_request", "user"], ["assistant", "user"], ["assistant", "user"]]
 
@@ -139,18 +139,18 @@ async def test_a_first_question_goes_in_one_write(
     conversation = await begin()
     written: list[bytes] = []
     monkeypatch.setattr(conversation.child, "write", written.append)
-    conversation.ask_new(plan(user("hi"), max_tokens=max_tokens))
+    await conversation.ask_new(plan(user("hi"), max_tokens=max_tokens))
     assert len(written) == 1
     assert written[0].count(b"\n") == lines
 
 
 async def test_a_second_question_goes_on(begin: Begin, tmp_path: Path) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user("one")))
+    await conversation.ask_new(plan(user("one")))
     await whole(conversation)
     assert await conversation.settle()
     assert conversation.can_ask(user("two"))
-    conversation.ask_next(user("two"))
+    await conversation.ask_next(user("two"))
     assert text(await whole(conversation)) == "echo: two"
     assert len(fake_cli.pids(tmp_path)) == 1
 
@@ -158,17 +158,17 @@ async def test_a_second_question_goes_on(begin: Begin, tmp_path: Path) -> None:
 async def test_it_says_when_the_child_is_ready_once(begin: Begin) -> None:
     ready: list[int] = []
     conversation = await begin(on_ready=lambda: ready.append(1))
-    conversation.ask_new(plan(user("one")))
+    await conversation.ask_new(plan(user("one")))
     await whole(conversation)
     await conversation.settle()
-    conversation.ask_next(user("two"))
+    await conversation.ask_next(user("two"))
     await whole(conversation)
     assert ready == [1]
 
 
 async def test_silence_gives_nothing_and_is_no_end(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.3], ["say", "b"], ["end"]])))
+    await conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.3], ["say", "b"], ["end"]])))
     found: list[Delta] = []
     silences = 0
     while not found or not isinstance(found[-1], Finished):
@@ -185,7 +185,7 @@ async def test_silence_gives_nothing_and_is_no_end(begin: Begin) -> None:
 async def test_one_that_never_answers_is_silent(begin: Begin) -> None:
     conversation = await begin(Timeouts(idle=0.3, total=20), mute=True)
     before = time.perf_counter()
-    conversation.ask_new(plan(user("hi")))
+    await conversation.ask_new(plan(user("hi")))
     found = failure(await whole(conversation))
     assert found.kind is Kind.CLI_SILENT
     assert "0.3 seconds" in found.message
@@ -194,7 +194,7 @@ async def test_one_that_never_answers_is_silent(begin: Begin) -> None:
 
 async def test_one_that_falls_silent_in_mid_answer(begin: Begin) -> None:
     conversation = await begin(Timeouts(idle=0.4, total=20))
-    conversation.ask_new(plan(user([["say", "half"], ["hang"]])))
+    await conversation.ask_new(plan(user([["say", "half"], ["hang"]])))
     deltas = await whole(conversation)
     assert text(deltas) == "half"
     assert failure(deltas).kind is Kind.CLI_SILENT
@@ -202,20 +202,20 @@ async def test_one_that_falls_silent_in_mid_answer(begin: Begin) -> None:
 
 async def test_silence_while_the_past_is_put_in(begin: Begin) -> None:
     conversation = await begin(Timeouts(idle=0.3, total=20), mute=True)
-    conversation.ask_new(plan(user("a"), assistant("b"), user("c")))
+    await conversation.ask_new(plan(user("a"), assistant("b"), user("c")))
     assert failure(await whole(conversation)).kind is Kind.CLI_SILENT
 
 
 async def test_every_sign_of_life_counts(begin: Begin) -> None:
     conversation = await begin(Timeouts(idle=1.0, total=20))
     steps: list[list[Any]] = [["sleep", 0.4], ["line", {"type": "keep_alive"}]] * 4
-    conversation.ask_new(plan(user([*steps, ["say", "late"], ["end"]])))
+    await conversation.ask_new(plan(user([*steps, ["say", "late"], ["end"]])))
     assert text(await whole(conversation)) == "late"
 
 
 async def test_an_answer_that_takes_too_long(begin: Begin) -> None:
     conversation = await begin(Timeouts(idle=5, total=0.5))
-    conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1]] * 50 + [["end"]])))
+    await conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1]] * 50 + [["end"]])))
     deltas = await whole(conversation)
     assert text(deltas).startswith("a")
     found = failure(deltas)
@@ -225,7 +225,7 @@ async def test_an_answer_that_takes_too_long(begin: Begin) -> None:
 
 async def test_one_that_dies_at_its_start_says_why(begin: Begin) -> None:
     conversation = await begin(exit=3, stderr="warning: old\nerror: unknown option '--tools'\n")
-    conversation.ask_new(plan(user("hi")))
+    await conversation.ask_new(plan(user("hi")))
     found = failure(await whole(conversation))
     assert found.kind is Kind.CLI_DIED
     assert "exit code 3" in found.message
@@ -235,7 +235,7 @@ async def test_one_that_dies_at_its_start_says_why(begin: Begin) -> None:
 
 async def test_one_that_dies_in_mid_answer(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["say", "half"], ["stderr", "Segmentation fault"], ["exit", 139]])))
+    await conversation.ask_new(plan(user([["say", "half"], ["stderr", "Segmentation fault"], ["exit", 139]])))
     deltas = await whole(conversation)
     assert text(deltas) == "half"
     found = failure(deltas)
@@ -245,14 +245,14 @@ async def test_one_that_dies_in_mid_answer(begin: Begin) -> None:
 
 async def test_one_that_dies_while_the_past_is_put_in(begin: Begin) -> None:
     conversation = await begin(exit=1)
-    conversation.ask_new(plan(user("a"), assistant("b"), user("c")))
+    await conversation.ask_new(plan(user("a"), assistant("b"), user("c")))
     assert failure(await whole(conversation)).kind is Kind.CLI_DIED
 
 
 async def test_one_that_dies_in_mid_character(begin: Begin) -> None:
     cut = say.raw(say.piece("日本"))[:-20].decode("utf-8", "surrogateescape")
     conversation = await begin()
-    conversation.ask_new(plan(user([["say", "half"], ["raw", cut], ["exit", 0]])))
+    await conversation.ask_new(plan(user([["say", "half"], ["raw", cut], ["exit", 0]])))
     deltas = await whole(conversation)
     assert text(deltas) == "half"
     assert isinstance(deltas[-1], Failed)
@@ -260,13 +260,13 @@ async def test_one_that_dies_in_mid_character(begin: Begin) -> None:
 
 async def test_the_words_of_a_dying_child_are_bounded(begin: Begin) -> None:
     conversation = await begin(exit=1, stderr="x" * 100_000)
-    conversation.ask_new(plan(user("hi")))
+    await conversation.ask_new(plan(user("hi")))
     assert len(failure(await whole(conversation)).message) < 500
 
 
 async def test_a_refused_command_fails_the_answer(begin: Begin) -> None:
     conversation = await begin(refuse="apply_flag_settings")
-    conversation.ask_new(plan(user([["hang"]]), effort="low"))
+    await conversation.ask_new(plan(user([["hang"]]), effort="low"))
     found = failure(await whole(conversation))
     assert found.kind is Kind.CLI_CONFUSED
     assert "not today" in found.message
@@ -275,13 +275,13 @@ async def test_a_refused_command_fails_the_answer(begin: Begin) -> None:
 async def test_garbage_and_unknown_lines_are_passed_over(begin: Begin) -> None:
     steps = [["raw", "(node:1) Warning: old\n{}\n"], ["line", {"type": "brand_new"}], ["say", "fine"], ["end"]]
     conversation = await begin()
-    conversation.ask_new(plan(user(steps)))
+    await conversation.ask_new(plan(user(steps)))
     assert text(await whole(conversation)) == "fine"
 
 
 async def test_two_results_end_it_once(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["say", "x"], ["end"], ["line", say.result()], ["line", say.result()]])))
+    await conversation.ask_new(plan(user([["say", "x"], ["end"], ["line", say.result()], ["line", say.result()]])))
     deltas = await whole(conversation)
     assert sum(isinstance(delta, Finished | Failed) for delta in deltas) == 1
 
@@ -297,7 +297,7 @@ async def test_the_plan_s_state_is_told(begin: Begin) -> None:
             told.append(info.status)
 
     conversation = await begin(observer=Told())
-    conversation.ask_new(plan(user([["line", say.limits("allowed_warning")], ["think", "hm"], ["end"]])))
+    await conversation.ask_new(plan(user([["line", say.limits("allowed_warning")], ["think", "hm"], ["end"]])))
     assert Thinking("hm") in await whole(conversation)
     assert told == ["allowed_warning"]
 
@@ -311,7 +311,7 @@ async def test_what_mcp_asks_of_us_is_answered(begin: Begin, tmp_path: Path) -> 
         },
     }  # fmt: skip
     conversation = await begin()
-    conversation.ask_new(plan(user([["line", asked], ["sleep", 0.05], ["say", "x"], ["end"]])))
+    await conversation.ask_new(plan(user([["line", asked], ["sleep", 0.05], ["say", "x"], ["end"]])))
     await whole(conversation)
 
     def answers() -> list[Any]:
@@ -333,7 +333,7 @@ def results(*pairs: tuple[str, str]) -> Message:
 
 async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tmp_path: Path) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
     deltas = await whole(conversation)
     assert [delta.id for delta in deltas if isinstance(delta, ToolCall)] == ["toolu_1", "toolu_2"]
     last = deltas[-1]
@@ -342,7 +342,7 @@ async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tm
     assert await conversation.settle()
     answer = results(("toolu_2", "two"), ("toolu_1", "one"))
     assert conversation.can_ask(answer)
-    conversation.ask_next(answer)
+    await conversation.ask_next(answer)
     assert json.loads(text(await whole(conversation))) == {"for-toolu_1": ["one"], "for-toolu_2": ["two"]}
     assert len(fake_cli.pids(tmp_path)) == 1
 
@@ -361,7 +361,7 @@ async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tm
 )
 async def test_only_results_for_all_of_them_can_follow(begin: Begin, message: Message) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
     await whole(conversation)
     assert await conversation.settle()
     assert not conversation.can_ask(message)
@@ -369,7 +369,7 @@ async def test_only_results_for_all_of_them_can_follow(begin: Begin, message: Me
 
 async def test_results_cannot_follow_where_no_call_is_held(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user("hi")))
+    await conversation.ask_new(plan(user("hi")))
     await whole(conversation)
     assert await conversation.settle()
     assert not conversation.can_ask(results(("toolu_1", "one")))
@@ -379,7 +379,7 @@ async def test_a_tool_that_the_cli_drops_is_said_so(begin: Begin) -> None:
     conversation = await begin()
     tool = Tool("get", "", Raw(b'{"type":"object"}'))
     init = say.system("init", tools=["put"])
-    conversation.ask_new(plan(user([["line", init], ["say", "x"], ["end"]]), tools=(tool,)))
+    await conversation.ask_new(plan(user([["line", init], ["say", "x"], ["end"]]), tools=(tool,)))
     found = failure(await whole(conversation))
     assert (found.kind, found.about) == (Kind.BAD_REQUEST, About.TOOLS)
     assert "'get'" in found.message
@@ -390,7 +390,7 @@ async def test_a_tool_that_the_cli_drops_is_said_so(begin: Begin) -> None:
 
 async def test_an_answer_cut_short_does_not_settle(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["say", "x"], ["end", "max_tokens"]])))
+    await conversation.ask_new(plan(user([["say", "x"], ["end", "max_tokens"]])))
     deltas = await whole(conversation)
     assert isinstance(deltas[-1], Finished)
     assert not await conversation.settle()
@@ -399,7 +399,7 @@ async def test_an_answer_cut_short_does_not_settle(begin: Begin) -> None:
 async def test_a_dead_child_does_not_settle(begin: Begin) -> None:
     steps = [["line", line] for line in say.message("x")]
     conversation = await begin()
-    conversation.ask_new(plan(user([*steps, ["exit", 0]])))
+    await conversation.ask_new(plan(user([*steps, ["exit", 0]])))
     deltas = await whole(conversation)
     assert isinstance(deltas[-1], Finished)
     assert not await asyncio.wait_for(conversation.settle(), 5)
@@ -408,14 +408,14 @@ async def test_a_dead_child_does_not_settle(begin: Begin) -> None:
 async def test_one_that_goes_on_by_itself_does_not_settle(begin: Begin) -> None:
     steps = [["line", line] for line in (*say.message("x"), *say.message("more"), say.result())]
     conversation = await begin()
-    conversation.ask_new(plan(user(steps)))
+    await conversation.ask_new(plan(user(steps)))
     assert text(await whole(conversation)) == "x"
     assert not await asyncio.wait_for(conversation.settle(), 5)
 
 
 async def test_cancelling_a_wait_leaves_the_conversation_usable(begin: Begin) -> None:
     conversation = await begin()
-    conversation.ask_new(plan(user([["sleep", 0.2], ["say", "late"], ["end"]])))
+    await conversation.ask_new(plan(user([["sleep", 0.2], ["say", "late"], ["end"]])))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(conversation.deltas(10), 0.05)
     assert text(await whole(conversation)) == "late"

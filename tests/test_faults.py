@@ -221,7 +221,7 @@ async def test_a_refusal_that_comes_together_with_the_answer(expects: Expects) -
     refused = {"type": "control_response", "response": refusal}
     child = Written(say.lines(refused, *say.answer("Hello.")))
     conversation = Conversation(child, Timeouts(1.0, 1.0), "replace")
-    conversation.ask_new(Plan("opus", "Be brief.", (Message("user", (TextBlock("hi"),)),)))
+    await conversation.ask_new(Plan("opus", "Be brief.", (Message("user", (TextBlock("hi"),)),)))
     [failed] = await conversation.deltas(1.0)
     assert isinstance(failed, Failed)
     assert failed.failure.kind is Kind.CLI_CONFUSED
@@ -437,6 +437,17 @@ def test_a_flood_of_headers(server: Served, expects: Expects, flood: bytes) -> N
         assert sent < 10_000_000
     assert server.memory() < before + 10
     assert server.get("/health").status_code == 200
+
+
+def test_a_million_messages(server: Served, expects: Expects) -> None:
+    expects("faults", "a body of a million messages", "400; decoded in a thread, the server answers others meanwhile")
+    pair = b'{"role":"user","content":"a"},{"role":"assistant","content":"b"},'
+    body = b'{"model":"opus","messages":[' + pair * 500_000 + b'{"role":"user","content":"a"}]}'
+    answer = httpx.post(
+        f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=60,
+        trust_env=False,
+    )  # fmt: skip
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
 
 
 @pytest.mark.parametrize("flood", [b"a: b\r\n", b"x"], ids=["many", "one"])

@@ -68,9 +68,9 @@ async def rejected(coming: Awaitable[Any]) -> Failure:
 async def ask(lease: Lease, asked: Plan) -> str:
     """The text of the whole answer."""
     if lease.served == "continued":
-        lease.conversation.ask_next(asked.messages[-1])
+        await lease.conversation.ask_next(asked.messages[-1])
     else:
-        lease.conversation.ask_new(asked)
+        await lease.conversation.ask_new(asked)
     text = ""
     while True:
         for delta in await asyncio.wait_for(lease.conversation.deltas(10), 15):

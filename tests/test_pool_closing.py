@@ -48,7 +48,7 @@ async def test_close_while_a_parked_one_is_being_continued(make: Make, tmp_path:
     """Its CLI has not said yet that the answer is over."""
     pool = await make()
     lease = await pool.open(plan(), "")
-    lease.conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1], ["line", END], ["hang"]])))
+    await lease.conversation.ask_new(plan(user([["say", "a"], ["sleep", 0.1], ["line", END], ["hang"]])))
     assert isinstance((await lease.conversation.deltas(5))[-1], Text)
     assert isinstance((await lease.conversation.deltas(5))[-1], Finished)
     pool.release(lease, keep=True)

@@ -159,7 +159,7 @@ async def run(example: Example) -> Outcome:
     said = [decode_line(json.dumps(line).encode()) for line in answers]
     child = FakeChild(said)
     conversation = Conversation(child, Timeouts(5, 5), "append" if "append" in settings else "replace")
-    conversation.ask_new(request.plan)
+    await conversation.ask_new(request.plan)
     while child.written[-1].get("shouldQuery") is False:
         await conversation.deltas(0)
     outcome.written = list(child.written)
@@ -171,7 +171,7 @@ async def run(example: Example) -> Outcome:
         before = len(child.written)
         (message,) = requests.decode(given["next"].text.encode(), RULES).plan.messages[-1:]
         assert conversation.can_ask(message)
-        conversation.ask_next(message)
+        await conversation.ask_next(message)
         outcome.next = child.written[before:]
     return outcome
 

@@ -194,15 +194,15 @@ def test_any_id_becomes_one_that_the_api_takes(id: str) -> None:
 
 
 def test_many_messages_calls_and_results_take_their_time_once() -> None:
-    count = 30_000
+    count = 9_900
     made = called(*((f"c{number}", "get", "{}") for number in range(count)))
     results = [result(f"c{number}") for number in reversed(range(count))]
-    began = time.monotonic()
+    began = time.process_time()
     assert len(talk(*[HI] * count)[0][1]) == count
     assert len(talk(HI, made, *results)[2][1]) == count
     assert len(talk(HI, made, HI)[2][1]) == count + 1
-    # If each looked through those before it, minutes.
-    assert time.monotonic() - began < 20
+    # If each looked through those before it, ten times as long.
+    assert time.process_time() - began < 4
 
 
 def test_a_call_without_a_result_gets_an_error_result() -> None:

@@ -15,13 +15,14 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from proxy.cli.process import Child
+from proxy.offload import off_loop
 from proxy.protocol.answer import Fold
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.deltas import Delta, Tokens
 from proxy.protocol.dialogue import Cost, Dialogue, ModelsUsed, PlanLimits, Ready
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import ModelUse, RateLimitInfo
-from proxy.protocol.plan import Message, Plan
+from proxy.protocol.plan import Message, Plan, size_of
 
 # The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
 SETTLE_WAIT: Final = 5.0
@@ -94,18 +95,18 @@ class Conversation:
         """The next message is asked for this request, which is to learn what it costs."""
         self._unpriced = (*self._unpriced, request)
 
-    def ask_new(self, plan: Plan) -> None:
+    async def ask_new(self, plan: Plan) -> None:
         """Begin the conversation that `plan` describes and ask its last message."""
-        self._dialogue.begin(plan)
+        await off_loop(size_of(plan.messages), self._dialogue.begin, plan)
         self._asked()
 
     def can_ask(self, message: Message) -> bool:
         """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""
         return self._dialogue.can_ask(message)
 
-    def ask_next(self, message: Message) -> None:
+    async def ask_next(self, message: Message) -> None:
         """Ask a further message, after an answer that has settled."""
-        self._dialogue.ask(message)
+        await off_loop(size_of((message,)), self._dialogue.ask, message)
         self._asked()
 
     def _asked(self) -> None:

@@ -129,7 +129,7 @@ class Exchange:
                     self._pool.first_delta(lease)
                 again = self._fault(lease.conversation, deltas)
                 if again is not None and await lease.conversation.settle():
-                    self._ask_again(lease.conversation, again)
+                    await self._ask_again(lease.conversation, again)
                     continue
                 ready = self._ready(lease.conversation, deltas)
                 if ready is None:
@@ -158,7 +158,7 @@ class Exchange:
     async def _begin(self) -> None:
         """Get a conversation and ask it."""
         self._opened = await self._pool.open(self._plan, self._owner)
-        self._ask(self._opened)
+        await self._ask(self._opened)
 
     async def _begin_again(self) -> None:
         """Put the messages into another conversation, instead of the one that has died."""
@@ -167,15 +167,15 @@ class Exchange:
         lost = self._opened.conversation
         self._opened = await self._pool.renew(self._opened)
         self._spent += lost.tokens
-        self._ask(self._opened)
+        await self._ask(self._opened)
 
-    def _ask(self, lease: Lease) -> None:
+    async def _ask(self, lease: Lease) -> None:
         self.served = lease.served
         self._attribute(lease.conversation)
         if lease.served == "continued":
-            lease.conversation.ask_next(self._plan.messages[-1])
+            await lease.conversation.ask_next(self._plan.messages[-1])
         else:
-            lease.conversation.ask_new(self._plan)
+            await lease.conversation.ask_new(self._plan)
 
     def _give_back(self, lease: Lease, *, keep: bool = False) -> None:
         self._spent += lease.conversation.tokens
@@ -202,12 +202,12 @@ class Exchange:
         wrong = self._misfit(conversation, (*self._held, *deltas))
         return None if wrong is None else FIT_AGAIN.format(wrong)
 
-    def _ask_again(self, conversation: Conversation, words: str) -> None:
+    async def _ask_again(self, conversation: Conversation, words: str) -> None:
         self._repairs -= 1
         self._spent += conversation.tokens
         self._held = []
         self._attribute(conversation)
-        conversation.ask_next(Message("user", (TextBlock(words),)))
+        await conversation.ask_next(Message("user", (TextBlock(words),)))
 
     def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:
         schema = self._plan.schema

@@ -21,10 +21,11 @@ from proxy.cli.limiter import FairLimiter
 from proxy.cli.parked import NotContinued, ParkedConversations
 from proxy.cli.process import STOP_GRACE, Child, Launch
 from proxy.cli.warm_pool import WarmPool
+from proxy.offload import off_loop
 from proxy.protocol import fingerprint
 from proxy.protocol.failures import SHUTTING_DOWN, Rejection
 from proxy.protocol.lines import ModelUse
-from proxy.protocol.plan import Plan
+from proxy.protocol.plan import Plan, size_of
 from proxy.settings import Settings
 
 # How often (seconds) age, memory and the CLI's file are looked at.
@@ -111,7 +112,7 @@ class Pool:
 
         `owner`: the name of the API key, to whose requests a parked conversation belongs.
         """
-        before = fingerprint.of(plan, owner, plan.messages[:-1])
+        before, whole = await off_loop(size_of(plan.messages), fingerprint.of_all, plan, owner)
         await self._limiter.acquire(owner)
         not_continued: NotContinued = ""
         try:
@@ -126,8 +127,7 @@ class Pool:
         except BaseException:
             self._limiter.release(owner)
             raise
-        key = fingerprint.extend(before, plan.messages[-1])
-        return self._begun(Lease(conversation, served, key, owner, not_continued))
+        return self._begun(Lease(conversation, served, whole, owner, not_continued))
 
     async def renew(self, lease: Lease) -> Lease:
         """The same slot with another conversation, on a new child, for one that was continued and has died.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import falcon.asgi
 import msgspec
 
 from proxy.http import codings
 from proxy.http.paths import DEPLOYMENT
+from proxy.offload import LARGE, off_loop
 from proxy.protocol.failures import Failure, Kind, Rejection
 
+_Decoded = TypeVar("_Decoded")
 _BOM: Final = b"\xef\xbb\xbf"
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -20,10 +22,9 @@ def _too_large(max_size: int, after: str = "") -> Rejection:
     return Rejection(Failure(Kind.BODY_TOO_LARGE, f"The body is larger than {max_size} bytes{after}."))
 
 
-async def _decoded(body: bytes, applied: tuple[str, ...], max_size: int) -> bytes:
+def _decompressed(body: bytes, applied: tuple[str, ...], max_size: int) -> bytes:
     try:
-        # The libraries let other threads run meanwhile.
-        return await asyncio.to_thread(codings.decode, body, applied, max_size)
+        return codings.decode(body, applied, max_size)
     except codings.TooLarge:
         raise _too_large(max_size, " once it is decompressed") from None
     except codings.NotDecodable:
@@ -40,11 +41,11 @@ def _with_model(body: bytes, model: str) -> bytes:
     return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(model))})
 
 
-async def read_json(req: falcon.asgi.Request, max_size: int) -> bytes:
-    """The body of a POST, decompressed, at most `max_size` bytes. Raises `Rejection`.
+async def read_json(req: falcon.asgi.Request, max_size: int, decode: Callable[[bytes], _Decoded]) -> _Decoded:
+    """What `decode`, a pure function, makes of the body of a POST, decompressed, at most `max_size` bytes.
 
-    It must say that it is JSON: a form or plain text could come from any web page. Where the path names the model, the
-    body does so, too.
+    Raises `Rejection`. It must say that it is JSON: a form or plain text could come from any web page. Where the path
+    names the model, the body does so, too.
     """
     media_type = (req.content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -59,14 +60,21 @@ async def read_json(req: falcon.asgi.Request, max_size: int) -> bytes:
         raise Rejection(Failure(Kind.CONTENT_TYPE, message))
     if (req.content_length or 0) > max_size:
         raise _too_large(max_size)
-    read = bytearray()
+    size = 0
+    pieces: list[bytes] = []
     async for piece in req.stream:
-        read += piece
-        if len(read) > max_size:
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_size:
             raise _too_large(max_size)
-    body = bytes(read)
-    if applied:
-        body = await _decoded(body, applied, max_size)
-    body = body.removeprefix(_BOM)
-    model = req.scope.get(DEPLOYMENT)
-    return body if model is None else _with_model(body, model)
+
+    def finish() -> _Decoded:
+        body = b"".join(pieces)
+        if applied:
+            body = _decompressed(body, applied, max_size)
+        body = body.removeprefix(_BOM)
+        model = req.scope.get(DEPLOYMENT)
+        return decode(body if model is None else _with_model(body, model))
+
+    # A few bytes may become many.
+    return await off_loop(LARGE if applied else size, finish)

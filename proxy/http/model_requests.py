@@ -42,7 +42,8 @@ class ModelRequests:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         service, trace = self._service, req.scope[TRACE]
-        request = self._dialect.decode(await read_json(req, service.settings.max_body), service.rules)
+        rules = service.rules
+        request = await read_json(req, service.settings.max_body, lambda body: self._dialect.decode(body, rules))
         trace.requested_model = request.model
         await _Answering(service, self._dialect, request, req.context.key_name, trace).respond(resp)
 

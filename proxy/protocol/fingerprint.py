@@ -54,6 +54,12 @@ def of(plan: Plan, owner: str, messages: Sequence[Message]) -> bytes:
     return fingerprint
 
 
+def of_all(plan: Plan, owner: str) -> tuple[bytes, bytes]:
+    """The fingerprints of the plan's messages without the last one, and with it."""
+    before = of(plan, owner, plan.messages[:-1])
+    return before, extend(before, plan.messages[-1])
+
+
 def echo(answer: Answer) -> Message | None:
     """The message that a client will send back for this answer. None for one without content: there is nothing to
     send back, nor to go on from."""

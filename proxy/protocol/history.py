@@ -28,6 +28,9 @@ from proxy.protocol.plan import (
     UserBlock,
 )
 
+# Of one request: more than any model's window holds, and not so many that they keep a processor for seconds.
+MAX_MESSAGES: Final = 10_000
+MAX_PARTS: Final = 10_000
 # What stands for the result of a call that has none.
 NO_RESULT: Final = (TextBlock("No result was given for this call."),)
 # A system message after the first message: the CLI takes that role nowhere but in front.

@@ -6,6 +6,7 @@ stand here, they are what arrives there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from msgspec import Raw, Struct
@@ -80,6 +81,23 @@ class Message(Struct, frozen=True):
 
     role: Literal["user", "assistant"]
     content: tuple[Block, ...]
+
+
+def _size_of(block: Block) -> int:
+    if isinstance(block, ToolResultBlock):
+        return sum(map(_size_of, block.content))
+    if isinstance(block, ImageBlock | DocumentBlock):
+        return len(block.source.url if isinstance(block.source, UrlSource) else block.source.data)
+    if isinstance(block, ToolUseBlock):
+        return len(bytes(block.input))
+    if isinstance(block, RedactedThinkingBlock):
+        return len(block.data)
+    return len(block.text if isinstance(block, TextBlock) else block.thinking)
+
+
+def size_of(messages: Iterable[Message]) -> int:
+    """About how many characters these messages have."""
+    return sum(_size_of(block) for message in messages for block in message.content)
 
 
 class Tool(Struct, frozen=True):

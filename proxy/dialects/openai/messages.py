@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 from proxy.dialects.openai import content
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.history import History, PastCall, argument_object
+from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS, History, PastCall, argument_object
 from proxy.protocol.media import PartBlock, images_in
 from proxy.protocol.plan import Message, TextBlock
 from proxy.protocol.tools import CUSTOM_ARGUMENT, NAMELESS
@@ -54,6 +54,8 @@ def conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
     """System prompt and messages. The last message is the user's: what is to be answered. Raises Rejection."""
     if not raws:
         raise bad_request("At least one message is needed.", "messages")
+    if len(raws) > MAX_MESSAGES:
+        raise bad_request(f"At most {MAX_MESSAGES} messages can be given.", "messages")
     talk = _Talk()
     messages = [decoded(_message_decoder, raw, f"messages[{index}]") for index, raw in enumerate(raws)]
     empty = [talk.take(message, index) for index, message in enumerate(messages)]
@@ -69,15 +71,20 @@ def conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
 class _Talk:
     """A conversation while it is put together, message by message."""
 
-    __slots__ = ("_images", "history")
+    __slots__ = ("_images", "_parts", "history")
 
     def __init__(self) -> None:
         self.history = History()
         self._images = 0
+        self._parts = 0
 
     def take(self, message: _InMessage, index: int) -> bool:
         """Add the message of this index; whether it is empty. Raises Rejection."""
         where = f"messages[{index}]"
+        self._parts += len(message.tool_calls or ())
+        self._parts += 0 if isinstance(message.content, str) else len(message.content or ())
+        if self._parts > MAX_PARTS:
+            raise bad_request(f"At most {MAX_PARTS} content parts and tool calls can be given in all messages.", where)
         if message.role in ("system", "developer"):
             return self._instructions(message, where)
         if message.role == "user":

@@ -1,0 +1,20 @@
+"""Work on large values, in a thread: the event loop goes on serving others meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+# In bytes or characters. What is smaller is done in a few milliseconds, for which a thread is not worth its while.
+LARGE: Final = 256 * 1024
+
+
+async def off_loop(size: int, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+    """What `work` gives for a value of this size. It must be pure: it may run in another thread, and then to its end
+    even when nobody waits for it any more."""
+    if size < LARGE:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)

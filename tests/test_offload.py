@@ -1,0 +1,115 @@
+"""proxy/offload.py, and where it is used: large bodies keep nobody waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.cli import conversation, pool
+from proxy.dialects.openai.chat_request import decode
+from proxy.http import body
+from proxy.offload import LARGE, off_loop
+from proxy.protocol.failures import Rejection
+from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS
+from proxy.protocol.plan import (
+    Base64Source,
+    DocumentBlock,
+    ImageBlock,
+    Message,
+    RedactedThinkingBlock,
+    TextBlock,
+    TextSource,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UrlSource,
+    size_of,
+)
+from tests.conftest import Serve, chat, until
+
+
+async def test_what_is_small_is_done_at_once_and_what_is_large_in_a_thread() -> None:
+    assert await off_loop(LARGE - 1, threading.get_ident) == threading.get_ident()
+    assert await off_loop(LARGE, threading.get_ident) != threading.get_ident()
+
+
+async def test_others_are_served_meanwhile() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(value: int) -> int:
+        begun.set()
+        assert go_on.wait(10)
+        return value
+
+    task = asyncio.create_task(off_loop(LARGE, work, 5))
+    await until(begun.is_set, 10, "it has begun")
+    assert not task.done()
+    go_on.set()
+    assert await task == 5
+
+
+async def test_what_is_raised_there_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await off_loop(LARGE, lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+async def test_every_step_of_a_large_request_is_done_in_a_thread(
+    local: Serve, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    large: dict[str, bool] = {}
+
+    def noting(name: str) -> Callable[..., Any]:
+        async def noted(found: int, work: Callable[..., Any], *args: Any) -> Any:
+            large[name] = found >= LARGE
+            return await off_loop(found, work, *args)
+
+        return noted
+
+    for module in (body, pool, conversation):
+        monkeypatch.setattr(module, "off_loop", noting(module.__name__.rpartition(".")[2]))
+    server = await local()
+    past = [{"role": "user", "content": "x" * size}, {"role": "assistant", "content": "y"}]
+    async with server.client() as client:
+        answer = await client.post(
+            "/v1/chat/completions", json=chat() | {"messages": [*past, *chat("Hi.")["messages"]]}
+        )
+    assert answer.json()["choices"][0]["message"]["content"] == "echo: Hi."
+    assert large == dict.fromkeys(("body", "pool", "conversation"), size >= LARGE)
+
+
+def test_a_body_that_comes_in_a_million_messages_is_refused() -> None:
+    message = {"role": "user", "content": "a"}
+    part = {"type": "text", "text": "a"}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    asked = {"role": "assistant", "tool_calls": [call] * 5}
+    half = {"role": "user", "content": [part] * (MAX_PARTS // 2)}
+
+    def ask(*messages: Any) -> str | None:
+        try:
+            decode(json.dumps({"model": "opus", "messages": messages}).encode())
+        except Rejection as rejection:
+            return rejection.failure.param if "At most 10000" in rejection.failure.message else "something else"
+        return None
+
+    assert ask(*[message] * MAX_MESSAGES) is None
+    assert ask(*[message] * (MAX_MESSAGES + 1)) == "messages"
+    assert ask(half, half) is None
+    assert ask(half, half, half) == "messages[2]"
+    assert ask(half, half, asked, message) == "messages[2]"
+
+
+def test_the_size_of_messages() -> None:
+    picture = ImageBlock(Base64Source("image/png", "1234"))
+    page = DocumentBlock(TextSource("123"), "title")
+    blocks = (
+        TextBlock("12"), picture, ImageBlock(UrlSource("12345")), page, ToolUseBlock("i", "n", msgspec.Raw(b'{"a":1}')),
+        ToolResultBlock("i", (TextBlock("12"), picture)), ThinkingBlock("123", "s"), RedactedThinkingBlock("1234"),
+    )  # fmt: skip
+    assert size_of([Message("user", blocks), Message("user", (TextBlock("1"),))]) == 2 + 4 + 5 + 3 + 7 + 6 + 3 + 4 + 1
