@@ -35,7 +35,7 @@ from proxy.settings.sources import Loaded, load
 # The newest CLI version with fixtures; a test compares it with their directories.
 NEWEST_PROVEN: Final = "2.1.330"
 # Seconds within which the live request has to be answered.
-LIVE_PATIENCE: Final = 90.0
+LIVE_TIMEOUT: Final = 90.0
 LIVE_PLAN: Final = Plan("haiku", None, (Message("user", (TextBlock("Reply with the word ok."),)),), max_tokens=32)
 
 
@@ -140,7 +140,7 @@ async def _answer(conversation: Conversation, began: float) -> Check:
     model = LIVE_PLAN.model
     await conversation.ask_new(LIVE_PLAN)
     while True:
-        for delta in await conversation.deltas(LIVE_PATIENCE):
+        for delta in await conversation.deltas(LIVE_TIMEOUT):
             match delta:
                 case Started(model=name):
                     model = name
@@ -159,7 +159,7 @@ async def check_live(settings: Settings, path: str, environ: Mapping[str, str], 
     except OSError as error:
         workspace.close()
         return Check("FAIL", "live", f"The CLI cannot be started: {error.strerror or error}.")
-    conversation = Conversation(child, Timeouts(LIVE_PATIENCE, LIVE_PATIENCE), settings.system_prompt_mode)
+    conversation = Conversation(child, Timeouts(LIVE_TIMEOUT, LIVE_TIMEOUT), settings.system_prompt_mode)
     try:
         check = await _answer(conversation, began)
         taken = memory.pss(child.pid)

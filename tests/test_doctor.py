@@ -73,7 +73,7 @@ def test_live_fails_in_words(
     otherwise: str,
     words: str,
 ) -> None:
-    monkeypatch.setattr(doctor, "LIVE_PATIENCE", 0.5)
+    monkeypatch.setattr(doctor, "LIVE_TIMEOUT", 0.5)
     environ["CLAUDE_PROXY_CLI"] = str(cli_script(tmp_path / "claude", otherwise=otherwise))
     assert doctor.run({}, environ, live=True) == 1
     last = capsys.readouterr().out.splitlines()[-2]

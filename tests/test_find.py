@@ -185,7 +185,7 @@ BEAT = "while :; do echo x >> {beat}; sleep 0.02; done"
 def test_a_cli_that_hangs_is_ended_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    monkeypatch.setattr(find, "PATIENCE", 0.3)
+    monkeypatch.setattr(find, "TIMEOUT", 0.3)
     beat = tmp_path / "beat"
     path = cli_script(tmp_path / "claude", version.format(beat=beat))
     began = time.monotonic()

@@ -17,6 +17,7 @@ from proxy import log
 from proxy.log import BufferedHandler
 from tests import fake_cli
 from tests.conftest import chat
+from tests.outcomes import Expects
 from tests.served import Served, wait_for
 
 
@@ -128,7 +129,10 @@ def test_a_record_that_cannot_be_formatted_is_no_error(pipe: Pipe, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a pipe can be made small")
-def test_a_server_whose_log_is_not_read_serves_and_ends(tmp_path: Path, pipe: Pipe) -> None:
+def test_a_server_whose_log_is_not_read_serves_and_ends(tmp_path: Path, pipe: Pipe, expects: Expects) -> None:
+    expects(
+        "faults", "stderr to a pipe that nobody reads", "answers as ever, SIGTERM ends it; lines dropped are counted"
+    )
     cli = fake_cli.write(tmp_path / "cli")
     with Served(cli, tmp_path / "state", {"LOG_LEVEL": "debug"}, stderr=pipe.writing) as server:
         os.close(pipe.writing)

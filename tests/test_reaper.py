@@ -17,6 +17,7 @@ import pytest
 from proxy.cli import reaper as reapers
 from proxy.cli.reaper import Reaper
 from tests.conftest import alive, until
+from tests.outcomes import Expects
 from tests.served import wait_for
 
 # Deaf to everything but SIGKILL, and so is what it starts.
@@ -147,7 +148,10 @@ def _shells_of(server: int) -> list[int]:
     return [pid for pid in found if alive(pid)]
 
 
-def test_killed_itself_before_the_server_it_is_followed_by_one_that_knows_all_children(tmp_path: Path) -> None:
+def test_killed_itself_before_the_server_it_is_followed_by_one_that_knows_all_children(
+    tmp_path: Path, expects: Expects
+) -> None:
+    expects("faults", "SIGKILL of the reaper, twice, then of the server", "another reaper at once; no child left")
     server, (*children, reaper) = _start_server(tmp_path)
     for _ in range(2):
         os.kill(reaper, signal.SIGKILL)

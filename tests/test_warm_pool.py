@@ -17,6 +17,7 @@ from proxy.cli.process import Child, Launch
 from proxy.protocol.failures import Kind
 from tests import fake_cli
 from tests.conftest import alive, base_settings, launch_of, until
+from tests.outcomes import Expects
 from tests.test_pool import Make, make, plan, ready, rejected, served
 
 __all__ = ["make"]
@@ -248,7 +249,10 @@ async def test_an_idle_process_that_never_answers_is_ended(
     await until(lambda: not alive(pid), 5, "it is gone")
 
 
-async def test_a_request_whose_process_never_answers_fails_in_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_whose_process_never_answers_fails_in_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch, expects: Expects
+) -> None:
+    expects("faults", "the CLI hangs at its start", "502 after 30 s (here 0.3); nobody waits longer than for the queue")
     monkeypatch.setattr(warm_pool, "MAX_START_TIME", 0.3)
     pool = await make(cli={"mute": True})
     with pytest.raises(AssertionError, match="of its start"):

@@ -14,6 +14,7 @@ import pytest
 from proxy.cli.process import Child, Launch
 from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.settings.paths import make_private
+from tests.outcomes import Expects
 
 NAME = f"workspace-{os.geteuid()}"
 
@@ -94,7 +95,10 @@ def no_base(base: Path) -> None:
 @pytest.mark.parametrize(
     "hostile", [link, open_to_others, of_another_user, a_file, not_sticky, base_of_another_user, no_base]
 )
-def test_what_is_not_ours_alone_is_not_used(base: Path, tmp_path: Path, hostile: Callable[[Path], None]) -> None:
+def test_what_is_not_ours_alone_is_not_used(
+    base: Path, tmp_path: Path, hostile: Callable[[Path], None], expects: Expects
+) -> None:
+    expects("security", f"in the place of the CLI's workspace: {hostile.__name__.replace('_', ' ')}", "it is not used")
     try:
         hostile(base)
     except PermissionError:
@@ -163,7 +167,10 @@ async def test_a_start_that_fails_leaves_nothing(base: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("removed", ["run-*", "empty", "."])
-async def test_what_is_removed_meanwhile_is_made_again(base: Path, tmp_path: Path, removed: str) -> None:
+async def test_what_is_removed_meanwhile_is_made_again(
+    base: Path, tmp_path: Path, removed: str, expects: Expects
+) -> None:
+    expects("faults", f"the CLI's workspace is removed while serving ({removed})", "made again at the next start")
     workspace = Workspace(locate(tmp_path / "state", base))
     for path in [workspace.cwd.parent] if removed == "." else [*workspace.cwd.parent.glob(removed)]:
         shutil.rmtree(path)

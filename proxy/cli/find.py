@@ -50,14 +50,14 @@ PLACES: Final = (
     "~/node_modules/.bin/claude",
 )
 # Seconds for one question. It answers within 0.3 s; the first start after an update may be a slow read from disk.
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 MAX_OUTPUT: Final = 65536
 
 Version = tuple[int, int, int]
 
 
 class CliProblem(Exception):
-    """Why the CLI cannot be used, in words for the user. `help`: the command (or commands) that helps."""
+    """Why the CLI cannot be used, for the user. `help`: the command (or commands) that helps."""
 
     def __init__(self, message: str, help: str) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ class LoginState(Struct, frozen=True, rename="camel"):
     subscription_type: str | None = None
 
     def __str__(self) -> str:
-        words = {
+        method = {
             "claude.ai": "Claude subscription",
             "oauth_token": "token from the environment",
             "api_key": f"API key ({self.api_key_source or 'source unknown'}), billed per token",
@@ -102,7 +102,7 @@ class LoginState(Struct, frozen=True, rename="camel"):
             "none": "logged out",
             "demo": "none",
         }.get(self.auth_method, self.auth_method)
-        return f"{words} ({self.subscription_type})" if self.subscription_type else words
+        return f"{method} ({self.subscription_type})" if self.subscription_type else method
 
 
 class FoundCli(Struct, frozen=True):
@@ -226,7 +226,7 @@ def _ask(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int | None, str, 
         assert process.stdout is not None
         assert process.stderr is not None
         said = {process.stdout: bytearray(), process.stderr: bytearray()}
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         try:
             for pipe in said:
                 selector.register(pipe, selectors.EVENT_READ, said[pipe])
@@ -254,8 +254,8 @@ def _ask(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int | None, str, 
 
 
 def _unusable(path: str, what: str, out: str, err: str) -> CliUnusable:
-    words = (err or out).splitlines()
-    said = f" It said: {words[-1][:200]!r}" if words else ""
+    lines = (err or out).splitlines()
+    said = f" It said: {lines[-1][:200]!r}" if lines else ""
     return CliUnusable(f"The Claude Code CLI at {path} {what}.{said}", f"{command(path)} --version")
 
 
@@ -272,7 +272,7 @@ def version(path: str, env: Mapping[str, str]) -> Version:
     except OSError as error:
         raise _unusable(path, f"cannot be started ({error.strerror or error})", "", "") from None
     if code is None:
-        raise _unusable(path, f"did not say its version within {PATIENCE:g} seconds", out, err)
+        raise _unusable(path, f"did not say its version within {TIMEOUT:g} seconds", out, err)
     found = version_of(out)
     if code != 0 or found is None:
         raise _unusable(path, f"did not say its version (exit code {code})", out, err)
@@ -291,7 +291,7 @@ def login(path: str, env: Mapping[str, str]) -> LoginState:
     except OSError as error:
         raise _unusable(path, f"cannot be started ({error.strerror or error})", "", "") from None
     if code is None:
-        raise _unusable(path, f"did not say within {PATIENCE:g} seconds whether it is logged in", out, err)
+        raise _unusable(path, f"did not say within {TIMEOUT:g} seconds whether it is logged in", out, err)
     try:
         return msgspec.json.decode(out, type=LoginState)
     except (msgspec.MsgspecError, RecursionError):

@@ -50,7 +50,7 @@ class Reaper:
         self.pid = 0
 
     def watch(self, group: int) -> None:
-        """From now on `group` does not outlive this process; if no shell can be started, from the next word on."""
+        """From now on `group` does not outlive this process; if no shell can be started, from the next change on."""
         self._groups.add(group)
         self._tell(f"+ {group}\n")
 
@@ -60,10 +60,10 @@ class Reaper:
             self._groups.remove(group)
             self._tell(f"- {group}\n")
 
-    def _tell(self, words: str) -> None:
+    def _tell(self, line: str) -> None:
         if self._pipe is not None:
             with contextlib.suppress(OSError):  # it is gone, or does not listen
-                os.write(self._pipe, words.encode())
+                os.write(self._pipe, line.encode())
                 return
             self.end()
         with contextlib.suppress(OSError):  # nothing more can be started: it is tried again at the next change
@@ -117,7 +117,7 @@ class Reaper:
         self._pipe = self._life = None
 
     def end(self) -> None:
-        """End the shell, without a word to the groups."""
+        """End the shell, and leave the groups alone."""
         if self._pipe is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
