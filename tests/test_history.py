@@ -52,7 +52,7 @@ def test_an_id_used_again_in_a_later_turn_is_another_id() -> None:
     history = History()
     for number in range(3):
         history.ask(words(f"q{number}"))
-        history.say([], [call("call_0")])
+        history.say([call("call_0")])
         result(history, "call_0", f"r{number}")
     calls = [block[1] for role, blocks in finished(history) if role == "assistant" for block in blocks]
     assert calls[0] == "call_0"
@@ -65,7 +65,7 @@ def test_an_id_used_again_in_a_later_turn_is_another_id() -> None:
 def test_ids_that_are_equal_in_one_message_pair_in_order(first: str, second: str) -> None:
     history = History()
     history.ask(words("q"))
-    history.say([], [call(first), call(second)])
+    history.say([call(first), call(second)])
     result(history, first, "one")
     result(history, second, "two")
     (_, (_, made), (_, results)) = finished(history)
@@ -77,7 +77,7 @@ def test_an_id_that_was_made_up_is_not_given_twice() -> None:
     history = History()
     for call_id in ("c", "c", "c__2", "c"):
         history.ask(words("q"))
-        history.say([], [call(call_id)])
+        history.say([call(call_id)])
         result(history, call_id, "r")
     calls = [block[1] for role, blocks in finished(history) if role == "assistant" for block in blocks]
     assert len(set(calls)) == 4
@@ -86,7 +86,7 @@ def test_an_id_that_was_made_up_is_not_given_twice() -> None:
 def test_a_result_that_comes_again_counts_in_place_of_the_first() -> None:
     history = History()
     history.ask(words("q"))
-    history.say([], [call("a"), call("b")])
+    history.say([call("a"), call("b")])
     result(history, "a", "old")
     result(history, "b", "two")
     result(history, "a", "new")
@@ -98,7 +98,7 @@ def test_a_result_for_no_call_of_the_last_turn_is_refused() -> None:
     history = History()
     history.ask(words("q"))
     assert not history.answer("a", ())
-    history.say([], [call("a")])
+    history.say([call("a")])
     result(history, "a", "r")
     history.say(words("done"))
     assert not history.answer("a", ())
@@ -107,9 +107,9 @@ def test_a_result_for_no_call_of_the_last_turn_is_refused() -> None:
 def test_messages_of_the_assistant_next_to_each_other_are_one_turn() -> None:
     history = History()
     history.ask(words("q"))
-    history.say([], [call("a")])
+    history.say([call("a")])
     history.say(words("looking"))
-    history.say([], [call("b")])
+    history.say([call("b")])
     result(history, "b", "two")
     result(history, "a", "one")
     assert finished(history)[1:] == [
@@ -121,7 +121,7 @@ def test_messages_of_the_assistant_next_to_each_other_are_one_turn() -> None:
 def test_results_come_before_what_the_user_says_meanwhile() -> None:
     history = History()
     history.ask(words("q"))
-    history.say([], [call("a")])
+    history.say([call("a")])
     history.ask(words("and hurry"))
     result(history, "a", "one")
     assert finished(history)[-1] == ("user", [("result", "a", "one"), "and hurry"])
@@ -130,7 +130,7 @@ def test_results_come_before_what_the_user_says_meanwhile() -> None:
 def test_a_call_without_a_result_gets_an_error_result() -> None:
     history = History()
     history.ask(words("q"))
-    history.say([], [call("a"), call("b")])
+    history.say([call("a"), call("b")])
     result(history, "b", "two")
     history.say(words("well"))
     history.ask(words("next"))
@@ -194,7 +194,7 @@ def test_whatever_comes_the_messages_api_can_take_it(events: list[Any]) -> None:
         if event[0] == "ask":
             history.ask(words(event[1]))
         elif event[0] == "say":
-            history.say(words(event[1]) if event[1] else [], [call(one) for one in event[2]])
+            history.say([*(words(event[1]) if event[1] else []), *(call(one) for one in event[2])])
         elif event[0] == "answer":
             history.answer(event[1], (TextBlock("r"),))
         else:

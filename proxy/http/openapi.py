@@ -29,8 +29,29 @@ REF: Final = "#/components/schemas/{name}"
 ANYWHERE: Final = frozenset((Kind.NO_KEY, Kind.BAD_KEY, Kind.FORBIDDEN, Kind.INTERNAL))
 
 
+class Errors(Struct, frozen=True):
+    """How an API answers failures: the type of the body, each kind's status, and the schema of what is said of some."""
+
+    body: type[Struct]
+    status: Callable[[Kind], int]
+    said: Callable[[Sequence[Kind]], Mapping[str, Any]]
+
+
+def _openai_said(kinds: Sequence[Kind]) -> dict[str, Any]:
+    rows = [CODES[kind] for kind in kinds]
+    said = {
+        "type": {"enum": list(dict.fromkeys(row.type for row in rows))},
+        "code": {"enum": list(dict.fromkeys(row.code for row in rows))},
+    }
+    return {"properties": {"error": {"properties": said}}}
+
+
+OPENAI: Final = Errors(ErrorEnvelope, lambda kind: TABLE[kind].status, _openai_said)
+
+
 class Route(Struct, frozen=True):
-    """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream.
+    """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream, which has no name
+    and ends with `[DONE]`; `events`: of the events of a stream that are named after their `type`.
 
     `dialect`: a request to a model, in this dialect; `resource`: what serves any other.
 
@@ -46,6 +67,8 @@ class Route(Struct, frozen=True):
     body: type[Struct] | None = None
     example: Mapping[str, Any] = {}
     event: type[Struct] | None = None
+    events: tuple[type[Struct], ...] = ()
+    errors: Errors = OPENAI
     media_type: str = JSON
     statuses: tuple[int, ...] = (200,)
     kinds: frozenset[Kind] = frozenset()
@@ -55,6 +78,13 @@ class Route(Struct, frozen=True):
     dialect: Dialect | None = None
     resource: Callable[[Service], object] | None = None
 
+
+# Types of these packages are called after their API.
+_PREFIXES: Final = {
+    "proxy.dialects.anthropic": "Anthropic",
+    "proxy.dialects.ollama": "Ollama",
+    "proxy.dialects.openai.responses": "Responses",
+}
 
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "x-request-id": {
@@ -145,28 +175,44 @@ def document(routes: Sequence[Route], keys: bool) -> dict[str, Any]:
     }
 
 
+def _components(types: Iterable[type[Struct]]) -> dict[str, Any]:
+    """The schemas of these types. Those of one API are called after it: APIs have types of the same name."""
+    groups: dict[str, list[type[Struct]]] = {}
+    for type in sorted(set(types), key=_name):
+        groups.setdefault(_prefix(type), []).append(type)
+    found: dict[str, Any] = {}
+    for prefix, members in groups.items():
+        _, schemas = msgspec.json.schema_components(members, ref_template=REF.format(name=prefix + "{name}"))
+        found |= {prefix + name: schema for name, schema in schemas.items()}
+    return found
+
+
 def _requests(routes: Sequence[Route]) -> dict[str, Any]:
-    bodies = [route.body for route in routes if route.body is not None]
-    return msgspec.json.schema_components(bodies, ref_template=REF)[1]
+    return _components(route.body for route in routes if route.body is not None)
 
 
 def _answers(routes: Sequence[Route]) -> dict[str, Any]:
     """What is sent: every field is there, unless it can be unset, and no other."""
-    types = {type for one in routes for type in (one.answer, one.event) if type is not None} | {ErrorEnvelope}
-    _, schemas = msgspec.json.schema_components(sorted(types, key=_name), ref_template=REF)
+    types = {type for one in routes for type in (one.answer, one.event, one.errors.body, *one.events) if type}
+    schemas = _components(types)
     for type in _structs(types):
         schema = schemas[_name(type)]
         for field in structs.fields(type):
             schema["properties"][field.encode_name].pop("default", None)
         schema["required"] = [
-            field.encode_name for field in structs.fields(type) if UnsetType not in get_args(field.type)
+            *([type.__struct_config__.tag_field] if type.__struct_config__.tag_field else []),
+            *(field.encode_name for field in structs.fields(type) if UnsetType not in get_args(field.type)),
         ]
         schema["additionalProperties"] = False
     return schemas
 
 
+def _prefix(type: type[Struct]) -> str:
+    return next((prefix for package, prefix in _PREFIXES.items() if type.__module__.startswith(package)), "")
+
+
 def _name(type: type[Struct]) -> str:
-    return type.__name__
+    return _prefix(type) + type.__name__
 
 
 def _structs(types: Iterable[Any]) -> set[type[Struct]]:
@@ -220,18 +266,19 @@ def _success(one: Route, status: int) -> dict[str, Any]:
     response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
     response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}
-    if one.event is not None:
+    if one.event is not None or one.events:
         response["headers"] |= _headers((*_SERVED, *_PLAN))
-        response["content"][SSE] = {"itemSchema": _event(one.event)}
+        response["content"][SSE] = {"itemSchema": _named(one) if one.events else _event(one)}
     return response
 
 
-def _event(chunk: type[Struct]) -> dict[str, Any]:
+def _event(one: Route) -> dict[str, Any]:
     """An event of a stream: only `data`, which is a chunk, an error, or the word at the end.
 
     An event without a name has, by the standard, the name `message`.
     """
-    values = {"oneOf": [_ref(chunk), _ref(ErrorEnvelope)]}
+    assert one.event is not None
+    values = {"oneOf": [_ref(one.event), _ref(one.errors.body)]}
     data = {"type": "string", "contentMediaType": JSON, "contentSchema": values}
     return {
         "type": "object",
@@ -241,26 +288,34 @@ def _event(chunk: type[Struct]) -> dict[str, Any]:
     }
 
 
+def _named(one: Route) -> dict[str, Any]:
+    """An event of a stream whose events are named after the `type` of their data."""
+    names = [str(type.__struct_config__.tag) for type in one.events]
+    values = {"anyOf": [*map(_ref, one.events), _ref(one.errors.body)]}
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": values}
+    return {
+        "type": "object",
+        "properties": {"data": data, "event": {"enum": [*names, "error"]}},
+        "required": ["data", "event"],
+        "additionalProperties": False,
+    }
+
+
 def _failures(one: Route) -> dict[str, Any]:
     """The failures of an route by status; the schema says which types and codes go with it."""
     kinds = one.kinds | ({Kind.FORBIDDEN, Kind.INTERNAL} if one.open else ANYWHERE)
     by_status: dict[int, list[Kind]] = {}
     for kind in sorted(kinds, key=list(Kind).index):
-        by_status.setdefault(TABLE[kind].status, []).append(kind)
+        by_status.setdefault(one.errors.status(kind), []).append(kind)
     return {str(status): _failure(one, by_status[status]) for status in sorted(by_status)}
 
 
 def _failure(one: Route, kinds: list[Kind]) -> dict[str, Any]:
-    rows = [CODES[kind] for kind in kinds]
-    said = {
-        "type": {"enum": list(dict.fromkeys(row.type for row in rows))},
-        "code": {"enum": list(dict.fromkeys(row.code for row in rows))},
-    }
     words = ", ".join(kind.value.replace("_", " ").replace("cli", "CLI") for kind in kinds)
     response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
-    if one.event is not None:
+    if one.dialect is not None:
         response["headers"] |= _headers((*_RETRIES, *_PLAN))
-    schema = {"allOf": [_ref(ErrorEnvelope), {"properties": {"error": {"properties": said}}}]}
+    schema = {"allOf": [_ref(one.errors.body), one.errors.said(kinds)]}
     return response | {"content": {JSON: {"schema": schema}}}
 
 

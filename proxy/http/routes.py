@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from proxy.dialects import Dialect
+from proxy.dialects.anthropic import errors as anthropic_errors
+from proxy.dialects.anthropic.messages import Messages
+from proxy.dialects.anthropic.request import MessagesRequest
+from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
 from proxy.dialects.openai import chat_types, completions
 from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.completions import LegacyCompletions
 from proxy.http import health, metrics, models, openapi, shapes, usage
 from proxy.http.model_requests import ModelRequests
-from proxy.http.openapi import ANYWHERE, Route
+from proxy.http.openapi import ANYWHERE, Errors, Route
 from proxy.http.service import Service
-from proxy.protocol.failures import Kind
+from proxy.protocol.failures import TABLE, Kind
 from proxy.usage.report import SECONDS, RecentUsage, UsageReport
 
 CHAT: Final = Chat()
 LEGACY: Final = LegacyCompletions()
+MESSAGES: Final = Messages()
+
+
+def _anthropic_said(kinds: Sequence[Kind]) -> dict[str, Any]:
+    types = dict.fromkeys(anthropic_errors.type_of(_anthropic_status(kind)) for kind in kinds)
+    return {"properties": {"error": {"properties": {"type": {"enum": list(types)}}}}}
+
+
+def _anthropic_status(kind: Kind) -> int:
+    return anthropic_errors.status_of(kind, TABLE[kind].status)
+
+
+ANTHROPIC: Final = Errors(anthropic_errors.ErrorEnvelope, _anthropic_status, _anthropic_said)
 
 ANSWERING: Final = frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.METHOD}
 _MOMENT: Final = {
@@ -46,6 +64,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         "gap before that.",
         completions.TextCompletion, shapes.CompletionRequest, {"model": "haiku", "prompt": "Once upon a time"},
         completions.TextCompletion, kinds=ANSWERING, dialect=LEGACY,
+    ),
+    Route(
+        "post", "/v1/messages", "createMessage", "Answer a conversation, in Anthropic's Messages API.",
+        "The CLI's own events are this API's: ids, blocks with their signatures and usage are those of the Messages "
+        "API that the CLI talks to. With `stream` the answer comes as named events.",
+        AnswerMessage, MessagesRequest,
+        {"model": "opus", "max_tokens": 1024, "messages": [{"role": "user", "content": "Say hello."}]},
+        events=get_args(StreamedEvent), errors=ANTHROPIC, kinds=ANSWERING, dialect=MESSAGES,
     ),
     Route(
         "get", "/v1/models", "listModels", "The models on offer.",
@@ -89,10 +115,11 @@ ROUTES: Final[tuple[Route, ...]] = (
 
 def dialect_of(path: str) -> Dialect:
     """Whose errors a request to this path gets."""
-    return _DIALECTS.get(path.rstrip("/"), CHAT)
+    return next((dialect for prefix, dialect in _BY_PREFIX.items() if path.startswith(prefix)), CHAT)
 
 
-_DIALECTS: Final = {route.path: route.dialect for route in ROUTES if route.dialect is not None}
+# Paths below these are an API's own, known or not.
+_BY_PREFIX: Final[dict[str, Dialect]] = {"/v1/messages": MESSAGES}
 
 
 @cache

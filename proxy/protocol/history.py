@@ -115,18 +115,20 @@ class History:
         """What the user says."""
         self._blocks += blocks
 
-    def say(self, blocks: Sequence[AssistantBlock], calls: Sequence[PastCall] = ()) -> None:
-        """What the assistant said. Directly after more of the assistant's it is one turn with that."""
-        if not blocks and not calls:
+    def say(self, parts: Sequence[AssistantBlock | PastCall]) -> None:
+        """What the assistant said, in its order. Directly after more of the assistant's it is one turn with that."""
+        if not parts:
             return
         if self._blocks or self._results:
             self._end_turn()
-        self._said += blocks
-        for call in calls:
-            wire = self._unique(clean_id(call.id))
-            self._open.setdefault(call.id, deque()).append(wire)
-            self._calls.append(wire)
-            self._said.append(ToolUseBlock(wire, call.name, call.input))
+        for part in parts:
+            if isinstance(part, PastCall):
+                wire = self._unique(clean_id(part.id))
+                self._open.setdefault(part.id, deque()).append(wire)
+                self._calls.append(wire)
+                self._said.append(ToolUseBlock(wire, part.name, part.input))
+            else:
+                self._said.append(part)
 
     def answer(
         self, call_id: str, content: tuple[TextBlock | ImageBlock | DocumentBlock, ...], is_error: bool = False

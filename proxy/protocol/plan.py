@@ -17,6 +17,9 @@ SERVER: Final = "client"
 LAUNCHED: Final = "opus"
 
 
+EMPTY_OBJECT: Final = Raw(b"{}")
+
+
 class TextBlock(Struct, frozen=True, tag="text"):
     text: str
 

@@ -114,7 +114,7 @@ class _Talk:
         if not texts and message.refusal and message.refusal.strip():
             texts.append(TextBlock(message.refusal))
         calls = tuple(_calls(message, where, index))
-        self.history.say(texts, calls)
+        self.history.say([*texts, *calls])
         return not texts and not calls
 
     def _result(self, message: _InMessage, where: str) -> bool:

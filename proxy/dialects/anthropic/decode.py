@@ -1,0 +1,309 @@
+"""A Messages request → the plan for the CLI, or a `Rejection` that names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.dialects import Rules
+from proxy.dialects.anthropic import request as api
+from proxy.dialects.anthropic.request import IGNORED, NEUTRAL, REFUSED, AnyBlock, MessagesRequest
+from proxy.protocol import media, plan
+from proxy.protocol.decoding import decoded
+from proxy.protocol.failures import bad_request
+from proxy.protocol.history import History, PastCall
+from proxy.protocol.media import MAX_IMAGES, PartBlock, images_in
+from proxy.protocol.models import EFFORTS, effort_level
+from proxy.protocol.plan import AssistantBlock, Plan, Sampling, Schema, Tool, ToolChoice
+from proxy.protocol.schema import answer_schema
+from proxy.protocol.tools import MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE, checked_name, parameters
+
+_decoder: Final = msgspec.json.Decoder(MessagesRequest)
+SEARCH_RESULT: Final = "Search result: {title} ({source})\n{text}"
+
+
+class Decoded(Struct, frozen=True):
+    """`model`: as the client named it."""
+
+    model: str
+    plan: Plan
+    stream: bool
+    stop: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
+    """Raises Rejection. `counting`: the tokens are to be counted, not an answer made: `max_tokens` is not needed."""
+    asked = decoded(_decoder, body, "")
+    if not asked.model.strip():
+        raise bad_request("`model` is required.", "model")
+    if not asked.messages:
+        raise bad_request("At least one message is required.", "messages")
+    if asked.max_tokens is None and not counting:
+        raise bad_request("Field required.", "max_tokens")
+    if asked.max_tokens is not None and asked.max_tokens < 1:
+        raise bad_request("Must be at least 1.", "max_tokens")
+    for name in REFUSED:
+        value = getattr(asked, name)
+        if value is not None and value not in NEUTRAL.get(name, ()):
+            raise bad_request("Not supported: Claude Code has no way to pass it on.", name)
+    model = rules.model_for(asked.model)
+    system, messages, marked = _conversation(asked)
+    tools, choice, demand = _tools(asked, past_calls=_calls_in(messages))
+    effort, thinking = _effort(asked, rules, model)
+    return Decoded(
+        asked.model,
+        Plan(
+            model=model,
+            system="\n\n".join(filter(None, (system, demand))) or None,
+            messages=messages,
+            tools=tools,
+            tool_choice=choice,
+            must_call=demand is not None,
+            max_tokens=asked.max_tokens,
+            effort=effort,
+            thinking=thinking,
+            schema=_schema(asked),
+            sampling=_sampling(asked, rules),
+        ),
+        bool(asked.stream),
+        _stops(asked.stop_sequences),
+        _ignored(asked, rules, thinking, marked or any(tool.cache_control is not None for tool in asked.tools or ())),
+    )
+
+
+def _conversation(asked: MessagesRequest) -> tuple[str | None, tuple[plan.Message, ...], bool]:
+    """System prompt, messages, and whether a block carries a cache mark."""
+    blocks = asked.system if isinstance(asked.system, list) else ()
+    talk = _Talk(marked=asked.cache_control is not None or any(block.cache_control is not None for block in blocks))
+    texts = [asked.system] if isinstance(asked.system, str) else [block.text for block in blocks]
+    for text in texts:
+        talk.history.instruct(text)
+    for index, message in enumerate(asked.messages):
+        talk.take(message, f"messages[{index}]")
+    system, messages = talk.history.finish()
+    if not messages:
+        raise bad_request("There is no message with content.", f"messages[{len(asked.messages) - 1}].content")
+    return system, messages, talk.marked
+
+
+class _Talk:
+    """A conversation while it is put together."""
+
+    def __init__(self, marked: bool) -> None:
+        self.history = History()
+        self.marked = marked
+        self._images = 0
+
+    def take(self, message: api.InMessage, where: str) -> None:
+        blocks = [api.TextBlock(text=message.content)] if isinstance(message.content, str) else message.content
+        self.marked = self.marked or any(block.cache_control is not None for block in blocks)
+        placed = [(block, f"{where}.content[{index}]") for index, block in enumerate(blocks)]
+        if message.role == "assistant":
+            self.history.say(list(self._said(placed)))
+        elif message.role == "system":
+            self.history.instruct("\n\n".join(self._text(block, place) for block, place in placed))
+        else:
+            self._heard(placed)
+
+    def _text(self, block: AnyBlock, place: str) -> str:
+        if not isinstance(block, api.TextBlock):
+            raise bad_request("A system message can only have text.", f"{place}.type")
+        return block.text
+
+    def _said(self, placed: Sequence[tuple[AnyBlock, str]]) -> Iterator[AssistantBlock | PastCall]:
+        """What the assistant said, as it stands. Empty text is left out: the Messages API refuses it."""
+        for block, place in placed:
+            if isinstance(block, api.TextBlock):
+                if block.text.strip():
+                    yield plan.TextBlock(block.text)
+            elif isinstance(block, api.ToolUseBlock):
+                yield PastCall(block.id, block.name, _object(block.input, place))
+            elif isinstance(block, api.ThinkingBlock):
+                # Without its signature it is not genuine, and the API would refuse it.
+                if block.signature:
+                    yield plan.ThinkingBlock(block.thinking, block.signature)
+            elif isinstance(block, api.RedactedThinkingBlock):
+                yield plan.RedactedThinkingBlock(block.data)
+            else:
+                raise bad_request("Cannot stand in a message of the assistant.", f"{place}.type")
+
+    def _heard(self, placed: Sequence[tuple[AnyBlock, str]]) -> None:
+        said: list[PartBlock] = []
+        for block, place in placed:
+            if isinstance(block, api.ToolResultBlock):
+                content = self._result(block, place)
+                if not self.history.answer(block.tool_use_id, content, bool(block.is_error)):
+                    message = "No `tool_use` block of the previous assistant message has this id."
+                    raise bad_request(message, f"{place}.tool_use_id")
+            else:
+                said += self._part(block, place)
+        self.history.ask(said)
+
+    def _result(self, block: api.ToolResultBlock, place: str) -> tuple[PartBlock, ...]:
+        if block.content is None or isinstance(block.content, str):
+            return (plan.TextBlock(block.content),) if block.content and block.content.strip() else ()
+        parts = (self._part(part, f"{place}.content[{index}]") for index, part in enumerate(block.content))
+        return tuple(one for part in parts for one in part)
+
+    def _part(self, block: AnyBlock, place: str) -> list[PartBlock]:
+        """The block as the model gets it: none for empty text, several for a document of several parts."""
+        found: list[PartBlock]
+        if isinstance(block, api.TextBlock):
+            return [plan.TextBlock(block.text)] if block.text.strip() else []
+        if isinstance(block, api.SearchResultBlock):
+            text = "\n".join(part.text for part in block.content)
+            return [plan.TextBlock(SEARCH_RESULT.format(title=block.title, source=block.source, text=text))]
+        if isinstance(block, api.ImageBlock):
+            found = [_image(block.source, f"{place}.source")]
+        elif isinstance(block, api.DocumentBlock):
+            found = self._document(block, place)
+        else:
+            raise bad_request("Cannot stand in a message of the user.", f"{place}.type")
+        self._images += images_in(found)
+        if self._images > MAX_IMAGES:
+            raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
+        return found
+
+    def _document(self, block: api.DocumentBlock, place: str) -> list[PartBlock]:
+        source, where = block.source, f"{place}.source"
+        head: list[PartBlock] = [plan.TextBlock(block.context)] if block.context and block.context.strip() else []
+        if source.type == "base64" and source.data is not None:
+            return [*head, media.document(source.media_type or "", source.data, block.title, f"{where}.data")]
+        if source.type == "text" and source.data is not None:
+            if not source.data.strip():
+                raise bad_request("The document is empty.", f"{where}.data")
+            return [*head, plan.DocumentBlock(plan.TextSource(source.data), block.title)]
+        if source.type == "url" and source.url is not None:
+            if not media.is_url(source.url):
+                raise bad_request("Must be an http or https URL.", f"{where}.url")
+            return [*head, plan.DocumentBlock(plan.UrlSource(source.url), block.title)]
+        if source.type == "content" and source.content is not None:
+            if isinstance(source.content, str):
+                return [*head, plan.DocumentBlock(plan.TextSource(source.content), block.title)]
+            parts = (self._part(part, f"{where}.content[{index}]") for index, part in enumerate(source.content))
+            titled: list[PartBlock] = [plan.TextBlock(block.title)] if block.title else []
+            return [*head, *titled, *(one for part in parts for one in part)]
+        raise _bad_source(source, where)
+
+
+def _raw(value: object) -> Raw:
+    return Raw(b"" if value is None else msgspec.json.encode(value))
+
+
+def _object(value: Raw, place: str) -> Raw:
+    """The input of a call, as it was written. Raises Rejection unless it is an object."""
+    if bytes(value).lstrip()[:1] != b"{":
+        raise bad_request("Must be an object.", f"{place}.input")
+    return value
+
+
+def _image(source: api.Source, where: str) -> plan.ImageBlock:
+    if source.type == "base64" and source.data is not None:
+        return media.image(source.media_type or "", source.data, f"{where}.data")
+    if source.type == "url" and source.url is not None:
+        return media.image_by_url(source.url, f"{where}.url")
+    raise _bad_source(source, where)
+
+
+def _bad_source(source: api.Source, where: str) -> Exception:
+    if source.type == "file" or source.file_id is not None:
+        return bad_request("There are no stored files here: send the file itself.", f"{where}.file_id")
+    return bad_request("The source is of no supported type, or has no data.", where)
+
+
+def _calls_in(messages: Sequence[plan.Message]) -> bool:
+    return any(isinstance(block, plan.ToolUseBlock) for message in messages for block in message.content)
+
+
+def _tools(asked: MessagesRequest, *, past_calls: bool) -> tuple[tuple[Tool, ...], ToolChoice | None, str | None]:
+    """Tools, how they may be used, and what the model is told when it must call one."""
+    offered = asked.tools or ()
+    if len(offered) > MAX_TOOLS:
+        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools")
+    seen: set[str] = set()
+    tools: list[Tool] = []
+    for index, tool in enumerate(offered):
+        where = f"tools[{index}]"
+        if tool.type not in (None, "custom"):
+            raise bad_request(
+                f"Tools of type {tool.type!r} are not supported: only those of `custom`.", f"{where}.type"
+            )
+        name = checked_name(tool.name, f"{where}.name", seen)
+        tools.append(Tool(name, tool.description or "", parameters(_raw(tool.input_schema), f"{where}.input_schema")))
+    choice = asked.tool_choice
+    if choice is None:
+        return tuple(tools), None, None
+    if choice.type == "none":
+        forbidden = ToolChoice("none") if past_calls and tools else None
+        return tuple(tools) if forbidden else (), forbidden, None
+    single = ToolChoice("auto", disable_parallel_tool_use=True) if tools and choice.disable_parallel_tool_use else None
+    if choice.type == "auto":
+        return tuple(tools), single, None
+    if not tools:
+        raise bad_request("There are no tools to call.", "tool_choice")
+    if choice.type == "any":
+        return tuple(tools), single, MUST_CALL_ANY
+    chosen = tuple(tool for tool in tools if tool.name == choice.name)
+    if not chosen:
+        raise bad_request(f"No tool has the name {choice.name!r}.", "tool_choice.name")
+    return chosen, single, MUST_CALL_ONE.format(choice.name)
+
+
+def _effort(asked: MessagesRequest, rules: Rules, model: str) -> tuple[str | None, bool]:
+    abilities = rules.abilities_of(model)
+    if asked.thinking is not None and asked.thinking.type == "disabled" and abilities.thinking_off:
+        return None, False
+    effort = None if asked.output_config is None else asked.output_config.effort
+    if effort is not None and effort not in EFFORTS:
+        raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "output_config.effort")
+    return effort_level(effort, abilities)
+
+
+def _schema(asked: MessagesRequest) -> Schema | None:
+    where, format = "output_format", asked.output_format
+    if asked.output_config is not None and asked.output_config.format is not None:
+        where, format = "output_config.format", asked.output_config.format
+    if format is None or format.type == "text":
+        return None
+    if format.type != "json_schema":
+        raise bad_request("Must be json_schema.", f"{where}.type")
+    if format.schema is None:
+        raise bad_request("Field required.", f"{where}.schema")
+    return answer_schema(_raw(format.schema), f"{where}.schema")
+
+
+def _sampling(asked: MessagesRequest, rules: Rules) -> Sampling:
+    for name, value in (("temperature", asked.temperature), ("top_p", asked.top_p)):
+        if value is not None and not 0 <= value <= 1:
+            raise bad_request("Must be between 0 and 1.", name)
+    return Sampling(asked.temperature, asked.top_p) if rules.forward_sampling else Sampling()
+
+
+def _stops(stops: list[str] | None) -> tuple[str, ...]:
+    for index, stop in enumerate(stops or ()):
+        if not stop.strip():
+            raise bad_request("A stop sequence must not be white space.", f"stop_sequences[{index}]")
+    return tuple(stops or ())
+
+
+def _ignored(asked: MessagesRequest, rules: Rules, thinking: bool, marked: bool) -> tuple[str, ...]:
+    """What had no effect. Raises Rejection when the server is strict about it."""
+    names = [
+        name for name in IGNORED if (value := getattr(asked, name)) is not None and value not in NEUTRAL.get(name, ())
+    ]
+    if not rules.forward_sampling:
+        names += [name for name in ("temperature", "top_p") if getattr(asked, name) is not None]
+    if asked.top_k is not None:
+        names.append("top_k")
+    if asked.thinking is not None and asked.thinking.type == "disabled" and thinking:
+        names.append("thinking.type")
+    if asked.thinking is not None and asked.thinking.budget_tokens is not None:
+        names.append("thinking.budget_tokens")
+    if names and rules.strict:
+        raise bad_request("This parameter has no effect here, and the server is set to refuse such.", names[0])
+    # The CLI sets its own marks; an answer is the same with and without, so this is never refused.
+    return (*names, "cache_control") if marked else tuple(names)

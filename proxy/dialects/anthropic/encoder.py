@@ -1,0 +1,152 @@
+"""Deltas → events of the Messages API, and the whole message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxy.dialects import Event
+from proxy.dialects.anthropic.errors import envelope
+from proxy.dialects.anthropic.types import (
+    AnswerBlock,
+    AnswerMessage,
+    BlockDelta,
+    BlockPiece,
+    BlockStart,
+    BlockStop,
+    InputDelta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    SignatureDelta,
+    Stop,
+    StreamedEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolUse,
+    delta_usage_of,
+    usage_of,
+)
+from proxy.dialects.anthropic.types import RedactedThinking as RedactedOut
+from proxy.dialects.anthropic.types import Text as TextOut
+from proxy.dialects.anthropic.types import Thinking as ThinkingOut
+from proxy.protocol.answer import Answer, CallPart, Part, RedactedPart, TextPart
+from proxy.protocol.deltas import (
+    Arguments,
+    BlockBreak,
+    Delta,
+    Finished,
+    Reason,
+    RedactedThinking,
+    Refusal,
+    Signature,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+)
+from proxy.protocol.failures import Failure
+from proxy.protocol.history import argument_object
+from proxy.protocol.plan import EMPTY_OBJECT
+
+
+def event(value: StreamedEvent) -> Event:
+    """Named after its type, as the API does."""
+    return Event(value, str(value.__struct_config__.tag))
+
+
+class MessageEncoder:
+    """One request's answer. `thinking`: it is shown; `message_id`: for a message that has none from upstream."""
+
+    def __init__(self, message_id: str, *, thinking: bool = True) -> None:
+        self._message_id = message_id
+        self._thinking = thinking
+        # The block under way and its kind; blocks are numbered as they go out.
+        self._index = -1
+        self._kind = ""
+        self._finished: Finished | None = None
+
+    def open(self) -> Sequence[Event]:
+        return ()
+
+    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
+        out: list[Event] = []
+        for delta in deltas:
+            if isinstance(delta, Text):
+                self._piece(out, "text", TextOut(""), TextDelta(delta.text))
+            elif isinstance(delta, Arguments):
+                out.append(event(BlockDelta(self._index, InputDelta(delta.text))))
+            elif isinstance(delta, Thinking):
+                if self._thinking:
+                    self._piece(out, "thinking", ThinkingOut("", ""), ThinkingDelta(delta.text))
+            elif isinstance(delta, Signature):
+                self._piece(out, "thinking", ThinkingOut("", ""), SignatureDelta(delta.text))
+            elif isinstance(delta, RedactedThinking):
+                self._start(out, "redacted", RedactedOut(delta.data))
+            elif isinstance(delta, ToolCall):
+                self._start(out, "tool_use", ToolUse(delta.id, delta.name, EMPTY_OBJECT))
+            elif isinstance(delta, BlockBreak):
+                self._stop(out)
+            elif isinstance(delta, Refusal):
+                self._piece(out, "text", TextOut(""), TextDelta(delta.text))
+            elif isinstance(delta, Started):
+                out.append(event(MessageStart(self._head(delta.message_id, delta.model, delta.tokens))))
+            elif isinstance(delta, Finished):
+                self._stop(out)
+                self._finished = delta
+        return out
+
+    def close(self, tokens: Tokens) -> Sequence[Event]:
+        finished = self._finished
+        stop = Stop(Reason.END_TURN.value if finished is None else finished.reason.value, _sequence(finished))
+        return event(MessageDelta(stop, delta_usage_of(tokens))), event(MessageStop())
+
+    def fail(self, failure: Failure) -> Sequence[Event]:
+        return (Event(envelope(failure, None), "error"),)
+
+    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> AnswerMessage:
+        (answer,) = answers
+        content = [_block(part, thinking=self._thinking) for part in answer.parts]
+        if answer.refusal:
+            content.append(TextOut(answer.refusal))
+        return AnswerMessage(
+            id=answer.message_id or self._message_id,
+            model=answer.model,
+            content=tuple(content),
+            stop_reason=(answer.reason or Reason.END_TURN).value,
+            stop_sequence=answer.stop_sequence,
+            usage=usage_of(tokens),
+        )
+
+    def _head(self, message_id: str, model: str, tokens: Tokens) -> AnswerMessage:
+        return AnswerMessage(id=message_id or self._message_id, model=model, usage=usage_of(tokens))
+
+    def _piece(self, out: list[Event], kind: str, block: AnswerBlock, piece: BlockPiece) -> None:
+        if kind != self._kind:
+            self._start(out, kind, block)
+        out.append(event(BlockDelta(self._index, piece)))
+
+    def _start(self, out: list[Event], kind: str, block: AnswerBlock) -> None:
+        self._stop(out)
+        self._index += 1
+        self._kind = kind
+        out.append(event(BlockStart(self._index, block)))
+
+    def _stop(self, out: list[Event]) -> None:
+        if self._kind:
+            self._kind = ""
+            out.append(event(BlockStop(self._index)))
+
+
+def _sequence(finished: Finished | None) -> str | None:
+    return None if finished is None else finished.stop_sequence
+
+
+def _block(part: Part, *, thinking: bool) -> AnswerBlock:
+    if isinstance(part, TextPart):
+        return TextOut(part.text)
+    if isinstance(part, CallPart):
+        return ToolUse(part.id, part.name, argument_object(part.arguments))
+    if isinstance(part, RedactedPart):
+        return RedactedOut(part.data)
+    return ThinkingOut(part.text if thinking else "", part.signature)

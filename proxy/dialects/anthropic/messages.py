@@ -1,0 +1,34 @@
+"""`POST /v1/messages`: the dialect."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from proxy.dialects import ErrorReply, Event, Framing, Identity, Request, Rules
+from proxy.dialects.anthropic.decode import decode
+from proxy.dialects.anthropic.encoder import MessageEncoder, event
+from proxy.dialects.anthropic.errors import reply
+from proxy.dialects.anthropic.types import Ping
+from proxy.protocol.failures import Failure
+
+
+def _encoder(thinking: bool, identity: Identity) -> MessageEncoder:
+    return MessageEncoder(f"msg_{identity.token}", thinking=thinking)
+
+
+class Messages:
+    """The dialect."""
+
+    name: Final = "anthropic-messages"
+    framing: Final = Framing.SSE
+    keep_alive: Final[Event] = event(Ping())
+
+    def decode(self, body: bytes, rules: Rules) -> Request:
+        asked = decode(body, rules)
+        return Request(
+            asked.model, (asked.plan,), asked.stream, partial(_encoder, rules.reasoning), asked.stop, asked.ignored
+        )
+
+    def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
+        return reply(failure, now, request_id)

@@ -1,0 +1,161 @@
+"""The body of a Messages request as types; they decode it and describe it (`anthropic.types.MessageCreateParams`).
+
+Fields that are not declared here are skipped, as the API's clients expect of one that is older than they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from msgspec import Raw, Struct
+
+
+class Block(Struct, frozen=True, tag_field="type"):
+    """`cache_control` is taken: the CLI sets its own marks."""
+
+    cache_control: Any = None
+
+
+class TextBlock(Block, frozen=True, tag="text", kw_only=True):
+    text: str
+
+
+class Source(Struct, frozen=True):
+    """Of an image or document: `base64` and `text` with `data`, `url` with `url`, `content` with `content`."""
+
+    type: str
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
+    content: str | list[TextBlock | ImageBlock] | None = None
+    file_id: str | None = None
+
+
+class ImageBlock(Block, frozen=True, tag="image", kw_only=True):
+    source: Source
+
+
+class DocumentBlock(Block, frozen=True, tag="document", kw_only=True):
+    source: Source
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResultBlock(Block, frozen=True, tag="search_result", kw_only=True):
+    """Reaches the model as text."""
+
+    source: str
+    title: str
+    content: list[TextBlock]
+
+
+class ToolUseBlock(Block, frozen=True, tag="tool_use", kw_only=True):
+    id: str
+    name: str
+    input: Raw
+
+
+class ToolResultBlock(Block, frozen=True, tag="tool_result", kw_only=True):
+    tool_use_id: str
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
+    is_error: bool | None = None
+
+
+class ThinkingBlock(Block, frozen=True, tag="thinking", kw_only=True):
+    thinking: str
+    signature: str = ""
+
+
+class RedactedThinkingBlock(Block, frozen=True, tag="redacted_thinking", kw_only=True):
+    data: str
+
+
+AnyBlock = (
+    TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock
+    | RedactedThinkingBlock
+)  # fmt: skip
+
+
+class InMessage(Struct, frozen=True):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[AnyBlock]
+
+
+class Tool(Struct, frozen=True):
+    """A tool that the client runs. Of tools with another type than `custom` the API knows the schema: not here."""
+
+    name: str
+    type: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
+    cache_control: Any = None
+
+
+class ToolChoice(Struct, frozen=True):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(Struct, frozen=True):
+    type: Literal["enabled", "adaptive", "disabled"]
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class Format(Struct, frozen=True):
+    type: str
+    schema: Any = None
+
+
+class OutputConfig(Struct, frozen=True):
+    effort: str | None = None
+    format: Format | None = None
+
+
+class MessagesRequest(Struct, frozen=True, kw_only=True):
+    """The body of `POST /v1/messages`."""
+
+    model: str
+    messages: list[InMessage]
+    max_tokens: int | None = None
+    system: str | list[TextBlock] | None = None
+    stream: bool | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: Format | None = None
+    metadata: Any = None
+    service_tier: Any = None
+    context_management: Any = None
+    container: Any = None
+    mcp_servers: Any = None
+    inference_geo: Any = None
+    speed: Any = None
+    cache_control: Any = None
+    diagnostics: Any = None
+    user_profile_id: Any = None
+    workspace_id: Any = None
+
+
+# Accepted, without effect, and named in the response header.
+IGNORED: Final = (
+    "metadata", "service_tier", "context_management", "inference_geo", "speed", "diagnostics", "user_profile_id",
+    "workspace_id",
+)  # fmt: skip
+# Refused when they ask for something: the answer would be to another question.
+REFUSED: Final = ("container", "mcp_servers")
+# Values of theirs that ask for what is done anyway.
+NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
+    "metadata": ({},),
+    "service_tier": ("auto", "standard_only"),
+    "speed": ("standard",),
+    "context_management": ({},),
+    "mcp_servers": ([],),
+}

@@ -1,0 +1,155 @@
+"""The Messages API's answer as types: whole, and event by event (`anthropic.types` of the PyPI package `anthropic`)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw, Struct
+
+from proxy.protocol.deltas import Tokens
+
+
+class OutputTokensDetails(Struct, frozen=True):
+    thinking_tokens: int
+
+
+class Usage(Struct, frozen=True):
+    """`input_tokens` leaves the cached ones out."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    server_tool_use: None = None
+    service_tier: Literal["standard"] = "standard"
+
+
+class DeltaUsage(Struct, frozen=True):
+    """The same at the end of a stream."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    server_tool_use: None = None
+
+
+def usage_of(tokens: Tokens) -> Usage:
+    return Usage(
+        tokens.input, tokens.cache_write, tokens.cache_read, tokens.output, OutputTokensDetails(tokens.reasoning)
+    )
+
+
+def delta_usage_of(tokens: Tokens) -> DeltaUsage:
+    return DeltaUsage(
+        tokens.input, tokens.cache_write, tokens.cache_read, tokens.output, OutputTokensDetails(tokens.reasoning)
+    )
+
+
+class Text(Struct, frozen=True, tag_field="type", tag="text"):
+    text: str
+    citations: None = None
+
+
+class Thinking(Struct, frozen=True, tag_field="type", tag="thinking"):
+    thinking: str
+    signature: str
+
+
+class RedactedThinking(Struct, frozen=True, tag_field="type", tag="redacted_thinking"):
+    data: str
+
+
+class Caller(Struct, frozen=True, tag_field="type", tag="direct"):
+    """The model called the tool itself."""
+
+
+class ToolUse(Struct, frozen=True, tag_field="type", tag="tool_use"):
+    """`input` is a JSON object."""
+
+    id: str
+    name: str
+    input: Raw
+    caller: Caller = Caller()
+
+
+AnswerBlock = Text | Thinking | RedactedThinking | ToolUse
+StopReason = Literal[
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "model_context_window_exceeded"
+]
+
+
+class AnswerMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
+    """The whole answer, and the head of a streamed one."""
+
+    id: str
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: tuple[AnswerBlock, ...] = ()
+    stop_reason: StopReason | None = None
+    stop_sequence: str | None = None
+    stop_details: None = None
+    container: None = None
+    usage: Usage
+
+
+class MessageStart(Struct, frozen=True, tag_field="type", tag="message_start"):
+    message: AnswerMessage
+
+
+class BlockStart(Struct, frozen=True, tag_field="type", tag="content_block_start"):
+    index: int
+    content_block: AnswerBlock
+
+
+class TextDelta(Struct, frozen=True, tag_field="type", tag="text_delta"):
+    text: str
+
+
+class ThinkingDelta(Struct, frozen=True, tag_field="type", tag="thinking_delta"):
+    thinking: str
+
+
+class SignatureDelta(Struct, frozen=True, tag_field="type", tag="signature_delta"):
+    signature: str
+
+
+class InputDelta(Struct, frozen=True, tag_field="type", tag="input_json_delta"):
+    partial_json: str
+
+
+BlockPiece = TextDelta | ThinkingDelta | SignatureDelta | InputDelta
+
+
+class BlockDelta(Struct, frozen=True, tag_field="type", tag="content_block_delta"):
+    index: int
+    delta: BlockPiece
+
+
+class BlockStop(Struct, frozen=True, tag_field="type", tag="content_block_stop"):
+    index: int
+
+
+class Stop(Struct, frozen=True):
+    stop_reason: StopReason
+    stop_sequence: str | None
+    stop_details: None = None
+    container: None = None
+
+
+class MessageDelta(Struct, frozen=True, tag_field="type", tag="message_delta"):
+    delta: Stop
+    usage: DeltaUsage
+
+
+class MessageStop(Struct, frozen=True, tag_field="type", tag="message_stop"):
+    pass
+
+
+class Ping(Struct, frozen=True, tag_field="type", tag="ping"):
+    pass
+
+
+StreamedEvent = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping
