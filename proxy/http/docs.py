@@ -84,14 +84,16 @@ def _operation(path: str, method: str, one: Schema) -> Iterator[str]:
 
 def _content(media_type: str, content: Schema) -> str:
     if "itemSchema" in content:
-        data = content["itemSchema"]["properties"]["data"]["anyOf"]
-        return f"{_type(data[1]['contentSchema'])} <small>{media_type}</small>"
+        data = content["itemSchema"]["properties"]["data"]
+        values = data["anyOf"][1] if "anyOf" in data else data
+        return f"{_type(values['contentSchema'])} <small>{media_type}</small>"
     codes = [each for part in content["schema"].get("allOf", [])[1:] for each in _codes(part)]
     return f"{_type(content['schema'])} <small>{media_type}{' '.join(['', *codes])}</small>"
 
 
 def _codes(part: Schema) -> Iterator[str]:
-    for code in part["properties"]["error"]["properties"]["code"]["enum"]:
+    said = part["properties"]["error"]["properties"]
+    for code in said.get("code", said["type"])["enum"]:
         if code is not None:
             yield f"<code>{escape(code)}</code>"
 
