@@ -1,0 +1,139 @@
+"""Anthropic's Messages API."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import anthropic
+from anthropic.types import Message, RawMessageStreamEvent
+from pydantic import TypeAdapter, ValidationError
+
+from conformance.apis import Section
+from conformance.upstream import opening as opening
+
+PATH = "/v1/messages"
+REQUEST = "messages"
+SECTIONS: Mapping[str, Section] = {
+    "messages": Section("Messages requests", "Fields of `anthropic.types.message_create_params`.", ()),
+}
+SHOWS: Mapping[str, str] = {}
+_events: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+_message: TypeAdapter[Message] = TypeAdapter(Message)
+_ERRORS = {
+    "invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error",
+    "request_too_large", "rate_limit_error", "timeout_error", "api_error", "overloaded_error",
+}  # fmt: skip
+
+
+def headers(key: str | None) -> dict[str, str]:
+    return {"anthropic-version": "2023-06-01"} | ({"x-api-key": key} if key else {})
+
+
+def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {**body, "stream": True}
+
+
+def is_streamed(body: Mapping[str, Any]) -> bool:
+    return bool(body.get("stream"))
+
+
+def read(body: Any) -> dict[str, Any]:
+    """A message or an error, under the names that facts have."""
+    if body.get("type") == "error":
+        return {"error": body["error"]}
+    blocks = body.get("content", [])
+    told = {
+        "model": body.get("model"),
+        "usage": body.get("usage"),
+        "content": "".join(block["text"] for block in blocks if block["type"] == "text"),
+        "reasoning": "".join(block["thinking"] for block in blocks if block["type"] == "thinking") or None,
+        "tool_calls": [
+            {"id": block["id"], "function": {"name": block["name"], "arguments": json.dumps(block["input"])}}
+            for block in blocks
+            if block["type"] == "tool_use"
+        ],
+        "finish_reason": body.get("stop_reason"),
+    }
+    return told | {"choices": [{name: told[name] for name in ("content", "tool_calls", "finish_reason")}]}
+
+
+def _read_events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Name and data of each event."""
+    found: list[str] = []
+    for part in text.split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in part.splitlines() if line and not line.startswith(":"))
+        if lines:
+            found.append((lines.get("event", ""), json.loads(lines["data"])))
+    return found
+
+
+def read_stream(text: str) -> dict[str, Any]:
+    message: dict[str, Any] = {"content": []}
+    done = False
+    for name, data in _read_events(text):
+        if name == "error":
+            return read(data) | {"done": False}
+        if name == "message_start":
+            message = data["message"]
+        elif name == "content_block_start":
+            message["content"].append(data["content_block"] | {"json": ""})
+        elif name == "content_block_delta":
+            _add(message["content"][data["index"]], data["delta"])
+        elif name == "message_delta":
+            message |= data["delta"]
+            message["usage"] = message["usage"] | data["usage"]
+        done = name == "message_stop"
+    for block in message["content"]:
+        if block["type"] == "tool_use":
+            block["input"] = json.loads(block["json"] or "{}")
+    return read(message) | {"done": done}
+
+
+def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
+    if field is None:
+        block["json"] += delta["partial_json"]
+    else:
+        block[field] += delta[field]
+
+
+def wrong(status: int, body: Any) -> list[str]:
+    if status != 200:
+        shaped = isinstance(body, dict) and body.get("type") == "error" and "request_id" in body
+        kind = body.get("error", {}).get("type") if shaped else None
+        return [] if kind in _ERRORS else [f"an error that {anthropic.__name__} does not know: {body}"]
+    try:
+        _message.validate_json(json.dumps(body), strict=True)
+    except ValidationError as error:
+        return [str(error)]
+    return []
+
+
+def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
+    """Events are what the package says they are, named after their type, and in the API's order."""
+    found: list[str] = []
+    names = []
+    open_block: int | None = None
+    for name, data in _read_events(text):
+        if name == "error":
+            return found
+        if name == "ping":
+            continue
+        names.append(name)
+        if data.get("type") != name:
+            found.append(f"the event {name!r} has data of type {data.get('type')!r}")
+        try:
+            _events.validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            found.append(str(error))
+        if name == "content_block_start":
+            if open_block is not None:
+                found.append("a block in a block")
+            open_block = data["index"]
+        elif name in ("content_block_delta", "content_block_stop"):
+            if data["index"] != open_block:
+                found.append(f"{name} of block {data['index']} while {open_block} is open")
+            open_block = None if name == "content_block_stop" else open_block
+    if names[:1] != ["message_start"] or names[-2:] != ["message_delta", "message_stop"]:
+        found.append(f"events in the wrong order: {names}")
+    return found
