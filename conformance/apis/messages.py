@@ -59,7 +59,7 @@ def read(body: Any) -> dict[str, Any]:
 
 def _read_events(text: str) -> list[tuple[str, dict[str, Any]]]:
     """Name and data of each event."""
-    found: list[str] = []
+    found = []
     for part in text.split("\n\n"):
         lines = dict(line.split(": ", 1) for line in part.splitlines() if line and not line.startswith(":"))
         if lines:
