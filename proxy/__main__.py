@@ -70,6 +70,7 @@ claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""
 Point any OpenAI client at it:
   Base URL  {base}/v1
   API key   {"one of this server's keys" if needs_key else "any text; none is needed"}
+  Page      {"on a port only" if settings.uds else f"{base}/"}
   Try it    {curl} {base}/v1/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}
 Press Ctrl-C to stop."""
 
@@ -105,7 +106,9 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         def announce(models: Sequence[ListedModel]) -> None:
             startup.say(welcome(settings, cli, port, models, stored_keys=bool(loaded.stored_keys)))
 
-        return serve.run(loaded, cli, sock, announce, lambda: load(vars(arguments), os.environ))
+        return serve.run(
+            loaded, cli, sock, announce, lambda: load(vars(arguments), os.environ), inspect=arguments.inspect
+        )
 
 
 def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -136,7 +139,10 @@ COMMANDS: Final = {
     "serve": Command(
         "Without a command it serves until told to stop.",
         _serve,
-        {"--demo": "Serve recorded answers, without any CLI or login, to try a client."},
+        {
+            "--demo": "Serve recorded answers, without any CLI or login, to try a client.",
+            "--inspect": "Keep the texts of the latest requests in memory, to look at them on the page.",
+        },
     ),
     "doctor": Command(
         "Look at everything that an answer needs, a line for each.",

@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from proxy.cli.find import FoundCli
+from proxy.cli.inspect import InspectedChild
 from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
+from proxy.cli.process import Child
 from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
+from proxy.http.inspector import Inspector
 from proxy.http.server import Server
 from proxy.http.service import Service
 from proxy.keys.keyring import Keyring
@@ -112,11 +115,13 @@ async def _serve(
     sock: socket.socket,
     announce: Callable[[tuple[ListedModel, ...]], None],
     reload: Callable[[], Loaded],
+    inspect: bool = False,
 ) -> None:
     settings, environ = loaded.settings, loaded.environ
     asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
     root = locate(state_dir(settings, environ, sys.platform))
-    workspace = Workspace(root, logs_elsewhere(root, environ, sys.platform))
+    child = InspectedChild if inspect else Child
+    workspace = Workspace(root, logs_elsewhere(root, environ, sys.platform), child)
     start = DemoChild.start if cli.demo else workspace.start
     file = usage_file(settings, environ, sys.platform)
     ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
@@ -124,7 +129,7 @@ async def _serve(
     pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts)
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
-        keyring=Keyring(settings.api_keys, loaded.stored_keys),
+        keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),
     )  # fmt: skip
     server = Server(create_app(service), settings.grace, pool.close, tls=(settings.tls_cert, settings.tls_key))
 
@@ -137,6 +142,8 @@ async def _serve(
 
     if cli.demo:
         log.warning("Demo mode: every answer is a recorded one, no Claude model is asked.")
+    if inspect:
+        log.warning("Texts of requests and answers are kept in memory and shown on the page (--inspect).")
     with stop_signals(server.stop):
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, Reload(loaded, service, reload, set_level, server.stop)
@@ -162,13 +169,15 @@ def run(
     sock: socket.socket,
     announce: Callable[[tuple[ListedModel, ...]], None],
     reload: Callable[[], Loaded],
+    inspect: bool = False,
 ) -> int:
     """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError.
 
-    `reload`: the settings anew, when SIGHUP asks for it; raises SettingError.
+    `reload`: the settings anew, when SIGHUP asks for it; raises SettingError. `inspect`: keep texts of
+    the latest requests.
     """
     configure_logging(loaded.settings)
     allow_many_files()
     watch_children_without_threads()
-    asyncio.run(_serve(loaded, cli, sock, announce, reload))
+    asyncio.run(_serve(loaded, cli, sock, announce, reload, inspect))
     return 0

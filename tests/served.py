@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 class Served:
     """`with Served(cli, state) as server`: ready at `server.url`. `settings`: variables of its environment.
 
-    `wrapper`: a command to put before the server's, such as one that limits it. `stderr`: a descriptor to log to.
-    `port`: where it is to listen; 0: anywhere.
+    `wrapper`: a command to put before the server's, such as one that limits it; `arguments`: more of the server's own.
+    `stderr`: a descriptor to log to. `port`: where it is to listen; 0: anywhere.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Served:
         settings: Mapping[str, str] | None = None,
         *,
         wrapper: tuple[str, ...] = (),
+        arguments: tuple[str, ...] = (),
         stderr: int | None = None,
         port: int = 0,
     ) -> None:
@@ -40,7 +41,7 @@ class Served:
         self.state = state
         self.usage = state / "usage.sqlite3"
         self._log = state.parent / f"{state.name}.log"
-        self._command = (*wrapper, sys.executable, "-m", "proxy", str(port))
+        self._command = (*wrapper, sys.executable, "-m", "proxy", str(port), *arguments)
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(state.parent),

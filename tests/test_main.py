@@ -51,6 +51,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         sock: socket.socket,
         announce: Callable[[tuple[ListedModel, ...]], None],
         reload: Callable[[], Loaded],
+        inspect: bool,
     ) -> int:
         seen.append(loaded.settings)
         assert reload().settings == loaded.settings

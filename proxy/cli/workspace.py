@@ -76,13 +76,15 @@ def logs_elsewhere(root: Path, environ: Mapping[str, str], platform: str) -> Pat
 class Workspace:
     """One server's: `start` its processes with it, then `close` it. Raises OSError.
 
-    `root`: from `locate`; `logs`: a further directory to remove at the beginning and the end. `cwd`: the working
+    `root`: from `locate`; `logs`: a further directory to remove at the beginning and the end. `child`: the
+    kind of its processes. `cwd`: the working
     directory of all processes.
     """
 
-    def __init__(self, root: Path, logs: Path | None = None) -> None:
+    def __init__(self, root: Path, logs: Path | None = None, child: type[Child] = Child) -> None:
         self._root = root
         self._logs = logs
+        self._child = child
         self._lock = -1
         self.cwd = root / "empty"
         self._remove_logs()
@@ -120,7 +122,7 @@ class Workspace:
         own = self._enter()
         env = {**launch.env, "TMPDIR": own, "XDG_CACHE_HOME": f"{own}/cache"}
         try:
-            child = await Child.start(structs.replace(launch, env=env))
+            child = await self._child.start(structs.replace(launch, env=env))
         except BaseException:
             shutil.rmtree(own, ignore_errors=True)
             raise

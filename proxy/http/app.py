@@ -29,4 +29,4 @@ def create_app(service: Service) -> App:
         app.add_route(route.path.replace("{model}", "{model_id:path}"), resource(route, service))
     for path, words in ABSENT.items():
         app.add_sink(Absent(words), f"{path}(?:/.*)?$")
-    return Edge(app, service.accounts, service.settings.client_timeout)
+    return service.inspector.around(Edge(app, service.accounts, service.settings.client_timeout))

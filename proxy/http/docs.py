@@ -8,22 +8,9 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
 
-Schema = Mapping[str, Any]
+from proxy.http.page import STYLE
 
-STYLE: Final = """
-:root { color-scheme: light dark; --line: #8884; --dim: light-dark(#666, #aaa); --tint: #8881; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line) } h3 { margin: 1.2rem 0 .3rem }
-code, pre { font: 13px/1.5 ui-monospace, monospace } pre { background: var(--tint); padding: .6rem; overflow-x: auto }
-h2 code { font-size: 1.2rem; font-weight: bold } h2, h3 { overflow-wrap: anywhere } li { margin: .15rem 0 }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .25rem .6rem;
-border-bottom: 1px solid var(--line) } .dim, small { color: var(--dim) } .method { text-transform: uppercase }
-:target { background: var(--tint) }
-@media (max-width: 40rem) {
-table, tbody, tr, td { display: block } th { display: none } td { border: 0; padding: 0; overflow-wrap: anywhere }
-tr { border-bottom: 1px solid var(--line); padding: .3rem 0 }
-td:first-child, td:first-child code { font-weight: bold } small { font-weight: normal } }
-"""
+Schema = Mapping[str, Any]
 
 
 def page(document: Schema) -> str:

@@ -20,7 +20,8 @@ from proxy.keys.keyring import Keyring
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import Settings, loopback
 
-OPEN_PATHS: Final = ("/health",)
+# The page itself says nothing: it asks for a key before it can show anything.
+OPEN_PATHS: Final = ("/health", "/")
 # Beside `Authorization: Bearer`: Anthropic's clients and Azure's.
 KEY_HEADERS: Final = ("x-api-key", "api-key")
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")

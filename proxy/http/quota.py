@@ -34,8 +34,8 @@ class KeyQuota:
     ) -> None:
         name: str = req.context.key_name
         limits = self._keyring.limits(name)
-        # Whatever is posted here is put to the model.
-        if req.method != "POST" or not limits:
+        # Resources of an API put what is posted to the model; others cost nothing.
+        if req.method != "POST" or not limits or not getattr(resource, "api", ""):
             return
         used = await self._used(name) if limits.by_day else UsedToday()
         if failure := self._quota.spent(name, limits, used):

@@ -14,7 +14,7 @@ from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
 from proxy.dialects.openai import chat_types, completions
 from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.completions import LegacyCompletions
-from proxy.http import health, metrics, models, openapi, shapes, usage
+from proxy.http import health, inspector, metrics, models, openapi, page, shapes, status, usage
 from proxy.http.model_requests import ModelRequests
 from proxy.http.openapi import ANYWHERE, Errors, Route
 from proxy.http.service import Service
@@ -96,6 +96,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         query={"limit": {"type": "integer", "minimum": 1, "maximum": usage.MAX_RECENT}}, resource=usage.RecentRequests,
     ),
     Route(
+        "get", "/v1/status", "getStatus", "The server at this moment.", "Processes, memory, and requests under way.",
+        status.Status, resource=status.StatusNow,
+    ),
+    Route(
+        "get", "/v1/inspector", "listInspected", "The latest requests, looked at from inside.",
+        "Newest first, those under way among them. With keys: those of the key that asks.", inspector.InspectedList,
+        resource=lambda service: inspector.InspectorList(service.inspector),
+    ),
+    Route(
+        "get", "/v1/inspector/{request_id}", "getInspected", "One of them, with headers.",
+        "Bodies and the lines exchanged with the CLI are there when the server was started with `--inspect`.",
+        inspector.InspectedRequest, kinds=frozenset((Kind.UNKNOWN_PATH,)), parameters=("request_id",),
+        resource=lambda service: inspector.InspectorRequest(service.inspector),
+    ),
+    Route(
+        "get", "/", "getPage", "All of that as a page to look at.", "Open to all: it asks for a key itself.", None,
+        media_type="text/html", open=True, resource=lambda service: page.Page(),
+    ),
+    Route(
         "get", "/metrics", "getMetrics", "The server's state and counters.", "In the text format of Prometheus.", None,
         resource=lambda service: metrics.MetricsPage(service.accounts.metrics),
         media_type="text/plain",
@@ -129,7 +148,7 @@ def description(keys: bool) -> dict[str, Any]:
 
 
 def _document(service: Service) -> dict[str, Any]:
-    return description(bool(service.settings.api_keys))
+    return description(bool(service.keyring))
 
 
 def resource(route: Route, service: Service) -> object:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from proxy.cli.pool import Pool
 from proxy.dialects import Rules
 from proxy.http.accounts import Accounts
+from proxy.http.inspector import Inspector
 from proxy.http.metrics import Snapshot
 from proxy.keys.keyring import Keyring
 from proxy.protocol import models
@@ -44,8 +45,10 @@ class Service:
         demo: bool = False,
         accounts: Accounts | None = None,
         keyring: Keyring | None = None,
+        inspector: Inspector | None = None,
     ) -> None:
         self.settings = settings
+        self.inspector = inspector or Inspector()
         self.keyring = keyring or Keyring(settings.api_keys)
         self.pool = pool
         self.cli_version = cli_version
