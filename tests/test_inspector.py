@@ -30,13 +30,15 @@ async def test_headers_timings_and_how_it_was_served(local: Serve) -> None:
     server = await local()
     async with server.client() as client:
         answer = await client.post(
-            "/v1/chat/completions", json=chat("hi", temperature=1), headers={"cookie": "cookie-secret", "x-mine": "yes"}
+            "/v1/chat/completions",
+            json=chat("hi", temperature=1, stream=True),
+            headers={"cookie": "cookie-secret", "x-mine": "yes"},
         )
     (one,) = (await fetch(server, "/v1/inspector"))["data"]
     assert one["id"] == answer.headers["x-request-id"]
     assert (one["state"], one["outcome"], one["status"], one["served"]) == ("ended", "ok", 200, "new")
     assert one["ignored"] == ["temperature"]
-    assert one["prompt_tokens"] == answer.json()["usage"]["prompt_tokens"]
+    assert (one["prompt_tokens"], one["cached_tokens"], one["completion_tokens"]) == (22, 7, 12)
     assert 0 <= one["first_delta"] <= one["duration"]
     whole = await fetch(server, f"/v1/inspector/{one['id']}")
     assert whole["request"] == one
