@@ -85,6 +85,8 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         startup.say(f"Note: {note.words} ({note.help})")
     try:
         cli = DEMO_CLI if arguments.demo else first_start.look(settings, environ, first_start.at_a_terminal())
+        if settings.fallback in ("api-key", "bedrock", "vertex") and not cli.demo:
+            find.look(serve.with_login(settings, settings.fallback), environ)
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
     state = state_dir(settings, environ, sys.platform)

@@ -11,27 +11,30 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from proxy.cli.find import FoundCli
 from proxy.cli.inspect import InspectedChild
 from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
-from proxy.cli.process import Child
+from proxy.cli.process import Child, Launch
 from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
 from proxy.http.app import create_app
+from proxy.http.fallback import Fallback
 from proxy.http.inspector import Inspector
 from proxy.http.server import Server
 from proxy.http.service import Service
 from proxy.keys.keyring import Keyring
 from proxy.log import BufferedHandler
-from proxy.protocol.lines import ListedModel
+from proxy.protocol.lines import ListedModel, RateLimitInfo
 from proxy.reload import Reload
 from proxy.running import registered
-from proxy.settings import Settings
+from proxy.settings import Login, Settings
 from proxy.settings.paths import state_dir, usage_file
 from proxy.settings.sources import Loaded
 from proxy.usage.writer import Ledger
@@ -109,6 +112,41 @@ def stop_signals(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Payments:
+    """Tells what answers cost, and nothing else: the state of another login is not that of the plan."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    def paid(self, requests: Sequence[str], usd: float) -> None:
+        self._accounts.paid(requests, usd)
+
+    def limits(self, info: RateLimitInfo) -> None:
+        pass
+
+
+def fallback(
+    loaded: Loaded, cli: FoundCli, workspace: Workspace, start: Callable[[Launch], Awaitable[Child]], service: Service
+) -> Fallback | None:
+    """What the settings want to answer when the plan is used up. Another login has processes of its own, started when
+    they are needed: none waits."""
+    settings, ledger = loaded.settings, service.accounts.ledger
+    name, limit = settings.fallback, settings.fallback_usd
+    if name is None:
+        return None
+    if name.startswith("model:"):
+        model = service.model_for(name.partition(":")[2])
+        return Fallback(name, service.pool, "", ledger, model=model, usd_per_day=limit)
+    other = with_login(settings, name)
+    pool = Pool(other, launch(cli.path, other, loaded.environ, str(workspace.cwd)), start, _Payments(service.accounts))
+    return Fallback(name, pool, name, ledger, usd_per_day=limit)
+
+
+def with_login(settings: Settings, login: str) -> Settings:
+    """The settings of the processes of another login."""
+    return msgspec.structs.replace(settings, login=msgspec.convert(login, Login), waiting=0)
+
+
 async def _serve(
     loaded: Loaded,
     cli: FoundCli,
@@ -131,7 +169,12 @@ async def _serve(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
         keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),
     )  # fmt: skip
-    server = Server(create_app(service), settings.grace, pool.close, tls=(settings.tls_cert, settings.tls_key))
+    service.fallback = other = fallback(loaded, cli, workspace, start, service)
+
+    async def close_pools() -> None:
+        await asyncio.gather(pool.close(), *([other.pool.close()] if other is not None else []))
+
+    server = Server(create_app(service), settings.grace, close_pools, tls=(settings.tls_cert, settings.tls_key))
 
     async def say() -> None:
         await server.listens.wait()
@@ -157,7 +200,7 @@ async def _serve(
                 await server.serve(sockets=[sock])
         finally:
             saying.cancel()
-            await pool.close()
+            await close_pools()
             workspace.close()
             if ledger is not None:
                 await asyncio.to_thread(ledger.close)

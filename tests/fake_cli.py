@@ -39,6 +39,8 @@ def write(directory: Path, **faults: Any) -> Path:
     stubborn    ignores SIGTERM and the end of its stdin
     child       starts a grandchild that sleeps, and writes its pid to `<directory>/grandchild`
     refuse      answers this subtype of control request with an error
+    limited     says these lines to every question, unless it has an API key or is to use the model `haiku`
+    cost        what it says that an answer has cost, by a login with an API key
     questions   ends with exit code 9 at the question after so many
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,7 @@ class _Fake:
         self.past: list[str] = []
         self.begun = False
         self.asked = 0
+        self.model = ""
         self.said: list[str] = []
         self.calls: list[str] = []
         self.results: dict[str, Any] = {}
@@ -107,6 +110,8 @@ class _Fake:
         self.event({"type": "message_delta", "delta": delta, "usage": _USAGE | {"output_tokens": 12}})
         self.event({"type": "message_stop"})
         result = {"subtype": "success", "is_error": False, "num_turns": 1, "stop_reason": reason}
+        if "cost" in self.settings and "ANTHROPIC_API_KEY" in os.environ:
+            result["total_cost_usd"] = self.settings["cost"]
         self.put({"type": "result", "result": "".join(self.said), **result})
         self.begun = False
         self.said.clear()
@@ -136,6 +141,8 @@ class _Fake:
         response: dict[str, Any] = {"subtype": "success", "request_id": line["request_id"]}
         if subtype == self.settings.get("refuse"):
             response |= {"subtype": "error", "error": "not today"}
+        elif subtype == "apply_flag_settings":
+            self.model = line["request"]["settings"].get("model", self.model)
         elif subtype == "list_models":
             models = [
                 {"value": "default", "resolvedModel": _MODEL, "displayName": "Default"},
@@ -149,6 +156,10 @@ class _Fake:
         self.asked += 1
         if self.asked > self.settings.get("questions", self.asked):
             os._exit(9)
+        if "limited" in self.settings and "ANTHROPIC_API_KEY" not in os.environ and self.model != "haiku":
+            for line in self.settings["limited"]:
+                self.put(line)
+            return
         text = "".join(block.get("text", "") for block in content)
         try:
             steps = json.loads(text)

@@ -104,7 +104,7 @@ class Accounts:
             record = Record(
                 trace.id, trace.at, trace.key_name, trace.endpoint, trace.requested_model, trace.model, trace.served,
                 how, trace.status, trace.tokens or Tokens(), trace.attempts, trace.seconds, trace.first_delta,
-                trace.api, trace.not_continued, trace.web_searches,
+                trace.api, trace.not_continued, trace.web_searches, trace.login, trace.fallback,
             )  # fmt: skip
             self.ledger.ended(record)
 

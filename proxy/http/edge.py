@@ -38,9 +38,9 @@ class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
     __slots__ = (
-        "answer", "api", "at", "attempts", "began", "complete", "endpoint", "first_delta", "id", "invalid_calls",
-        "kept", "key_name", "left", "model", "not_continued", "outcome", "requested_model", "served", "status",
-        "tokens", "web_searches",
+        "answer", "api", "at", "attempts", "began", "complete", "endpoint", "fallback", "first_delta", "id",
+        "invalid_calls", "kept", "key_name", "left", "login", "model", "not_continued", "outcome", "requested_model",
+        "served", "status", "tokens", "web_searches",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -68,6 +68,9 @@ class Trace:
         self.served = ""
         # Why it was not continued in its conversation's living process: a short word such as `expired`, or nothing.
         self.not_continued = ""
+        # By what it is answered instead, when the plan is used up, and who pays then; or nothing.
+        self.fallback = ""
+        self.login = ""
         self.left = False
         # The answer has been handed over to its last byte.
         self.complete = False
@@ -104,6 +107,8 @@ def _write_log(trace: Trace, scope: Scope) -> None:
         words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
     if trace.invalid_calls:
         words.append(f"odd_arguments={trace.invalid_calls}")
+    if trace.fallback:
+        words.append(f"fallback={trace.fallback}")
     if trace.left:
         words.append("client left")
     if trace.outcome:

@@ -42,7 +42,8 @@ class CliLine(Struct, frozen=True):
 class Inspected(Struct, frozen=True):
     """One request. `state` running: the answer is under way. Times in seconds; `began` since 1970.
 
-    `served`: how it met its process; `not_continued`: why not in the one that held its conversation. `ignored`: names
+    `served`: how it met its process; `not_continued`: why not in the one that held its conversation.
+    `fallback`: by what it was answered, the plan being used up. `ignored`: names
     of parameters without effect.
     """
 
@@ -58,6 +59,7 @@ class Inspected(Struct, frozen=True):
     outcome: str | None
     served: str | None
     not_continued: str | None
+    fallback: str | None
     ignored: tuple[str, ...]
     first_delta: float | None
     duration: float
@@ -167,6 +169,7 @@ class Exchange:
             trace.id, self._at, "running" if running else "ended", self._scope["method"], self._scope["path"],
             trace.key_name or None, trace.requested_model or None, trace.model or None, trace.status or None,
             None if running else outcome(trace), trace.served or None, trace.not_continued or None,
+            trace.fallback or None,
             tuple(filter(None, map(str.strip, ignored.split(",")))), trace.first_delta,
             time.perf_counter() - self._began if self._seconds is None else self._seconds,
             *((tokens.prompt, tokens.cache_read, tokens.output) if tokens is not None else (None, None, None)),

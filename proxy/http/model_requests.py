@@ -15,7 +15,9 @@ import falcon.asgi
 import msgspec
 
 from proxy.cli.exchange import Exchange
+from proxy.cli.pool import Pool
 from proxy.dialects import Comment, Dialect, Event, Identity, Request
+from proxy.http import fallback
 from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
 from proxy.http.framing import framed
@@ -23,6 +25,7 @@ from proxy.http.service import Service
 from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Delta, Failed, Started, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.plan import Plan
 
 log: Final = logging.getLogger("proxy.error")
 # A stream is begun after this silence, and kept alive at this pace: proxies and clients give up on silent ones.
@@ -57,14 +60,18 @@ class _Answering:
         self._request = request
         self._trace = trace
         self._encoder = request.encoder(Identity(uuid.uuid4().hex, int(time.time()), service.fingerprint))
-        self._exchanges = [
-            Exchange(service.pool, plan, owner, streamed=request.stream, stop=request.stop, request=trace.id)
-            for plan in request.plans
-        ]
+        self._owner = owner
+        self._exchanges = [self._exchange(service.pool, plan) for plan in request.plans]
+        # What has been given up for a fallback: it may have cost something.
+        self._given_up: list[Exchange] = []
+
+    def _exchange(self, pool: Pool, plan: Plan) -> Exchange:
+        request = self._request
+        return Exchange(pool, plan, self._owner, streamed=request.stream, stop=request.stop, request=self._trace.id)
 
     @property
     def _tokens(self) -> Tokens:
-        return sum((exchange.tokens for exchange in self._exchanges), Tokens())
+        return sum((exchange.tokens for exchange in (*self._exchanges, *self._given_up)), Tokens())
 
     async def respond(self, resp: falcon.asgi.Response) -> None:
         """Make `resp` the answer. Raises Rejection for what fails before anything can go out."""
@@ -95,6 +102,8 @@ class _Answering:
             resp.set_header("x-claude-proxy-served", self._exchanges[0].served)
         if self._service.demo:
             resp.set_header("x-claude-proxy-demo", "recorded")
+        if self._trace.fallback:
+            resp.set_header(fallback.HEADER, self._trace.fallback)
         if self._request.ignored:
             resp.set_header("x-ignored-params", ", ".join(self._request.ignored))
         if any(exchange.tool_choice_unmet for exchange in self._exchanges):
@@ -159,11 +168,32 @@ class _Answering:
         finally:
             trace.served = "demo" if self._service.demo else self._exchanges[0].served
             trace.tokens = self._tokens
-            trace.attempts = sum(exchange.attempts for exchange in self._exchanges)
+            trace.attempts = sum(exchange.attempts for exchange in (*self._exchanges, *self._given_up))
             trace.invalid_calls = sum(exchange.invalid_calls for exchange in self._exchanges)
 
     async def _choice(self, index: int) -> AsyncGenerator[Sequence[Part], None]:
-        """One choice's deltas, likewise."""
+        """One choice's deltas, likewise; by the fallback, if the plan is used up and there is one."""
+        begun = False
+        try:
+            async with aclosing(self._asked(index)) as answer:
+                async for part in answer:
+                    begun = begun or bool(part)
+                    yield part
+            return
+        except Rejection as rejection:
+            other = None if begun or self._service.fallback is None else self._service.fallback
+            way = None if other is None else await other.way(rejection.failure, self._request.plans[index])
+            if way is None:
+                raise
+        self._given_up.append(self._exchanges[index])
+        self._exchanges[index] = self._exchange(way.pool, way.plan)
+        self._trace.fallback, self._trace.login = way.name, way.login
+        async with aclosing(self._asked(index)) as answer:
+            async for part in answer:
+                yield part
+
+    async def _asked(self, index: int) -> AsyncGenerator[Sequence[Part], None]:
+        """What the choice's exchange gives."""
         async with aclosing(self._exchanges[index].deltas(KEEP_ALIVE_EVERY)) as answer:
             async for deltas in answer:
                 if deltas and isinstance(deltas[0], Started):

@@ -99,6 +99,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "`replayed`: the past was put into a new one.",
         "schema": {"enum": ["new", "continued", "replayed"]},
     },
+    "x-claude-proxy-fallback": {
+        "description": "The plan is used up: by what it was answered instead, as the settings say.",
+        "schema": {"type": "string"},
+    },
     "x-claude-proxy-demo": {
         "description": "The answer is a recorded one: the server is in demo mode.", "schema": {"const": "recorded"},
     },
@@ -134,7 +138,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
 _SERVED: Final = (
-    "x-claude-proxy-served", "x-claude-proxy-demo", "x-ignored-params", "x-claude-proxy-tool-choice",
+    "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params", "x-claude-proxy-tool-choice",
 )  # fmt: skip
 _PLAN: Final = (
     "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",

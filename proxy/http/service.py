@@ -10,6 +10,7 @@ from msgspec import Struct
 from proxy.cli.pool import Pool
 from proxy.dialects import Rules
 from proxy.http.accounts import Accounts
+from proxy.http.fallback import Fallback
 from proxy.http.inspector import Inspector
 from proxy.http.metrics import Snapshot
 from proxy.keys.keyring import Keyring
@@ -49,6 +50,8 @@ class Service:
     ) -> None:
         self.settings = settings
         self.inspector = inspector or Inspector()
+        # What answers when the plan is used up.
+        self.fallback: Fallback | None = None
         self.keyring = keyring or Keyring(settings.api_keys)
         self.pool = pool
         self.cli_version = cli_version

@@ -15,6 +15,8 @@ from proxy.settings.values import (
     Key,
     ModelName,
     address,
+    dollars,
+    fallback,
     host_list,
     key_list,
     loopback,
@@ -74,6 +76,8 @@ class Settings(Struct, frozen=True):
     tls_cert: str | None = None
     tls_key: str | None = None
     config: str | None = None
+    fallback: str | None = None
+    fallback_usd: float = 5.0
 
 
 class SettingError(Exception):
@@ -213,6 +217,15 @@ SETTINGS: Final = (
     ),
     Setting("tls_key", "CLAUDE_PROXY_TLS_KEY", "--tls-key", str, "File of the certificate's private key (PEM)."),
     Setting(
+        "fallback", "CLAUDE_PROXY_FALLBACK", "--fallback", fallback,
+        "What answers when the plan is used up: `api-key`, `bedrock`, `vertex` (another login of yours) or a smaller "
+        "model, `model:haiku`. None: the client gets the 429.",
+    ),
+    Setting(
+        "fallback_usd", "CLAUDE_PROXY_FALLBACK_USD", None, dollars,
+        "Most that a login by `CLAUDE_PROXY_FALLBACK` may cost in a day, in dollars at list price.",
+    ),
+    Setting(
         "config", "CLAUDE_PROXY_CONFIG", "--config", str,
         "Configuration file. None: `claude-max-api-proxy/config.toml` in the user's configuration directory.",
     ),
@@ -280,6 +293,11 @@ def read(
         if one in given and other not in given:
             wanted = next(setting.argument for setting in SETTINGS if setting.field == other)
             raise SettingError(f"{given[one].origin}: TLS needs a certificate and its key; give {wanted} as well.")
+    if settings.fallback is not None and settings.login != "subscription":
+        raise SettingError(
+            f"{given['fallback'].origin}: only a subscription has a plan that can be used up, and "
+            f"CLAUDE_PROXY_LOGIN is {settings.login}."
+        )
     if settings.uds is None and not (settings.api_keys or other_keys) and not loopback(settings.host):
         raise SettingError(
             f"{given['host'].origin}: {settings.host} can be reached from other computers, which would use your login. "

@@ -155,3 +155,18 @@ def url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", text):
         raise ValueError("must be an http or https URL, without a query")
     return text
+
+
+def fallback(text: str) -> str:
+    kind, _, model = text.partition(":")
+    if text.lower() in ("api-key", "bedrock", "vertex"):
+        return text.lower()
+    if kind.lower() != "model" or not re.fullmatch(r"[!-~]{1,100}", model):
+        raise ValueError("must be api-key, bedrock, vertex, or model: with the name of a model, such as model:haiku")
+    return f"model:{model}"
+
+
+def dollars(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
+        raise ValueError("must be a number of dollars, 0 or more")
+    return float(text)

@@ -72,6 +72,7 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     """One request. Times in seconds; `began` since 1970.
 
     `not_continued`: why it was not continued in its conversation's living process, where that is known.
+    `fallback`: by what it was answered when the plan was used up.
     `list_price_usd` null: unknown. `priced_with`: the request whose price contains this one's, too.
     """
 
@@ -96,6 +97,7 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     priced_with: str | None
     duration: float | None
     first_delta: float | None
+    fallback: str | None = None
 
 
 # Days that lie in the period as a whole are read from their sums, the others row by row. Which day a row belongs to was
@@ -119,7 +121,7 @@ nullif(model, '') AS model, nullif(served, '') AS served, nullif(not_continued, 
 nullif(status, 0) AS status, input + cache_read + cache_write AS prompt_tokens, cache_read AS cached_tokens,
 cache_write AS cache_write_tokens, output AS completion_tokens, reasoning AS reasoning_tokens, web_searches,
 CASE WHEN unpaid = 0 AND paid_in = '' AND outcome != 'running' THEN cost END AS list_price_usd,
-nullif(paid_in, '') AS priced_with, duration, first_delta
+nullif(paid_in, '') AS priced_with, duration, first_delta, nullif(fallback, '') AS fallback
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
 _USED: Final = """
@@ -246,6 +248,11 @@ class Reader:
         """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on."""
         rows = self._rows(_USED, (key, since))
         return (int(rows[0]["tokens"]), float(rows[0]["usd"])) if rows else (0, 0.0)
+
+    def fallback_cost(self, since: float) -> float:
+        """What answers by another login have cost, of requests that began from `since` on, in dollars."""
+        rows = self._rows("SELECT total(cost) AS usd FROM requests WHERE fallback != '' AND began >= ?", (since,))
+        return float(rows[0]["usd"]) if rows else 0.0
 
     def recent(self, limit: int) -> tuple[UsageRow, ...]:
         """The latest requests, newest first."""

@@ -119,8 +119,10 @@ CREATE TABLE five_hours (
 )
 """,
 )
+# By what a request was answered when the plan was used up.
+_FALLBACK: Final = ("ALTER TABLE requests ADD COLUMN fallback TEXT NOT NULL DEFAULT ''",)
 # Each makes of a file of the version before it one of the next; what has been released is never changed.
-MIGRATIONS: Final = (_FIRST, _DAILY)
+MIGRATIONS: Final = (_FIRST, _DAILY, _FALLBACK)
 VERSION: Final = len(MIGRATIONS)
 
 

@@ -65,16 +65,18 @@ ON CONFLICT (id) DO NOTHING
 _ENDED: Final = f"""
 INSERT INTO requests (
     id, began, day, key, endpoint, api, login, server, asked, model, served, not_continued, outcome, status, input,
-    cache_read, cache_write, output, reasoning, web_searches, unpaid, duration, first_delta
+    cache_read, cache_write, output, reasoning, web_searches, unpaid, duration, first_delta, fallback
 ) VALUES (
     :id, :began, {_DAY}, :key, :endpoint, :api, :login, :server, :asked, :model, :served, :not_continued, :outcome,
-    :status, :input, :cache_read, :cache_write, :output, :reasoning, :web_searches, :asks, :duration, :first_delta
+    :status, :input, :cache_read, :cache_write, :output, :reasoning, :web_searches, :asks, :duration, :first_delta,
+    :fallback
 ) ON CONFLICT (id) DO UPDATE SET
     api = excluded.api, asked = excluded.asked, model = excluded.model, served = excluded.served,
     not_continued = excluded.not_continued, outcome = excluded.outcome, status = excluded.status,
     input = excluded.input, cache_read = excluded.cache_read, cache_write = excluded.cache_write,
     output = excluded.output, reasoning = excluded.reasoning, web_searches = excluded.web_searches,
-    unpaid = unpaid + excluded.unpaid, duration = excluded.duration, first_delta = excluded.first_delta
+    unpaid = unpaid + excluded.unpaid, duration = excluded.duration, first_delta = excluded.first_delta,
+    login = excluded.login, fallback = excluded.fallback
 """
 _PAID: Final = "UPDATE requests SET cost = cost + ?, unpaid = unpaid - 1, paid_in = ? WHERE id = ?"
 _ALLOWANCE: Final = "INSERT OR REPLACE INTO allowance (one, value) VALUES (1, ?)"
@@ -106,6 +108,7 @@ class Record(Struct, frozen=True):
     why it was not continued in its conversation's living process, such as `expired`, or nothing.
     `outcome`: `ok`, `cancelled` (the client left), `interrupted` (the server ended), or a failure's kind.
     `asks`: how often the CLI was asked, each of which costs. `duration`, `first_delta`: seconds.
+    `fallback`: by what it was answered when the plan was used up; `login`: who pays then, if it is another.
     """
 
     id: str
@@ -124,6 +127,8 @@ class Record(Struct, frozen=True):
     api: str = ""
     not_continued: str = ""
     web_searches: int = 0
+    login: str = ""
+    fallback: str = ""
 
 
 def _text(text: str) -> str:
@@ -185,7 +190,7 @@ class Ledger:
         row = msgspec.structs.asdict(record) | {name: _count(count) for name, count in counts.items()}
         del row["tokens"]
         row |= {name: _text(row[name]) for name in ("asked", "model", "api", "served", "not_continued")}
-        self._note((_ENDED, row | {"login": self._login, "server": self._server}))
+        self._note((_ENDED, row | {"login": record.login or self._login, "server": self._server}))
 
     def paid(self, requests: Sequence[str], usd: float) -> None:
         """These requests cost so much together; it stands in the last one's row, to which the others point."""

@@ -1,0 +1,155 @@
+"""What answers when the plan is used up: only if its owner has said so, never in silence, never without a limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.__main__ import CANNOT_START, main
+from proxy.settings import SettingError, read
+from tests import fake_cli
+from tests.cli_script import SUBSCRIPTION, cli_script
+from tests.conftest import chat
+from tests.served import Served, wait_for
+
+RECORDING = Path(__file__).parent.parent / "fixtures" / "transcripts" / "2.1.330" / "errors" / "plan_limit.jsonl"
+HEADER = "x-claude-proxy-fallback"
+Start = Callable[..., Served]
+
+
+def limited() -> list[dict[str, Any]]:
+    """What the real CLI says to a question when the plan is used up."""
+    lines = [json.loads(line) for line in RECORDING.read_text().splitlines()]
+    said = [each["line"] for each in lines if each.get("to") == "proxy"]
+    return [line for line in said if line["type"] in ("rate_limit_event", "assistant", "result")]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers whose plan is used up; every answer by an API key costs so many dollars."""
+    opened: list[Served] = []
+
+    def started(cost: float = 0.4, **settings: str) -> Served:
+        cli = fake_cli.write(tmp_path / "cli", limited=limited(), cost=cost)
+        variables = {f"CLAUDE_PROXY_{name.upper()}": value for name, value in settings.items()}
+        server = Served(cli, tmp_path / "state", {"ANTHROPIC_API_KEY": "sk-ant-sesame", **variables})
+        opened.append(server.__enter__())
+        return server
+
+    yield started
+    for server in opened:
+        server.__exit__(None, None, None)
+
+
+def test_without_it_the_client_is_told(start: Start) -> None:
+    answer = start().chat(chat("hi"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert HEADER not in answer.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_login_answers_and_is_named(start: Start, stream: bool) -> None:
+    server = start(fallback="api-key")
+    answer = server.chat(chat("hi", stream=stream))
+    assert answer.status_code == 200
+    assert "hi" in answer.text
+    assert answer.headers[HEADER] == "api-key"
+    wait_for(lambda: server.recent()[0]["list_price_usd"] == 0.4, 5, "the price is known")
+    (row,) = server.recent()
+    assert (row["fallback"], row["outcome"], row["completion_tokens"]) == ("api-key", "ok", 12)
+    # It is paid for: the subscription has saved nothing.
+    totals = server.get("/v1/usage").json()["totals"]
+    assert (totals["list_price_usd"], totals["savings_usd"]) == (0.4, 0.0)
+    (seen,) = server.get("/v1/inspector").json()["data"]
+    assert (seen["fallback"], seen["outcome"]) == ("api-key", "ok")
+    assert "fallback=api-key" in server.log()
+    # The plan's own state is still what the subscription said.
+    plan = server.get("/v1/usage").json()["plan"]
+    assert plan["windows"]["five_hour"]["status"] == "rejected"
+
+
+def test_its_processes_alone_have_the_key(start: Start, tmp_path: Path) -> None:
+    server = start(fallback="api-key", waiting="1")
+    assert server.chat(chat([["sleep", 0.01], ["say", "x"], ["end"]])).status_code == 200
+    environs = []
+    for pid in fake_cli.pids(tmp_path / "cli"):
+        path = Path(f"/proc/{pid}/environ")
+        if path.exists():
+            environs.append(b"ANTHROPIC_API_KEY" in path.read_bytes())
+    assert False in environs
+    assert "sesame" not in server.log()
+
+
+def price(server: Served) -> float:
+    found: float = server.get("/v1/usage").json()["totals"]["list_price_usd"]
+    return found
+
+
+def test_a_days_money_is_a_limit(start: Start) -> None:
+    server = start(fallback="api-key", fallback_usd="0.7")
+    for number in (1, 2):
+        assert server.chat(chat("hi")).status_code == 200
+        wait_for(
+            lambda n=number: server.get("/v1/usage").json()["totals"]["list_price_usd"] >= 0.39 * n, 5, "the price"
+        )
+    refused = server.chat(chat("hi"))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert (
+        "What CLAUDE_PROXY_FALLBACK_USD allows for today, $0.7 by api-key, is spent"
+        in refused.json()["error"]["message"]
+    )
+    assert int(refused.headers["retry-after"]) <= 90_000
+    # Restarted, it still knows.
+    assert server.get("/v1/usage").json()["totals"]["requests"] == 3
+
+
+def test_a_smaller_model_answers_and_is_named(start: Start) -> None:
+    server = start(fallback="model:haiku", parked="0")
+    answer = server.chat(chat("hi"))
+    assert answer.status_code == 200
+    assert answer.headers[HEADER] == "model:haiku"
+    # Asked for the smaller one itself, there is nothing to fall back to, and nothing to name.
+    direct = server.chat(chat("hi") | {"model": "haiku"})
+    assert direct.status_code == 200
+    assert HEADER not in direct.headers
+    assert [row["fallback"] for row in server.recent()] == [None, "model:haiku"]
+
+
+def test_other_failures_are_no_reason(start: Start) -> None:
+    server = start(fallback="model:haiku", parked="0")
+    answer = server.chat(chat([["exit", 3]]) | {"model": "haiku"})
+    assert answer.status_code == 502
+    assert HEADER not in answer.headers
+
+
+@pytest.mark.parametrize("text", ["", "key", "model:", "model", "model:a b", "gateway"])
+def test_what_is_no_fallback(text: str) -> None:
+    if text:
+        with pytest.raises(SettingError, match="must be api-key, bedrock, vertex, or model:"):
+            read({"fallback": text}, {})
+    else:
+        assert read({"fallback": text}, {}).fallback is None
+
+
+def test_only_a_subscription_can_be_used_up() -> None:
+    with pytest.raises(SettingError, match=re.escape("--fallback: only a subscription has a plan")):
+        read({"fallback": "model:haiku", "login": "bedrock"}, {})
+
+
+def test_a_login_that_is_not_there_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in list(os.environ):
+        if name not in ("PATH", "LANG", "PYTHONPATH", "COVERAGE_PROCESS_START"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # It answers with its subscription, whatever it is asked for.
+    monkeypatch.setenv("CLAUDE_PROXY_CLI", str(cli_script(tmp_path / "claude", login=SUBSCRIPTION)))
+    assert main(["0", "--fallback", "api-key"]) == CANNOT_START
+    assert "export ANTHROPIC_API_KEY" in capsys.readouterr().err
