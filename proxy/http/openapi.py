@@ -138,7 +138,8 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
 _SERVED: Final = (
-    "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params", "x-claude-proxy-tool-choice",
+    "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params",
+    "x-claude-proxy-tool-choice",
 )  # fmt: skip
 _PLAN: Final = (
     "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",
