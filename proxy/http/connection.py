@@ -29,7 +29,7 @@ MAX_PIPELINED: Final = 100
 MAX_PIPELINED_BODIES: Final = 1024 * 1024
 # What is still taken of a request after its answer, so that the client comes to read it.
 MAX_DISCARDED: Final = 64 * 1024 * 1024
-INVALID: Final = "This is not a valid HTTP request."
+INVALID: Final = "Invalid HTTP request."
 
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -94,7 +94,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._parse(memoryview(data))
             if self._head_size > MAX_HEAD:
-                raise _Refused(431, f"The request is larger than {MAX_HEAD} bytes beside its body.")
+                raise _Refused(431, f"The request's header fields and framing exceed {MAX_HEAD} bytes.")
         except _Refused as refusal:
             self._refuse(refusal)
         except httptools.HttpParserCallbackError as error:
@@ -136,7 +136,7 @@ class Connection(HttpToolsProtocol):
         if self._declining:
             return
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise _Refused(400, f"More than {MAX_PIPELINED} requests without waiting for their answers.")
+            raise _Refused(400, f"At most {MAX_PIPELINED} requests can be pipelined.")
         super().on_headers_complete()
         self._in_head = False
         self._discarded = 0
@@ -159,7 +159,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not self._served:
             self.flow.resume_reading()
             if sum(len(cycle.body) for cycle, _ in self.pipeline) > MAX_PIPELINED_BODIES:
-                raise _Refused(413, f"More than {MAX_PIPELINED_BODIES} bytes before the answer to the request before.")
+                raise _Refused(413, f"The bodies of pipelined requests exceed {MAX_PIPELINED_BODIES} bytes.")
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():

@@ -95,25 +95,25 @@ def _printable(text: str) -> str:
 def _write_log(trace: Trace, scope: Scope) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
-    words = [trace.id, scope["method"], _printable(scope["path"]), str(trace.status or "-"), f"{trace.milliseconds}ms"]
+    fields = [trace.id, scope["method"], _printable(scope["path"]), str(trace.status or "-"), f"{trace.milliseconds}ms"]
     if trace.requested_model:
-        words.append(f"model={_printable(trace.requested_model)}")
+        fields.append(f"model={_printable(trace.requested_model)}")
     if trace.model:
-        words.append(f"answered={_printable(trace.model)}")
+        fields.append(f"answered={_printable(trace.model)}")
     if trace.served:
-        words.append(trace.served)
+        fields.append(trace.served)
     if trace.attempts and trace.tokens is not None:
         tokens = trace.tokens
-        words.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
+        fields.append(f"in={tokens.prompt} cached={tokens.cache_read} out={tokens.output}")
     if trace.invalid_calls:
-        words.append(f"odd_arguments={trace.invalid_calls}")
+        fields.append(f"odd_arguments={trace.invalid_calls}")
     if trace.fallback:
-        words.append(f"fallback={trace.fallback}")
+        fields.append(f"fallback={trace.fallback}")
     if trace.left:
-        words.append("client left")
+        fields.append("client left")
     if trace.outcome:
-        words.append(trace.outcome)
-    log.info(" ".join(words))
+        fields.append(trace.outcome)
+    log.info(" ".join(fields))
 
 
 class RequestObserver(Protocol):
