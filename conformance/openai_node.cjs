@@ -70,7 +70,7 @@ const normal = {
   whole, streamed, folded, tools: tools(false), toolsStreamed: tools(true), parsed, parsedStreamed, models,
   refused: failing({ ...asked.chat, messages: [] }), usedUp: failing(asked.usedUp), busy: failing(asked.busy),
   cut: failing(asked.cut),
-  responses: () => client.responses.create({ model: "opus", input: "hi" }).catch((error) => error.message),
+  responses: () => client.responses.create({ model: "opus", input: "What is the capital of Italy?" }).then((response) => response.output_text),
 };
 
 (async () => {

@@ -34,6 +34,7 @@ from proxy.log import BufferedHandler
 from proxy.protocol.lines import ListedModel, RateLimitInfo
 from proxy.reload import Reload
 from proxy.running import registered
+from proxy.secret import server_secret
 from proxy.settings import Login, Settings
 from proxy.settings.paths import state_dir, usage_file
 from proxy.settings.sources import Loaded
@@ -168,6 +169,7 @@ async def _serve(
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
         keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),
+        secret=None if cli.demo else server_secret(state_dir(settings, environ, sys.platform)),
     )  # fmt: skip
     service.fallback = other = fallback(loaded, cli, workspace, start, service)
 

@@ -99,8 +99,8 @@ def test_it_raises_and_tries_again(
     assert found["message"]
 
 
-def test_it_is_told_to_use_chat_completions(results: dict[str, Any]) -> None:
-    assert "chat completions" in results["responses"]
+def test_it_speaks_responses(results: dict[str, Any]) -> None:
+    assert results["responses"] == "The capital of Italy is Rome."
 
 
 def test_it_leaves_and_nothing_stays_busy(tmp_path: Path) -> None:

@@ -39,8 +39,11 @@ BEYOND = (
         "one of two; uniqueness",
     ),
     ("messages", r"\[\d+\].content\[\d+\].file.file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
-    ("tool_choice|function_call", r"[\w.]*", "No tool has the name|no tools to call", "names of another field"),
+    ("previous_response_id|conversation", "", "is stored here|Only one of", "what is stored"),
+    ("tool_choice|function_call", r"[\w.\[\]]*", "No tool has the name|no tools to call", "names of another field"),
     ("tools|functions", r"\[\d+\][\w.]*", "Two tools have the name", "uniqueness by name"),
+    ("prompt|input", "", "prompt must not be empty|no input with content", "blank text"),
+    ("input", r"\[\d+\].content\[\d+\].file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
     ("until", "", "until must be later than since", "the order of two values"),
     ("prompt|best_of", "", "At most 8 choices|Answers beyond", "the product or order of two numbers"),
 )

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from proxy.protocol import models
 from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import Delta, Tokens
-from proxy.protocol.failures import Failure
+from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.models import Abilities
 from proxy.protocol.plan import Plan
 
@@ -55,11 +55,49 @@ class Identity(Struct, frozen=True):
     fingerprint: str
 
 
+class Lookup(Protocol):
+    """What is kept of earlier requests, for the key that asks. `stores`: something is kept at all."""
+
+    @property
+    def stores(self) -> bool: ...
+
+    def response(self, id: str) -> Sequence[Raw]:
+        """All items up to and with the answer of that response. Raises `Rejection` where there is none."""
+
+    def conversation(self, id: str) -> Sequence[Raw]:
+        """All items of that conversation. Raises `Rejection` where there is none."""
+
+    def item(self, id: str) -> Raw | None:
+        """The item of that id, if it is kept."""
+
+
+class NoLookup:
+    """Nothing is kept."""
+
+    stores: Final = False
+
+    def response(self, id: str) -> Sequence[Raw]:
+        raise Rejection(
+            Failure(
+                Kind.NOT_FOUND,
+                f"No response {id[:80]!r} is stored here: send the whole conversation as `input`.",
+                "previous_response_id",
+            )
+        )
+
+    def conversation(self, id: str) -> Sequence[Raw]:
+        raise Rejection(Failure(Kind.NOT_FOUND, f"No conversation {id[:80]!r} is stored here.", "conversation"))
+
+    def item(self, id: str) -> Raw | None:
+        return None
+
+
 class Rules(Struct, frozen=True):
     """What the server's settings add to a request. `model_for`: a client's model name → what the CLI is asked for.
 
     `forward_sampling`: temperature and top_p are passed on. `strict`: a parameter without effect is refused.
-    `reasoning`: the client is shown the model's thinking.
+    `reasoning`: the client is shown the model's thinking. `owner`: the name of the key that asks. `secret`: by which
+    the server knows again what it has signed. `lookup`: what is kept for the owner.
     """
 
     model_for: Callable[[str], str] = models.resolve
@@ -67,6 +105,9 @@ class Rules(Struct, frozen=True):
     forward_sampling: bool = False
     strict: bool = False
     reasoning: bool = True
+    owner: str = ""
+    secret: bytes = b""
+    lookup: Lookup = NoLookup()
 
 
 RULES: Final = Rules()

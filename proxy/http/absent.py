@@ -14,10 +14,6 @@ ABSENT: Final = {
     "/v1/images": _NONE.format("image generation"),
     "/v1/audio": _NONE.format("audio"),
     "/v1/moderations": _NONE.format("moderation"),
-    # What several clients ask first, unless they are told otherwise.
-    "/v1/responses": "There is no Responses API here. Set the client to chat completions (/v1/chat/completions): in "
-    "the AI SDK `openai.chat(model)`, in LangChain `use_responses_api=False`, in the OpenAI Agents SDK "
-    "`set_default_openai_api('chat_completions')`, elsewhere a provider called OpenAI compatible.",
 }
 
 

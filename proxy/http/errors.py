@@ -52,6 +52,10 @@ async def on_http_error(
         message = f"Unknown path.{advice(req.path)}"
     elif kind is Kind.METHOD:
         message = "Method not allowed."
+        if (req.get_header("upgrade") or "").lower() == "websocket":
+            # Codex asks for one where it would POST; at this answer it does so at once.
+            answer(req, resp, Failure(Kind.NO_WEBSOCKET, "There are no WebSockets here: POST the request instead."))
+            return
     else:
         message = error.description or error.title or "The request cannot be served."
     answer(req, resp, Failure(kind, message))

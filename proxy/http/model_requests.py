@@ -45,7 +45,7 @@ class ModelRequests:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         service, trace = self._service, req.scope[TRACE]
-        rules = service.rules
+        rules = service.rules_for(req.context.key_name)
         request = await read_json(req, service.settings.max_body, lambda body: self._dialect.decode(body, rules))
         trace.requested_model = request.model
         await _Answering(service, self._dialect, request, req.context.key_name, trace).respond(resp)

@@ -18,7 +18,9 @@ _REPEATED: Final = re.compile("^(?:/v1)+(?=/v1(?:/|$))")
 _AZURE: Final = re.compile("/openai(?:/deployments/(?P<model>[^/]+))?(?=/)")
 _WITH: Final = re.compile("/v1(?:/|$)")
 _WITHOUT: Final = re.compile(f"/(?:{'|'.join(ROOTS)})(?:/|$)")
-_ENDPOINT_TWICE: Final = re.compile("(?P<base>/v1)/(?:chat/completions|completions|messages|responses)/.")
+_ENDPOINT_TWICE: Final = re.compile(
+    "(?P<base>/v1)/(?:(?:chat/completions|completions|messages)/.|responses/(?:chat|responses|v1))"
+)
 _OTHER_VERSION: Final = re.compile(r"/v\d+\w*(?:/|$)")
 
 

@@ -14,7 +14,10 @@ from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
 from proxy.dialects.openai import chat_types, completions
 from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.completions import LegacyCompletions
-from proxy.http import health, inspector, metrics, models, openapi, page, shapes, status, usage
+from proxy.dialects.openai.errors import CODES
+from proxy.dialects.openai.responses import dialect as responses
+from proxy.dialects.openai.responses.types import Response, ResponseEvent
+from proxy.http import health, inspector, metrics, models, openapi, page, response_shapes, shapes, status, usage
 from proxy.http.model_requests import ModelRequests
 from proxy.http.openapi import ANYWHERE, Errors, Route
 from proxy.http.service import Service
@@ -24,6 +27,7 @@ from proxy.usage.report import SECONDS, RecentUsage, UsageReport
 CHAT: Final = Chat()
 LEGACY: Final = LegacyCompletions()
 MESSAGES: Final = Messages()
+RESPONSES: Final = responses.Responses()
 
 
 def _anthropic_said(kinds: Sequence[Kind]) -> dict[str, Any]:
@@ -37,7 +41,19 @@ def _anthropic_status(kind: Kind) -> int:
 
 ANTHROPIC: Final = Errors(anthropic_errors.ErrorEnvelope, _anthropic_status, _anthropic_said)
 
-ANSWERING: Final = frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.METHOD}
+
+def _responses_said(kinds: Sequence[Kind]) -> dict[str, Any]:
+    types = dict.fromkeys(responses.USAGE_LIMIT if kind is Kind.PLAN_LIMIT else CODES[kind].type for kind in kinds)
+    codes = dict.fromkeys(CODES[kind].code for kind in kinds)
+    said = {"type": {"enum": list(types)}, "code": {"enum": list(codes)}}
+    return {"properties": {"error": {"properties": said}}}
+
+
+OF_RESPONSES: Final = Errors(responses.ErrorEnvelope, lambda kind: TABLE[kind].status, _responses_said)
+
+ANSWERING: Final = (
+    frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.NOT_FOUND, Kind.METHOD, Kind.NO_WEBSOCKET}
+)
 _MOMENT: Final = {
     "anyOf": [
         {"type": "string", "format": "date"},
@@ -72,6 +88,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         AnswerMessage, MessagesRequest,
         {"model": "opus", "max_tokens": 1024, "messages": [{"role": "user", "content": "Say hello."}]},
         events=get_args(StreamedEvent), errors=ANTHROPIC, kinds=ANSWERING, dialect=MESSAGES,
+    ),
+    Route(
+        "post", "/v1/responses", "createResponse", "Answer a conversation, given as items, whole or as a stream.",
+        "With `stream` the answer comes as named server-sent events that end with `response.completed`, "
+        "`response.incomplete` or `response.failed`.",
+        Response, response_shapes.ResponsesRequest, {"model": "opus", "input": "Say hello."},
+        events=get_args(ResponseEvent), errors=OF_RESPONSES, kinds=ANSWERING | {Kind.NOT_FOUND}, dialect=RESPONSES,
     ),
     Route(
         "get", "/v1/models", "listModels", "The models on offer.",

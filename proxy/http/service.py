@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
 import msgspec
@@ -34,7 +35,7 @@ class LoginSeen(Struct, frozen=True):
 
 
 class Service:
-    """One per server."""
+    """One per server. `secret`: what it signs with; without one, what is signed is known for its own lifetime."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Service:
         accounts: Accounts | None = None,
         keyring: Keyring | None = None,
         inspector: Inspector | None = None,
+        secret: bytes | None = None,
     ) -> None:
         self.settings = settings
         self.inspector = inspector or Inspector()
@@ -67,8 +69,13 @@ class Service:
             settings.sampling == "forward",
             settings.strict_params,
             settings.reasoning,
+            secret=secrets.token_bytes() if secret is None else secret,
         )
         self._targets = {name.name: name.target for name in settings.models}
+
+    def rules_for(self, owner: str) -> Rules:
+        """The rules for a request by the key of that name."""
+        return msgspec.structs.replace(self.rules, owner=owner)
 
     def _snapshot(self) -> Snapshot:
         accounts = self.accounts

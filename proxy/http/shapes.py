@@ -18,7 +18,7 @@ from proxy.dialects.openai import chat_request, completions
 from proxy.dialects.openai.chat_request import MAX_CHOICES, MAX_STOPS
 from proxy.protocol.models import EFFORTS
 
-_BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
+BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
 
 ToolName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 ArgumentName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -44,7 +44,7 @@ class RefusalPart(Struct, tag_field="type", tag="refusal"):
 class ImageUrl(Struct):
     """A data URL (png, jpeg, gif or webp), or an address that the Messages API fetches."""
 
-    url: Annotated[str, Meta(pattern=rf"^(?:https?://.*|data:image/(?:png|jpe?g|gif|webp);base64,{_BASE64})$")]
+    url: Annotated[str, Meta(pattern=rf"^(?:https?://.*|data:image/(?:png|jpe?g|gif|webp);base64,{BASE64})$")]
     detail: str | None = None
 
 
@@ -55,7 +55,7 @@ class ImagePart(Struct, tag_field="type", tag="image_url"):
 class FileData(Struct):
     """A PDF or UTF-8 text."""
 
-    file_data: Annotated[str, Meta(pattern=rf"^(?:data:(?:application/pdf|text/[a-z]+);base64,)?{_BASE64}$")]
+    file_data: Annotated[str, Meta(pattern=rf"^(?:data:(?:application/pdf|text/[a-z]+);base64,)?{BASE64}$")]
     filename: str | None = None
 
 
@@ -216,6 +216,8 @@ _SAMPLING: Final = "Has an effect only if the server is set to `CLAUDE_PROXY_SAM
 Temperature = Annotated[float, Meta(ge=0, le=2, description=_SAMPLING)]
 Share = Annotated[float, Meta(ge=0, le=1, description=_SAMPLING)]
 Prompt = Annotated[str, Meta(pattern=r"\S")]
+# A pattern of a text that may be a list instead is more than msgspec 0.22 can bear: it counts references wrong.
+Text = Annotated[str, Meta(min_length=1)]
 Ignored = Annotated[Any, Meta(description="Has no effect, which the response header `x-ignored-params` says.")]
 
 # The declared shape of every field that the decoder's type leaves open, or bounds in code.
@@ -238,7 +240,7 @@ CHAT: Final[dict[str, Any]] = {
 }
 COMPLETIONS: Final[dict[str, Any]] = {
     "model": Model,
-    "prompt": Prompt | Annotated[list[Prompt], Meta(min_length=1, max_length=MAX_CHOICES)],
+    "prompt": Text | Annotated[list[Prompt], Meta(min_length=1, max_length=MAX_CHOICES)],
     "max_tokens": Tokens | None,
     "n": Count | None,
     "best_of": Annotated[int, Meta(le=1, description="Not above `n`.")] | None,
@@ -249,7 +251,7 @@ COMPLETIONS: Final[dict[str, Any]] = {
 }
 
 
-def _declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: tuple[str, ...]) -> type[Struct]:
+def declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: tuple[str, ...]) -> type[Struct]:
     """`decoded` with the declared shapes. Raises ValueError for a field whose shape is not known."""
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for field in structs.fields(decoded):
@@ -261,7 +263,7 @@ def _declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored:
     return defstruct(name, fields, namespace={"__doc__": decoded.__doc__}, kw_only=True)
 
 
-ChatRequest: Final = _declared("ChatRequest", chat_request.ChatRequest, CHAT, chat_request.IGNORED)
-CompletionRequest: Final = _declared(
+ChatRequest: Final = declared("ChatRequest", chat_request.ChatRequest, CHAT, chat_request.IGNORED)
+CompletionRequest: Final = declared(
     "CompletionRequest", completions.CompletionRequest, COMPLETIONS, completions.IGNORED
 )

@@ -24,7 +24,9 @@ class Kind(Enum):
     FORBIDDEN = "forbidden"
     UNKNOWN_PATH = "unknown_path"
     UNKNOWN_MODEL = "unknown_model"
+    NOT_FOUND = "not_found"
     METHOD = "method"
+    NO_WEBSOCKET = "no_websocket"
     BODY_TOO_LARGE = "body_too_large"
     CONTENT_TYPE = "content_type"
     PROMPT_TOO_LONG = "prompt_too_long"
@@ -73,7 +75,9 @@ TABLE: Final[dict[Kind, Row]] = {
     Kind.FORBIDDEN: Row(403),
     Kind.UNKNOWN_PATH: Row(404),
     Kind.UNKNOWN_MODEL: Row(404),
+    Kind.NOT_FOUND: Row(404),
     Kind.METHOD: Row(405),
+    Kind.NO_WEBSOCKET: Row(426, retry=False),
     Kind.BODY_TOO_LARGE: Row(413),
     Kind.CONTENT_TYPE: Row(415),
     Kind.PROMPT_TOO_LONG: Row(400),

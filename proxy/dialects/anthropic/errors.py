@@ -23,6 +23,7 @@ _BY_STATUS: Final[dict[int, str]] = {
     405: "invalid_request_error",
     413: "request_too_large",
     415: "invalid_request_error",
+    426: "invalid_request_error",
     429: "rate_limit_error",
     504: "timeout_error",
     OVERLOADED: "overloaded_error",

@@ -1,0 +1,411 @@
+"""Deltas → the events of a streamed response, and the whole response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
+
+from proxy.dialects import Event, Identity
+from proxy.dialects.openai.chat import custom_input
+from proxy.dialects.openai.responses import types
+from proxy.dialects.openai.responses.builtin import TOOLS, call_item
+from proxy.dialects.openai.responses.request import AskedResponse
+from proxy.dialects.openai.responses.tools import CallForm
+from proxy.dialects.openai.responses.types import (
+    CustomCallItem,
+    FunctionCallItem,
+    ItemStatus,
+    OutputItem,
+    OutputMessage,
+    OutputRefusal,
+    OutputText,
+    ReasoningItem,
+    Response,
+    ResponseEvent,
+    SummaryText,
+)
+from proxy.protocol.answer import Answer, RedactedPart, TextPart, ThinkingPart
+from proxy.protocol.deltas import (
+    Arguments,
+    BlockBreak,
+    Delta,
+    Finished,
+    Reason,
+    RedactedThinking,
+    Refusal,
+    Signature,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+    ToolEnd,
+)
+from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.plan import RedactedThinkingBlock, ThinkingBlock
+
+INCOMPLETE: Final = {
+    Reason.MAX_TOKENS: types.IncompleteDetails("max_output_tokens"),
+    Reason.CONTEXT_WINDOW: types.IncompleteDetails("max_output_tokens"),
+    Reason.REFUSAL: types.IncompleteDetails("content_filter"),
+}
+_OPENING: Final = 2
+
+
+class Ended(Struct, frozen=True):
+    """What there is to keep of a response that has ended.
+
+    `response`: as the client was told. `input`: the items of its request alone. `output`: the items of the answer, with
+    their `encrypted_content`, whether or not the client was shown it.
+    """
+
+    response: Response
+    input: tuple[Raw, ...]
+    output: tuple[OutputItem, ...]
+
+    @property
+    def store(self) -> bool:
+        """The client wants it kept."""
+        return self.response.store
+
+
+class _Open:
+    """An item under way. `index` None: the client is not shown it."""
+
+    __slots__ = ("call", "form", "id", "index", "pieces", "redacted", "signature")
+
+    def __init__(self, id: str, index: int | None, call: ToolCall | None = None, form: CallForm | None = None) -> None:
+        self.id = id
+        self.index = index
+        self.call = call
+        self.form = form
+        self.pieces: list[str] = []
+        self.signature: list[str] = []
+        self.redacted: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class ResponsesEncoder:
+    """One response. `ended`: what is to be kept of it, once it has ended, in whatever way."""
+
+    def __init__(self, asked: AskedResponse, identity: Identity) -> None:
+        self._asked = asked
+        self._identity = identity
+        self._base = replace(asked.template, id=f"resp_{identity.token}", created_at=identity.created)
+        self._number = _OPENING
+        self._items = 0
+        self._shown: list[OutputItem] = []
+        self._kept: list[OutputItem] = []
+        self._out: list[Event] = []
+        # What is under way: of these three at most one, and calls by their index.
+        self._reasoning: _Open | None = None
+        self._message: _Open | None = None
+        self._refusal: _Open | None = None
+        self._calls: dict[int, _Open] = {}
+        self._indices = 0
+        self._model = ""
+        self._reason = Reason.END_TURN
+        self.ended: Ended | None = None
+
+    def open(self) -> Sequence[Event]:
+        return (
+            _named(types.ResponseCreated(sequence_number=0, response=self._base)),
+            _named(types.ResponseInProgress(sequence_number=1, response=self._base)),
+        )
+
+    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
+        for delta in deltas:
+            self._take(delta)
+        out, self._out = self._out, []
+        return out
+
+    def close(self, tokens: Tokens) -> Sequence[Event]:
+        response = self._end(tokens)
+        kind = types.ResponseCompleted if response.status == "completed" else types.ResponseIncomplete
+        self._emit(kind, response=response)
+        out, self._out = self._out, []
+        return out
+
+    def fail(self, failure: Failure) -> Sequence[Event]:
+        # What is under way is told in the response alone: a client would take a call that is cut for a whole one.
+        number = self._number
+        self._close_all("incomplete")
+        self._number, self._out = number, []
+        error = types.ResponseError(_error_code(failure.kind), failure.message)
+        response = replace(self._base, status="failed", error=error, output=tuple(self._shown))
+        self.ended = Ended(response, self._asked.items, tuple(self._kept))
+        self._emit(types.ResponseFailed, response=response)
+        out, self._out = self._out, []
+        return out
+
+    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> Struct:
+        self.feed(0, list(_deltas(answers[0])))
+        return self._end(tokens)
+
+    def _end(self, tokens: Tokens) -> Response:
+        """The response as it is now that its answer is complete."""
+        details = INCOMPLETE.get(self._reason)
+        response = replace(
+            self._base,
+            status="completed" if details is None else "incomplete",
+            completed_at=self._identity.created if details is None else None,
+            incomplete_details=details,
+            output=tuple(self._shown),
+            usage=types.usage_of(tokens),
+        )
+        self.ended = Ended(response, self._asked.items, tuple(self._kept))
+        return response
+
+    def _take(self, delta: Delta) -> None:
+        if isinstance(delta, Text):
+            self._text(delta.text)
+        elif isinstance(delta, Arguments):
+            self._arguments(delta)
+        elif isinstance(delta, Thinking | Signature):
+            self._think(delta)
+        elif isinstance(delta, RedactedThinking):
+            self._close_all("completed")
+            self._reasoning = self._open("rs")
+            self._reasoning.redacted = delta.data
+            self._show_reasoning(self._reasoning)
+            self._close_all("completed")
+        elif isinstance(delta, BlockBreak):
+            self._end_reasoning("completed")
+        elif isinstance(delta, ToolCall):
+            self._begin_call(delta)
+        elif isinstance(delta, ToolEnd):
+            self._end_call(delta.tool_index, "completed")
+        elif isinstance(delta, Refusal):
+            self._refuse(delta.text)
+        elif isinstance(delta, Started):
+            self._base = replace(self._base, model=delta.model)
+            self._model = delta.model
+        elif isinstance(delta, Finished):
+            self._reason = delta.reason
+            self._close_all("incomplete" if delta.reason in INCOMPLETE else "completed")
+
+    # Text
+
+    def _text(self, text: str) -> None:
+        open = self._message
+        if open is None:
+            self._close_all("completed")
+            open = self._message = self._open("msg")
+            open.index = self._next_index()
+            self._added(open, OutputMessage(id=open.id, status="in_progress"))
+            self._emit(types.ContentPartAdded, open, part=OutputText(text=""))
+        open.pieces.append(text)
+        self._emit(types.OutputTextDelta, open, delta=text)
+
+    def _end_message(self, status: ItemStatus) -> None:
+        open, self._message = self._message, None
+        if open is None:
+            return
+        part = OutputText(text=open.text)
+        self._emit(types.OutputTextDone, open, text=open.text)
+        self._emit(types.ContentPartDone, open, part=part)
+        self._done(open, OutputMessage(id=open.id, status=status, content=(part,)))
+
+    def _refuse(self, text: str) -> None:
+        open = self._refusal
+        if open is None:
+            self._close_all("completed")
+            open = self._refusal = self._open("msg")
+            open.index = self._next_index()
+            self._added(open, OutputMessage(id=open.id, status="in_progress"))
+            self._emit(types.ContentPartAdded, open, part=OutputRefusal(""))
+        open.pieces.append(text)
+        self._emit(types.RefusalDelta, open, delta=text)
+
+    def _end_refusal(self, status: ItemStatus) -> None:
+        open, self._refusal = self._refusal, None
+        if open is None:
+            return
+        part = OutputRefusal(open.text)
+        self._emit(types.RefusalDone, open, refusal=open.text)
+        self._emit(types.ContentPartDone, open, part=part)
+        self._done(open, OutputMessage(id=open.id, status=status, content=(part,)))
+
+    # Thinking
+
+    def _think(self, delta: Thinking | Signature) -> None:
+        open = self._reasoning
+        if open is None:
+            self._close_all("completed")
+            open = self._reasoning = self._open("rs")
+        if isinstance(delta, Signature):
+            open.signature.append(delta.text)
+            return
+        if self._asked.thinking:
+            if not open.pieces:
+                self._show_reasoning(open)
+                self._emit(types.SummaryPartAdded, open, part=SummaryText(""))
+            self._emit(types.SummaryTextDelta, open, delta=delta.text)
+        open.pieces.append(delta.text)
+
+    def _show_reasoning(self, open: _Open) -> None:
+        """The client is shown the item, if there is anything in it for the client."""
+        if open.index is None and (self._asked.encrypted or (self._asked.thinking and open.redacted is None)):
+            open.index = self._next_index()
+            self._added(open, ReasoningItem(id=open.id, status="in_progress"))
+
+    def _end_reasoning(self, status: ItemStatus) -> None:
+        open, self._reasoning = self._reasoning, None
+        if open is None:
+            return
+        summary: tuple[SummaryText, ...] = ()
+        if open.pieces and self._asked.thinking:
+            summary = (SummaryText(open.text),)
+            self._emit(types.SummaryTextDone, open, text=open.text)
+            self._emit(types.SummaryPartDone, open, part=summary[0])
+        sealed = self._sealed(open)
+        if sealed is not None and self._asked.encrypted:
+            self._show_reasoning(open)
+        item = ReasoningItem(id=open.id, summary=summary, encrypted_content=sealed, status=status)
+        shown = item if self._asked.encrypted else replace(item, encrypted_content=None)
+        self._done(open, shown, item)
+
+    def _sealed(self, open: _Open) -> str | None:
+        """The block as it can be put in again; None for one without a signature, which cannot."""
+        if open.redacted is not None:
+            return self._asked.seal.close(self._model, RedactedThinkingBlock(open.redacted))
+        if not open.signature:
+            return None
+        return self._asked.seal.close(self._model, ThinkingBlock(open.text, "".join(open.signature)))
+
+    # Calls
+
+    def _begin_call(self, call: ToolCall) -> None:
+        self._close_all("completed")
+        form = self._asked.forms.get(call.name) or CallForm("function", call.name)
+        open = self._open("ctc" if form.kind == "custom" else "fc", call, form)
+        self._calls[call.tool_index] = open
+        if form.kind in TOOLS:
+            # It is shown when its arguments are there: its item has no others.
+            return
+        open.index = self._next_index()
+        self._added(open, _call_item(open, "", "in_progress"))
+
+    def _arguments(self, arguments: Arguments) -> None:
+        open = self._calls[arguments.tool_index]
+        open.pieces.append(arguments.text)
+        if open.form is not None and open.form.kind == "function":
+            self._emit(types.ArgumentsDelta, open, delta=arguments.text)
+
+    def _end_call(self, tool_index: int, status: ItemStatus) -> None:
+        open = self._calls.pop(tool_index, None)
+        if open is None or open.form is None:
+            return
+        item = _call_item(open, open.text, status)
+        if open.index is None:
+            open.index = self._next_index()
+            self._added(open, replace(item, status="in_progress"))
+        if isinstance(item, CustomCallItem):
+            self._emit(types.CustomInputDelta, open, delta=item.input)
+            self._emit(types.CustomInputDone, open, input=item.input)
+        elif isinstance(item, FunctionCallItem):
+            self._emit(types.ArgumentsDone, open, name=item.name, arguments=item.arguments)
+        self._done(open, item)
+
+    # Items
+
+    def _open(self, prefix: str, call: ToolCall | None = None, form: CallForm | None = None) -> _Open:
+        number, self._items = self._items, self._items + 1
+        return _Open(f"{prefix}_{self._identity.token}{number:04x}", None, call, form)
+
+    def _next_index(self) -> int:
+        index, self._indices = self._indices, self._indices + 1
+        return index
+
+    def _close_all(self, status: ItemStatus) -> None:
+        self._end_reasoning(status)
+        self._end_message(status)
+        self._end_refusal(status)
+        for index in tuple(self._calls):
+            self._end_call(index, status)
+
+    def _added(self, open: _Open, item: OutputItem) -> None:
+        self._event(types.OutputItemAdded(sequence_number=self._next(), output_index=open.index or 0, item=item))
+
+    def _done(self, open: _Open, item: OutputItem, kept: OutputItem | None = None) -> None:
+        self._kept.append(kept or item)
+        if open.index is not None:
+            self._shown.append(item)
+            self._event(types.OutputItemDone(sequence_number=self._next(), output_index=open.index, item=item))
+
+    def _emit(self, event: Any, open: _Open | None = None, **fields: Any) -> None:
+        """One event; of an item that the client is not shown, none."""
+        if open is None:
+            self._event(event(sequence_number=self._next(), **fields))
+        elif open.index is not None:
+            self._event(event(sequence_number=self._next(), item_id=open.id, output_index=open.index, **fields))
+
+    def _event(self, event: ResponseEvent) -> None:
+        self._out.append(_named(event))
+
+    def _next(self) -> int:
+        number, self._number = self._number, self._number + 1
+        return number
+
+
+def _named(event: ResponseEvent) -> Event:
+    return Event(event, types.event_name(event))
+
+
+def _call_item(open: _Open, arguments: str, status: ItemStatus) -> Any:
+    """The item of a call with these arguments."""
+    assert open.call is not None
+    assert open.form is not None
+    form, call_id = open.form, open.call.id
+    namespace = UNSET if form.namespace is None else form.namespace
+    if form.kind == "custom":
+        text = custom_input(arguments) if arguments else ""
+        return CustomCallItem(
+            id=open.id, call_id=call_id, name=form.name, namespace=namespace, input=text, status=status
+        )
+    if form.kind != "function":
+        item = call_item(form.kind, open.id, call_id, arguments, status)
+        if item is not None:
+            return item
+    return FunctionCallItem(
+        id=open.id, call_id=call_id, name=form.name, namespace=namespace, arguments=arguments, status=status
+    )
+
+
+def _error_code(kind: Kind) -> Any:
+    """The code of a response that failed; OpenAI has few of them."""
+    if kind in (Kind.RATE_LIMIT, Kind.PLAN_LIMIT, Kind.KEY_LIMIT, Kind.KEY_RATE, Kind.QUEUE_FULL, Kind.QUEUE_WAIT):
+        return "rate_limit_exceeded"
+    refused = (Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG, Kind.REFUSED_UPSTREAM, Kind.BODY_TOO_LARGE)
+    return "invalid_prompt" if kind in refused else "server_error"
+
+
+def _deltas(answer: Answer) -> Iterator[Delta]:
+    """The deltas that an answer was made of."""
+    yield Started(answer.model, answer.message_id)
+    calls = 0
+    for part in answer.parts:
+        if isinstance(part, TextPart):
+            yield Text(part.text)
+        elif isinstance(part, ThinkingPart):
+            yield BlockBreak()
+            if part.text:
+                yield Thinking(part.text)
+            if part.signature:
+                yield Signature(part.signature)
+        elif isinstance(part, RedactedPart):
+            yield RedactedThinking(part.data)
+        else:
+            yield ToolCall(calls, part.id, part.name)
+            yield Arguments(calls, part.arguments)
+            yield ToolEnd(calls)
+            calls += 1
+    if answer.refusal is not None:
+        yield Refusal(answer.refusal)
+    yield Finished(answer.reason or Reason.END_TURN, answer.tokens, answer.stop_sequence)

@@ -1,0 +1,226 @@
+"""`input` of a request: items → system prompt and messages.
+
+Shapes: `openai.types.responses.response_input_item_param` of the package `openai`. Ids and statuses are optional
+everywhere. All items of the assistant's between two of the user's are one turn of its, in any order. What has no
+meaning here is left out, and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.dialects import Lookup
+from proxy.dialects.openai.responses import content
+from proxy.dialects.openai.responses.reasoning import Seal, Summary
+from proxy.dialects.openai.responses.tools import flat_name, word
+from proxy.protocol.decoding import decoded
+from proxy.protocol.failures import bad_request
+from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS, History, PastCall, argument_object
+from proxy.protocol.media import PartBlock, images_in
+from proxy.protocol.plan import TextBlock
+from proxy.protocol.tools import CUSTOM_ARGUMENT
+
+COMPACTED: Final = "<summary_of_the_conversation_so_far>\n{}\n</summary_of_the_conversation_so_far>"
+
+
+class _Item(Struct, frozen=True):
+    """Any item; which fields count depends on `type`."""
+
+    type: str | None = None
+    role: str | None = None
+    content: Raw = Raw()
+    id: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    output: Raw = Raw()
+    action: Raw = Raw()
+    operation: Raw = Raw()
+    status: str | None = None
+    encrypted_content: str | None = None
+    tools: list[Raw] | None = None
+
+
+class _Outcome(Struct, frozen=True):
+    type: str = "exit"
+    exit_code: int | None = None
+
+
+class _ShellOutput(Struct, frozen=True):
+    stdout: str = ""
+    stderr: str = ""
+    outcome: _Outcome = _Outcome()
+
+
+_item_decoder: Final = msgspec.json.Decoder(_Item)
+_content_decoder: Final = msgspec.json.Decoder(str | list[Raw] | None)
+_object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_shell_output_decoder: Final = msgspec.json.Decoder(list[_ShellOutput])
+
+
+class Talk:
+    """A conversation while it is put together, item by item.
+
+    `tools`: those that came among the items, with their paths; `ignored`: items without effect.
+    """
+
+    def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
+        self.history = History()
+        self.tools: list[tuple[str, Raw]] = []
+        self.ignored: list[str] = []
+        self._lookup = lookup
+        self._seal = seal
+        self._images = 0
+        self._items = 0
+        self._parts = 0
+        if instructions is not None:
+            self.history.instruct(instructions)
+
+    def take_all(self, raws: Sequence[Raw], where: str) -> None:
+        """Add these items. Raises Rejection."""
+        self._items += len(raws)
+        if self._items > MAX_MESSAGES:
+            raise bad_request(f"At most {MAX_MESSAGES} items can be given.", where)
+        for index, raw in enumerate(raws):
+            self.take(raw, f"{where}[{index}]")
+
+    def take(self, raw: Raw, where: str) -> None:
+        """Add one item. Raises Rejection."""
+        item = decoded(_item_decoder, raw, where)
+        kind = item.type or ("message" if item.role is not None else "")
+        if kind == "message":
+            self._message(item, where)
+        elif kind == "item_reference" or (not kind and item.id is not None):
+            self._reference(item, where)
+        elif kind == "reasoning":
+            self._reasoning(item, where)
+        elif kind == "compaction":
+            self._compaction(item, where)
+        elif kind == "additional_tools":
+            self.tools += ((f"{where}.tools[{index}]", raw) for index, raw in enumerate(item.tools or ()))
+        elif kind in _CALLS:
+            self._call(item, kind, where)
+        elif kind in _OUTPUTS:
+            self._result(item, kind, where)
+        elif not kind:
+            raise bad_request("An item needs a type.", f"{where}.type")
+        else:
+            self.ignored.append(f"input.{word(kind)}")
+
+    def _blocks(self, raw: Raw, where: str, *, text_only: bool = False) -> list[PartBlock]:
+        given = decoded(_content_decoder, raw, where) if bytes(raw) else None
+        self._parts += 0 if isinstance(given, str) else len(given or ())
+        if self._parts > MAX_PARTS:
+            raise bad_request(f"At most {MAX_PARTS} content parts can be given in all items.", where)
+        blocks = content.blocks(given, where, text_only=text_only, images_before=self._images)
+        self._images += images_in(blocks)
+        return blocks
+
+    def _message(self, item: _Item, where: str) -> None:
+        where_content = f"{where}.content"
+        if item.role == "user":
+            self.history.ask(self._blocks(item.content, where_content))
+        elif item.role in ("system", "developer"):
+            blocks = self._blocks(item.content, where_content, text_only=True)
+            self.history.instruct("\n\n".join(block.text for block in blocks if isinstance(block, TextBlock)))
+        elif item.role == "assistant":
+            blocks = self._blocks(item.content, where_content, text_only=True)
+            self.history.say([block for block in blocks if isinstance(block, TextBlock)])
+        else:
+            raise bad_request(f"Unknown role {item.role!r}.", f"{where}.role")
+
+    def _reference(self, item: _Item, where: str) -> None:
+        place = f"{where}.id"
+        if item.id is None:
+            raise bad_request("A reference needs the id of an item.", place)
+        found = self._lookup.item(item.id)
+        if found is None:
+            raise bad_request(
+                f"No item {item.id[:80]!r} is stored here. Set `store: false`, so that the client sends items whole.",
+                place,
+            )
+        self.take(found, where)
+
+    def _reasoning(self, item: _Item, where: str) -> None:
+        if not item.encrypted_content:
+            # Only signed thinking can be put in again.
+            self.ignored.append("input.reasoning")
+            return
+        place = f"{where}.encrypted_content"
+        sealed = self._seal.open(item.encrypted_content, place)
+        if isinstance(sealed.block, Summary):
+            raise bad_request("This is not the content of a reasoning item.", place)
+        self.history.say([sealed.block])
+
+    def _compaction(self, item: _Item, where: str) -> None:
+        place = f"{where}.encrypted_content"
+        sealed = self._seal.open(item.encrypted_content or "", place)
+        if not isinstance(sealed.block, Summary):
+            raise bad_request("This is not the content of a compaction item.", place)
+        self.history.ask([TextBlock(COMPACTED.format(sealed.block.text))])
+
+    def _call(self, item: _Item, kind: str, where: str) -> None:
+        call_id = item.call_id or item.id
+        if not call_id:
+            raise bad_request("A call needs `call_id`.", f"{where}.call_id")
+        builtin = _CALLS[kind]
+        name = builtin or item.name
+        if not name:
+            raise bad_request("A call needs the name of its tool.", f"{where}.name")
+        if kind == "function_call":
+            arguments = argument_object(item.arguments)
+        elif kind == "custom_tool_call":
+            arguments = Raw(msgspec.json.encode({CUSTOM_ARGUMENT: item.input or ""}))
+        else:
+            field = "operation" if kind == "apply_patch_call" else "action"
+            given = item.operation if kind == "apply_patch_call" else item.action
+            if not bytes(given):
+                raise bad_request(f"The call needs `{field}`.", f"{where}.{field}")
+            arguments = _arguments(decoded(_object_decoder, given, f"{where}.{field}"), kind)
+        self.history.say([PastCall(call_id, flat_name(name, item.namespace), arguments)])
+
+    def _result(self, item: _Item, kind: str, where: str) -> None:
+        call_id = item.call_id or item.id
+        place = f"{where}.call_id"
+        if not call_id:
+            raise bad_request("An output needs the `call_id` of its call.", place)
+        blocks = tuple(self._output(item, kind, f"{where}.output"))
+        failed = kind == "apply_patch_call_output" and item.status == "failed"
+        if not self.history.answer(call_id, blocks, failed):
+            raise bad_request(f"No tool call found for the output with call_id {call_id[:80]!r}.", place)
+
+    def _output(self, item: _Item, kind: str, where: str) -> Iterator[PartBlock]:
+        if kind != "shell_call_output":
+            yield from self._blocks(item.output, where)
+            return
+        for output in decoded(_shell_output_decoder, item.output, where):
+            outcome = output.outcome
+            ended = "timed out" if outcome.type == "timeout" else f"exit code {outcome.exit_code}"
+            yield TextBlock("\n".join(filter(None, (output.stdout, output.stderr, f"[{ended}]"))))
+
+
+# The kinds of calls; what the tool is called where the item does not say it.
+_CALLS: Final[dict[str, str | None]] = {
+    "function_call": None,
+    "custom_tool_call": None,
+    "local_shell_call": "local_shell",
+    "shell_call": "shell",
+    "apply_patch_call": "apply_patch",
+}
+_OUTPUTS: Final = frozenset(f"{kind}_output" for kind in _CALLS)
+
+
+def _arguments(given: dict[str, Any], kind: str) -> Raw:
+    """The arguments that the model gave, from what became of them."""
+    arguments = {name: value for name, value in given.items() if value is not None}
+    if kind == "local_shell_call":
+        arguments.pop("type", None)
+        if not arguments.get("env"):
+            arguments.pop("env", None)
+    return Raw(msgspec.json.encode(arguments))

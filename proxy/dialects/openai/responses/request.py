@@ -1,0 +1,289 @@
+"""The body of `POST /v1/responses` → an `AskedResponse`: the plan for the CLI and how its answer is told, or a
+`Rejection`.
+
+Shapes: `openai.types.responses.response_create_params` of the package `openai`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.dialects import RULES, Rules
+from proxy.dialects.openai.chat_request import ABSENT, given, ignored_of, limit_of, sampling_of
+from proxy.dialects.openai.responses.items import Talk
+from proxy.dialects.openai.responses.reasoning import Seal
+from proxy.dialects.openai.responses.tools import CallForm, tool_use, word
+from proxy.dialects.openai.responses.types import ConversationId, ReasoningConfig, Response, TextConfig
+from proxy.protocol.decoding import decoded
+from proxy.protocol.failures import bad_request
+from proxy.protocol.models import EFFORTS, effort_level
+from proxy.protocol.plan import Plan, Schema, ToolUseBlock
+from proxy.protocol.schema import FREE, answer_schema
+
+
+class _Reasoning(Struct, frozen=True):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+    context: str | None = None
+    mode: str | None = None
+
+
+class _Text(Struct, frozen=True):
+    format: Raw = ABSENT
+    verbosity: str | None = None
+
+
+class _Format(Struct, frozen=True):
+    type: str
+    schema: Raw = ABSENT
+
+
+class _StreamOptions(Struct, frozen=True):
+    include_obfuscation: bool | None = None
+
+
+class _Conversation(Struct, frozen=True):
+    id: str
+
+
+class ResponsesRequest(Struct, frozen=True):
+    """The body of `POST /v1/responses`, field by field; unknown fields are skipped."""
+
+    model: str
+    input: str | list[Raw] | None = None
+    instructions: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    previous_response_id: str | None = None
+    conversation: str | _Conversation | None = None
+    store: bool | None = None
+    background: bool | None = None
+    include: list[str] | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    metadata: dict[str, str] | None = None
+    tools: list[Raw] | None = None
+    tool_choice: Raw = ABSENT
+    parallel_tool_calls: bool | None = None
+    reasoning: _Reasoning | None = None
+    text: _Text | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    truncation: str | None = None
+    prompt: Raw = ABSENT
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+    access_programs: Raw = ABSENT
+    background_options: Raw = ABSENT
+    context_management: Raw = ABSENT
+    image: Raw = ABSENT
+    moderation: Raw = ABSENT
+    prompt_cache_options: Raw = ABSENT
+    service_tier: Raw = ABSENT
+
+
+# Accepted, without effect, and said so in the response header `x-ignored-params`.
+IGNORED: Final = (
+    "temperature", "top_p", "max_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user",
+    "access_programs", "background_options", "context_management", "image", "moderation", "prompt_cache_options",
+    "service_tier",
+)  # fmt: skip
+PLAIN: Final = Raw(b'{"type":"text"}')
+ENCRYPTED: Final = "reasoning.encrypted_content"
+SUMMARIES: Final = ("auto", "concise", "detailed")
+VERBOSITIES: Final = ("low", "medium", "high")
+MAX_METADATA: Final = 16
+
+
+class AskedResponse(Struct, frozen=True):
+    """What a request comes to.
+
+    `template`: the response with all that is told back; `forms`: how calls go back, by the name that the model knows;
+    `encrypted`: `encrypted_content` is to be shown; `thinking`: the model's thinking is. `items`: what was sent as
+    `input` of this request alone.
+    """
+
+    plan: Plan
+    model: str
+    stream: bool
+    template: Response
+    forms: dict[str, CallForm]
+    encrypted: bool
+    thinking: bool
+    items: tuple[Raw, ...]
+    ignored: tuple[str, ...]
+    seal: Seal
+
+
+_request_decoder: Final = msgspec.json.Decoder(ResponsesRequest)
+_format_decoder: Final = msgspec.json.Decoder(_Format)
+
+
+def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
+    """The request that `body` holds, under the server's rules. Raises `Rejection`."""
+    asked = decoded(_request_decoder, body, "")
+    if not asked.model.strip():
+        raise bad_request("A model must be named.", "model")
+    if given(asked.prompt):
+        raise bad_request("There are no prompt templates here: send the prompt itself as `instructions`.", "prompt")
+    if asked.background:
+        raise bad_request("Responses cannot be made in the background.", "background")
+    items = _items(asked)
+    seal = Seal(rules.secret, rules.owner)
+    talk = Talk(asked.instructions, rules.lookup, seal)
+    conversation = _conversation(asked)
+    if asked.previous_response_id is not None:
+        talk.take_all(rules.lookup.response(asked.previous_response_id), "previous_response_id")
+    if conversation is not None:
+        talk.take_all(rules.lookup.conversation(conversation.id), "conversation")
+    talk.take_all(items, "input")
+    system, messages = talk.history.finish()
+    if not messages:
+        raise bad_request("There is no input with content.", "input")
+    use = tool_use(
+        asked.tools or (),
+        talk.tools,
+        asked.tool_choice if given(asked.tool_choice) else None,
+        asked.parallel_tool_calls,
+        any(isinstance(block, ToolUseBlock) for message in messages for block in message.content),
+    )
+    schema = _schema(asked.text)
+    model = rules.model_for(asked.model)
+    wanted = asked.reasoning or _Reasoning()
+    if wanted.effort is not None and wanted.effort not in EFFORTS:
+        raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning.effort")
+    effort, thinking = effort_level(wanted.effort, rules.abilities_of(model))
+    ignored = (*ignored_of(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored)
+    plan = Plan(
+        model=model,
+        system="\n\n".join(filter(None, (system, use.demand))) or None,
+        messages=messages,
+        tools=use.tools,
+        tool_choice=use.choice,
+        must_call=use.demand is not None,
+        max_tokens=_limit(asked.max_output_tokens),
+        effort=effort,
+        thinking=thinking,
+        schema=schema,
+        sampling=sampling_of(asked.temperature, asked.top_p, rules),
+    )
+    return AskedResponse(
+        plan=plan,
+        model=asked.model,
+        stream=bool(asked.stream),
+        template=_template(asked, use.echo, conversation, rules),
+        forms=use.forms,
+        encrypted=ENCRYPTED in (asked.include or ()),
+        thinking=rules.reasoning,
+        items=items,
+        ignored=tuple(dict.fromkeys(ignored)),
+        seal=seal,
+    )
+
+
+def _items(asked: ResponsesRequest) -> tuple[Raw, ...]:
+    """`input` as items: text is a message of the user's."""
+    if isinstance(asked.input, str):
+        if not asked.input.strip():
+            raise bad_request("There is no input with content.", "input")
+        message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": asked.input}]}
+        return (Raw(msgspec.json.encode(message)),)
+    return tuple(asked.input or ())
+
+
+def _conversation(asked: ResponsesRequest) -> ConversationId | None:
+    if asked.conversation is None:
+        return None
+    if asked.previous_response_id is not None:
+        raise bad_request("Only one of `conversation` and `previous_response_id` can be given.", "conversation")
+    named = asked.conversation
+    return ConversationId(named if isinstance(named, str) else named.id)
+
+
+def _schema(text: _Text | None) -> Schema | None:
+    """The schema that `text.format` asks for; None for text. Raises Rejection."""
+    if text is None or not given(text.format):
+        return None
+    where = "text.format"
+    format = decoded(_format_decoder, text.format, where)
+    if format.type == "text":
+        return None
+    if format.type == "json_object":
+        return FREE
+    if format.type != "json_schema":
+        raise bad_request("Must be one of text, json_object, json_schema.", f"{where}.type")
+    if not given(format.schema):
+        raise bad_request("A schema is needed.", f"{where}.schema")
+    return answer_schema(format.schema, f"{where}.schema")
+
+
+def _limit(limit: int | None) -> int | None:
+    if limit is not None and limit < -1:
+        raise bad_request("Must be a positive number of tokens; null, 0 and -1 mean no limit.", "max_output_tokens")
+    return limit_of(limit, None)
+
+
+def _ignored_parts(asked: ResponsesRequest, rules: Rules) -> list[str]:
+    """What has no effect and is not a field of its own. Raises Rejection for what is none of its values."""
+    found = []
+    if asked.text is not None and asked.text.verbosity is not None:
+        if asked.text.verbosity not in VERBOSITIES:
+            raise bad_request(f"Must be one of {', '.join(VERBOSITIES)}.", "text.verbosity")
+        found += ["text.verbosity"] if asked.text.verbosity != "medium" else []
+    wanted = asked.reasoning or _Reasoning()
+    for name in ("summary", "generate_summary"):
+        if getattr(wanted, name) not in (None, *SUMMARIES):
+            raise bad_request(f"Must be one of {', '.join(SUMMARIES)}.", f"reasoning.{name}")
+    found += ["reasoning.mode"] if wanted.mode not in (None, "standard") else []
+    if asked.truncation not in (None, "auto", "disabled"):
+        raise bad_request("Must be one of auto, disabled.", "truncation")
+    found += ["truncation"] if asked.truncation == "auto" else []
+    if asked.top_logprobs is not None and not 0 <= asked.top_logprobs <= 20:
+        raise bad_request("Must be between 0 and 20.", "top_logprobs")
+    found += ["top_logprobs"] if asked.top_logprobs else []
+    found += [f"include.{word(one)}" for one in asked.include or () if one != ENCRYPTED]
+    options = asked.stream_options
+    found += ["stream_options.include_obfuscation"] if options is not None and options.include_obfuscation else []
+    found += ["store"] if asked.store and not rules.lookup.stores else []
+    if found and rules.strict:
+        raise bad_request(f"`{found[0]}` has no effect here, and the server is set to refuse such.", found[0])
+    return found
+
+
+def _template(
+    asked: ResponsesRequest, tools: tuple[Raw, ...], conversation: ConversationId | None, rules: Rules
+) -> Response:
+    """The response with what is told back of the request."""
+    if len(asked.metadata or ()) > MAX_METADATA:
+        raise bad_request(f"At most {MAX_METADATA} pairs can be given.", "metadata")
+    wanted, text = asked.reasoning or _Reasoning(), asked.text or _Text()
+    return Response(
+        instructions=asked.instructions,
+        conversation=conversation,
+        max_output_tokens=asked.max_output_tokens,
+        max_tool_calls=asked.max_tool_calls,
+        model=asked.model,
+        parallel_tool_calls=asked.parallel_tool_calls is not False,
+        previous_response_id=asked.previous_response_id,
+        prompt_cache_key=asked.prompt_cache_key,
+        prompt_cache_retention=asked.prompt_cache_retention,
+        reasoning=ReasoningConfig(wanted.effort, wanted.summary or wanted.generate_summary),
+        safety_identifier=asked.safety_identifier,
+        store=rules.lookup.stores and asked.store is not False,
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        text=TextConfig(text.format if given(text.format) else PLAIN, text.verbosity or "medium"),
+        tool_choice=asked.tool_choice if given(asked.tool_choice) else Raw(b'"auto"'),
+        tools=tools,
+        top_logprobs=asked.top_logprobs or 0,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        truncation="auto" if asked.truncation == "auto" else "disabled",
+        user=asked.user,
+        metadata=asked.metadata or {},
+    )

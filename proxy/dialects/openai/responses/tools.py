@@ -1,0 +1,262 @@
+"""The client's tools and what it says of their use, as the plan needs them, and how their calls go back.
+
+Shapes: `openai.types.responses.tool_param` and the `tool_choice_*_param` of the package `openai`. A tool in a namespace
+is offered under one name made of both, and its calls go back with both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.dialects.openai.responses.builtin import TOOLS, BuiltinName
+from proxy.protocol.decoding import decoded
+from proxy.protocol.failures import bad_request
+from proxy.protocol.plan import Tool, ToolChoice
+from proxy.protocol.tools import CUSTOM_SCHEMA, MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE, parameters
+
+# Tools that OpenAI runs itself, and nothing behind this server can: an answer without them is to another question.
+REFUSED: Final = frozenset((
+    "file_search", "code_interpreter", "image_generation", "computer", "computer_use", "computer_use_preview", "mcp",
+))  # fmt: skip
+GRAMMAR: Final = "The input must match this {} grammar:\n\n{}"
+_WORD: Final = re.compile(r"[^a-zA-Z0-9_.-]")
+
+
+class CallForm(Struct, frozen=True):
+    """How calls of a tool go back: as items of this kind, under the client's own name."""
+
+    kind: Literal["function", "custom"] | BuiltinName
+    name: str
+    namespace: str | None = None
+
+
+class ToolUse(Struct, frozen=True):
+    """What is offered, and how calls go back to the client: `forms` by the name that the model knows.
+
+    `demand`: what the model is told when it must call; None when it may do as it likes. `ignored`: tools without
+    effect. `echo`: the tools as they are told back.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice | None = None
+    forms: dict[str, CallForm] = {}
+    demand: str | None = None
+    ignored: tuple[str, ...] = ()
+    echo: tuple[Raw, ...] = ()
+
+
+class _Format(Struct, frozen=True):
+    type: str
+    syntax: str | None = None
+    definition: str | None = None
+
+
+class _Tool(Struct, frozen=True):
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: Raw = Raw()
+    format: _Format | None = None
+    tools: list[Raw] | None = None
+
+
+class _Function(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """A function as it is told back: with what was left out."""
+
+    name: str
+    description: str | None = None
+    parameters: Raw = Raw(b"null")
+    strict: bool | None = True
+
+
+class _Choice(Struct, frozen=True):
+    """A `tool_choice` that is an object; also an entry of `tools` in it."""
+
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    mode: str | None = None
+    tools: list[Raw] | None = None
+
+
+_tool_decoder: Final = msgspec.json.Decoder(_Tool)
+_function_decoder: Final = msgspec.json.Decoder(_Function)
+_choice_decoder: Final = msgspec.json.Decoder(_Choice | str)
+
+
+def word(text: str) -> str:
+    """A client's word, fit for a header."""
+    return _WORD.sub("_", text[:60]) or "_"
+
+
+def flat_name(name: str, namespace: str | None = None) -> str:
+    """The one name that stands for both."""
+    return name if namespace is None else f"{namespace}__{name}"
+
+
+class _Offer:
+    """The tools of a request, while they are gathered."""
+
+    def __init__(self) -> None:
+        self.tools: dict[str, Tool] = {}
+        self.forms: dict[str, CallForm] = {}
+        self.ignored: list[str] = []
+
+    def take(self, raw: Raw, where: str, *, namespace: str | None = None, again: bool = False) -> None:
+        """One tool. `again`: it may replace one of the same name. Raises Rejection."""
+        tool = decoded(_tool_decoder, raw, where)
+        if tool.type == "function":
+            schema = parameters(tool.parameters, f"{where}.parameters")
+            self._add(tool, "function", tool.description or "", schema, where, namespace, again)
+        elif tool.type == "custom":
+            self._add(tool, "custom", _custom_description(tool, where), CUSTOM_SCHEMA, where, namespace, again)
+        elif tool.type == "namespace":
+            if not tool.name:
+                raise bad_request("A namespace needs a name.", f"{where}.name")
+            for index, inner in enumerate(tool.tools or ()):
+                self.take(inner, f"{where}.tools[{index}]", namespace=tool.name, again=again)
+        elif tool.type in ("local_shell", "shell", "apply_patch"):
+            builtin: BuiltinName = tool.type  # type: ignore[assignment]
+            if builtin in self.tools and not again:
+                raise bad_request(f"Two tools have the name {builtin!r}.", where)
+            self.tools[builtin] = TOOLS[builtin]
+            self.forms[builtin] = CallForm(builtin, builtin)
+        elif tool.type in REFUSED:
+            raise bad_request(f"Tools of type {tool.type!r} are run by OpenAI: there are none here.", f"{where}.type")
+        else:
+            self.ignored.append(f"tools.{word(tool.type)}")
+
+    def _add(
+        self,
+        tool: _Tool,
+        kind: Literal["function", "custom"],
+        description: str,
+        schema: Raw,
+        where: str,
+        namespace: str | None,
+        again: bool,
+    ) -> None:
+        if not tool.name:
+            raise bad_request("A tool needs a name.", f"{where}.name")
+        flat = flat_name(tool.name, namespace)
+        form = CallForm(kind, tool.name, namespace)
+        known = self.forms.get(flat)
+        if known is not None and not (again and known == form):
+            raise bad_request(f"Two tools have the name {tool.name!r}.", f"{where}.name")
+        self.tools[flat] = Tool(flat, description, schema)
+        self.forms[flat] = form
+
+
+def _custom_description(tool: _Tool, where: str) -> str:
+    format, words = tool.format, tool.description or ""
+    if format is None or format.type == "text":
+        return words
+    if format.type != "grammar":
+        raise bad_request("Must be one of text, grammar.", f"{where}.format.type")
+    if format.syntax not in ("lark", "regex"):
+        raise bad_request("Must be one of lark, regex.", f"{where}.format.syntax")
+    if not format.definition:
+        raise bad_request("A grammar needs its definition.", f"{where}.format.definition")
+    grammar = GRAMMAR.format("Lark" if format.syntax == "lark" else "regular", format.definition)
+    return f"{words}\n\n{grammar}".lstrip()
+
+
+def _told_back(raw: Raw) -> Raw:
+    """A tool as the response tells it back: functions with what was left out."""
+    try:
+        return Raw(msgspec.json.encode(_function_decoder.decode(raw)))
+    except msgspec.ValidationError:
+        return raw
+
+
+def tool_use(
+    raws: Sequence[Raw],
+    additional: Iterable[tuple[str, Raw]],
+    tool_choice: Raw | None,
+    parallel: bool | None,
+    past_calls: bool,
+) -> ToolUse:
+    """What the parameters about tools come to. Raises Rejection.
+
+    `additional`: tools that came among the items, with their paths. `past_calls`: the conversation contains calls; the
+    Messages API wants tools to be declared then, so `none` forbids their use there instead of leaving them out.
+    """
+    offer = _Offer()
+    for index, raw in enumerate(raws):
+        offer.take(raw, f"tools[{index}]")
+    for where, raw in additional:
+        offer.take(raw, where, again=True)
+    if len(offer.tools) > MAX_TOOLS:
+        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools")
+    tools = tuple(offer.tools.values())
+    choice = "auto" if tool_choice is None else decoded(_choice_decoder, tool_choice, "tool_choice")
+    demand = None
+    forbidden = None
+    if isinstance(choice, _Choice):
+        tools, demand = _chosen(offer, choice)
+    elif choice == "required":
+        demand = MUST_CALL_ANY
+        if not tools:
+            raise bad_request("There are no tools to call.", "tool_choice")
+    elif choice == "none":
+        forbidden = ToolChoice("none") if past_calls and tools else None
+        tools = tools if forbidden else ()
+    elif choice != "auto":
+        raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", "tool_choice")
+    if forbidden is None and tools and parallel is False:
+        forbidden = ToolChoice("auto", disable_parallel_tool_use=True)
+    echo = tuple(_told_back(raw) for raw in raws)
+    return ToolUse(tools, forbidden, offer.forms, demand, tuple(dict.fromkeys(offer.ignored)), echo)
+
+
+def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], str | None]:
+    """The tools that an object as `tool_choice` leaves, and what the model is told of them."""
+    where = "tool_choice"
+    if choice.type == "allowed_tools":
+        if choice.mode not in ("auto", "required"):
+            raise bad_request("Must be one of auto, required.", f"{where}.mode")
+        wanted: set[str] = set()
+        for index, raw in enumerate(choice.tools or ()):
+            place = f"{where}.tools[{index}]"
+            entry = decoded(_choice_decoder, raw, place)
+            if isinstance(entry, str):
+                raise bad_request("An allowed tool is an object.", place)
+            wanted |= _named(offer, entry, place)
+        left = tuple(tool for name, tool in offer.tools.items() if name in wanted)
+        if choice.mode == "required" and not left:
+            raise bad_request("There are no tools to call.", f"{where}.tools")
+        return left, MUST_CALL_ANY if choice.mode == "required" else None
+    names = _named(offer, choice, where)
+    if not names:
+        raise bad_request(f"Tools of type {choice.type!r} have no effect here, so none can be called.", f"{where}.type")
+    left = tuple(tool for name, tool in offer.tools.items() if name in names)
+    return left, MUST_CALL_ONE.format(left[0].name) if len(left) == 1 else MUST_CALL_ANY
+
+
+def _named(offer: _Offer, choice: _Choice, where: str) -> set[str]:
+    """The names that the model knows the tools by that an object names; none for a type that has no effect here."""
+    if choice.type in ("function", "custom"):
+        if choice.name is None:
+            raise bad_request("The tool's name is needed.", f"{where}.name")
+        found = {
+            flat
+            for flat, form in offer.forms.items()
+            if form.kind == choice.type and form.name == choice.name and choice.namespace in (None, form.namespace)
+        }
+        if not found:
+            raise bad_request(f"No tool has the name {choice.name!r}.", f"{where}.name")
+        return found
+    if choice.type == "namespace":
+        return {flat for flat, form in offer.forms.items() if form.namespace == choice.name}
+    if choice.type in TOOLS:
+        if choice.type not in offer.tools:
+            raise bad_request(f"There is no tool of type {choice.type!r}.", f"{where}.type")
+        return {choice.type}
+    if choice.type in REFUSED:
+        raise bad_request(f"Tools of type {choice.type!r} are run by OpenAI: there are none here.", f"{where}.type")
+    return set()

@@ -1,0 +1,211 @@
+"""What a request to `/v1/responses` may hold, for the document at `/openapi.json`; see `shapes`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from proxy.dialects.openai.responses import request
+from proxy.http.shapes import (
+    BASE64,
+    Model,
+    Parameters,
+    Share,
+    Temperature,
+    Text,
+    Tokens,
+    declared,
+)
+from proxy.protocol.models import EFFORTS
+
+Effort: Any = Literal[EFFORTS]
+Url = Annotated[str, Meta(pattern=rf"^(?:https?://.*|data:image/(?:png|jpe?g|gif|webp);base64,{BASE64})$")]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+CallId = Annotated[str, Meta(min_length=1)]
+Encrypted = Annotated[str, Meta(pattern="^cmr1[.]")]
+
+
+class InputText(Struct, tag_field="type", tag="input_text"):
+    text: str
+
+
+class PastText(Struct, tag_field="type", tag="output_text"):
+    text: str
+    annotations: Any = None
+    logprobs: Any = None
+
+
+class PastRefusal(Struct, tag_field="type", tag="refusal"):
+    refusal: str | None = None
+
+
+class InputImage(Struct, tag_field="type", tag="input_image"):
+    """A data URL (png, jpeg, gif or webp), or an address that the Messages API fetches."""
+
+    image_url: Url
+    detail: Any = None
+
+
+class InputFile(Struct, tag_field="type", tag="input_file"):
+    """A PDF or UTF-8 text; or `file_url`, the address of a PDF."""
+
+    file_data: Annotated[str, Meta(pattern=rf"^(?:data:(?:application/pdf|text/[a-z]+);base64,)?{BASE64}$")]
+    filename: str | None = None
+
+
+InputWords = str | list[InputText | PastText | PastRefusal] | None
+InputContent = str | list[InputText | PastText | PastRefusal | InputImage | InputFile] | None
+
+
+class UserItem(Struct, tag_field="role", tag="user"):
+    content: InputContent = None
+    type: Literal["message"] | None = None
+
+
+class SystemItem(Struct, tag_field="role", tag="system"):
+    content: InputWords = None
+    type: Literal["message"] | None = None
+
+
+class DeveloperItem(Struct, tag_field="role", tag="developer"):
+    content: InputWords = None
+    type: Literal["message"] | None = None
+
+
+class AssistantItem(Struct, tag_field="role", tag="assistant"):
+    content: InputWords = None
+    type: Literal["message"] | None = None
+    id: str | None = None
+    status: str | None = None
+
+
+Items = Annotated[
+    list[Any],
+    Meta(
+        description="Messages (with `role`), and items by `type`: function_call, function_call_output, "
+        "custom_tool_call, custom_tool_call_output, local_shell_call, local_shell_call_output, shell_call, "
+        "shell_call_output, apply_patch_call, apply_patch_call_output, reasoning, compaction, item_reference, "
+        "additional_tools. Others are left out and named in `x-ignored-params`."
+    ),
+]
+
+
+class FunctionToolItem(Struct, tag_field="type", tag="function"):
+    name: Name
+    description: str | None = None
+    parameters: Parameters | None = None
+    strict: bool | None = None
+
+
+class TextInput(Struct, tag_field="type", tag="text"):
+    pass
+
+
+class GrammarInput(Struct, tag_field="type", tag="grammar"):
+    syntax: Literal["lark", "regex"]
+    definition: Annotated[str, Meta(min_length=1)]
+
+
+class CustomToolItem(Struct, tag_field="type", tag="custom"):
+    """A tool that takes free text."""
+
+    name: Name
+    description: str | None = None
+    format: TextInput | GrammarInput | None = None
+
+
+class NamespaceItem(Struct, tag_field="type", tag="namespace"):
+    name: Name
+    tools: list[FunctionToolItem | CustomToolItem]
+    description: str | None = None
+
+
+class LocalShellItem(Struct, tag_field="type", tag="local_shell"):
+    pass
+
+
+class ShellItem(Struct, tag_field="type", tag="shell"):
+    environment: Any = None
+
+
+class ApplyPatchItem(Struct, tag_field="type", tag="apply_patch"):
+    pass
+
+
+class WebSearchItem(Struct, tag_field="type", tag="web_search"):
+    """Has no effect."""
+
+
+ToolItem = (
+    FunctionToolItem | CustomToolItem | NamespaceItem | LocalShellItem | ShellItem | ApplyPatchItem | WebSearchItem
+)
+
+
+class NamedFunction(Struct, tag_field="type", tag="function"):
+    name: str
+
+
+class NamedCustom(Struct, tag_field="type", tag="custom"):
+    name: str
+
+
+class AllowedToolsChoice(Struct, tag_field="type", tag="allowed_tools"):
+    mode: Literal["auto", "required"]
+    tools: list[NamedFunction | NamedCustom]
+
+
+class PlainFormat(Struct, tag_field="type", tag="text"):
+    pass
+
+
+class ObjectFormat(Struct, tag_field="type", tag="json_object"):
+    pass
+
+
+class SchemaTextFormat(Struct, tag_field="type", tag="json_schema"):
+    schema: dict[str, Any] | bool
+    name: Any = None
+    description: Any = None
+    strict: Any = None
+
+
+class TextOptions(Struct):
+    format: PlainFormat | ObjectFormat | SchemaTextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ReasoningOptions(Struct):
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: str | None = None
+    mode: str | None = None
+
+
+IgnoredText = Annotated[str, Meta(description="Has no effect, which the response header `x-ignored-params` says.")]
+
+RESPONSES: Final[dict[str, Any]] = {
+    "model": Model,
+    "input": Text | list[UserItem | SystemItem | DeveloperItem | AssistantItem] | None,
+    "background": Literal[False] | None,
+    "previous_response_id": str | None,
+    "max_output_tokens": Tokens | None,
+    "metadata": Annotated[dict[str, str], Meta(max_length=request.MAX_METADATA)] | None,
+    "tools": list[ToolItem] | None,
+    "tool_choice": Literal["none", "auto", "required"] | NamedFunction | NamedCustom | AllowedToolsChoice | None,
+    "reasoning": ReasoningOptions | None,
+    "text": TextOptions | None,
+    "temperature": Temperature | None,
+    "top_p": Share | None,
+    "top_logprobs": Annotated[int, Meta(ge=0, le=20)] | None,
+    "truncation": Literal["auto", "disabled"] | None,
+    "prompt": None,
+    "max_tool_calls": Annotated[int, Meta(description="Has no effect: no tool is run here.")] | None,
+    "prompt_cache_key": IgnoredText | None,
+    "prompt_cache_retention": IgnoredText | None,
+    "safety_identifier": IgnoredText | None,
+    "user": IgnoredText | None,
+}
+
+ResponsesRequest: Final = declared("ResponsesRequest", request.ResponsesRequest, RESPONSES, request.IGNORED)
