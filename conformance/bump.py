@@ -10,27 +10,26 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from conformance import install, transcript
+from conformance import install, sdk, transcript, versions
 from conformance import record as recording
 from conformance import scenario as scenarios
 from conformance.compare import HARMLESS, Summary, summarise
 from conformance.record import SCENARIOS, Cli, Outcome
-from conformance.replay import TRANSCRIPTS, Server, drive, player_shim, transcripts
+from conformance.replay import TRANSCRIPTS, Server, drive, player_shim
 from conformance.scenario import Scenario
 from conformance.transcript import Transcript
+from conformance.versions import Judged, Verdict
 
-Verdict = Literal["compatible", "compatible with new unknowns", "broken"]
 EXIT: dict[Verdict, int] = {"compatible": 0, "broken": 1, "compatible with new unknowns": 3}
 _SHOWN = 12
 _WIDE = 300
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Everything a verdict rests on."""
+    """Everything a verdict rests on. `types`: the text of the release's sdk.d.ts, if it can be had."""
 
     version: str
     base: str
@@ -38,6 +37,7 @@ class Report(msgspec.Struct, frozen=True):
     outcomes: tuple[Outcome, ...]
     changes: tuple[Summary, ...]
     replayed: Mapping[str, list[str]]
+    types: str = ""
 
     @property
     def broken(self) -> dict[str, str]:
@@ -60,7 +60,9 @@ class Report(msgspec.Struct, frozen=True):
         lines = [f"── CLI {self.version}, compared with {self.base} ──"]
         sorts = [each.change.sort for each in self.changes]
         lines += [f"{sort}: {sorts.count(sort)}" for sort in dict.fromkeys(sorts)]
-        lines += _first([f"  {each}" for each in self.changes])
+        # First what the server reads and does not get any more, then what is new, then the rest.
+        ranked = sorted(self.changes, key=lambda each: (not each.is_lost, each.change.sort in HARMLESS))
+        lines += _first([f"  {self._told(each)}" for each in ranked])
         if self.refused:
             lines.append(f"the proxy refuses this version: {self.refused}")
         lines += _first(self._broken())
@@ -69,6 +71,23 @@ class Report(msgspec.Struct, frozen=True):
         lines.append(f"recorded {held} of {len(self.outcomes)} scenarios, replayed {replays} of {len(self.replayed)}")
         lines.append(f"VERDICT: {self.version} is {self.verdict}{self._where()}")
         return "\n".join(lines)
+
+    def _told(self, each: Summary) -> str:
+        if each.change.sort != "field added" or not self.types:
+            return str(each)
+        return f"{each}; {sdk.described(each.change.path, self.types) or 'sdk.d.ts does not have it'}"
+
+    def judged(self, date: str) -> Judged:
+        """As a line of fixtures/versions.jsonl."""
+        sorts: dict[str, list[Summary]] = {}
+        for each in self.changes:
+            sorts.setdefault(each.change.sort, []).append(each)
+        gone = [*sorts.get("line less", ()), *sorts.get("field removed", ())]
+        come = [*sorts.get("new line type", ()), *sorts.get("line more", ()), *sorts.get("field added", ())]
+        return Judged(
+            self.version, date, self.verdict, self.base, sorted(self.broken),
+            [each.name for each in come], [each.name for each in gone], [each.name for each in gone if each.is_lost],
+        )  # fmt: skip
 
     def _broken(self) -> list[str]:
         """One line for all scenarios that break at the same place."""
@@ -100,10 +119,20 @@ def base_for(version: str) -> str:
     return older[-1] if older else known[0]
 
 
-def check(cli: Cli, base: str, wanted: Sequence[Scenario], say: Callable[[str], None], folder: Path) -> Report:
-    """Records with this CLI into `folder`, compares with `base`, replays. Raises RuntimeError if no proxy starts."""
+def check(
+    cli: Cli,
+    base: str,
+    wanted: Sequence[Scenario],
+    say: Callable[[str], None],
+    folder: Path,
+    against: Path | None = None,
+) -> Report:
+    """Records with this CLI into `folder`, compares with `base`, replays. Raises RuntimeError if no proxy starts.
+
+    `against`: the folder with the recordings of `base`, if it is not that of the fixtures.
+    """
     refused = ""
-    old: dict[str, Transcript] = dict(transcripts(base))
+    old = _recordings(against or TRANSCRIPTS / base)
     say(f"recording {len(wanted)} scenarios with {cli.version}")
     try:
         outcomes = recording.record(cli, wanted, say, quick=True, proven=old)
@@ -114,9 +143,7 @@ def check(cli: Cli, base: str, wanted: Sequence[Scenario], say: Callable[[str], 
         say(f"the proxy refuses {cli.version}; it is told {base} from here on")
         outcomes = recording.record(claimed, wanted, say, quick=True, proven=old)
     recording.keep(outcomes, folder)
-    new = {
-        path.relative_to(folder).with_suffix("").as_posix(): transcript.read(path) for path in transcript.every(folder)
-    }
+    new = _recordings(folder)
     say(f"comparing {len(old.keys() & new.keys())} recordings with {base}")
     kept = [one.scenario for one in outcomes if not one.problems]
     say(f"replaying {len(kept)} scenarios")
@@ -128,7 +155,21 @@ def check(cli: Cli, base: str, wanted: Sequence[Scenario], say: Callable[[str], 
         tuple(outcomes),
         tuple(summarise(old, new)),
         asyncio.run(replay(claim, kept, folder)),
+        _types(cli.version),
     )
+
+
+def _recordings(folder: Path) -> dict[str, Transcript]:
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): transcript.read(path) for path in transcript.every(folder)
+    }
+
+
+def _types(version: str) -> str:
+    try:
+        return sdk.types(version)
+    except (install.NotInstalled, OSError):
+        return ""
 
 
 async def replay(version: str, wanted: Sequence[Scenario], folder: Path) -> dict[str, list[str]]:
@@ -175,6 +216,31 @@ async def _replay(
     }
 
 
+def since(first: str, wanted: Sequence[Scenario], say: Callable[[str], None]) -> list[Judged]:
+    """Judges every release from `first` on that has not been yet, each compared with the one before it.
+
+    Verdicts are kept as they come: a run that is stopped goes on where it was. Recordings stay in the cache for the
+    next release to be compared with, and the CLI only if it was there before. Raises install.NotInstalled.
+    """
+    found: list[Judged] = []
+    cached = install.cache() / "recordings"
+    before = ""
+    for version, date in versions.released(first).items():
+        if version not in versions.read():
+            was_there = install.has(version)
+            cli = recording.find(version)
+            base = before if (cached / before).is_dir() and before else base_for(version)
+            against = cached / base if base == before else None
+            report = check(cli, base, wanted, say, cached / version, against)
+            found.append(report.judged(date))
+            versions.keep(found[-1:])
+            say(report.text().splitlines()[-1])
+            if not was_there:
+                install.remove(version)
+        before = version
+    return found
+
+
 def main(arguments: Sequence[str]) -> int:
     """`bump`: see `--help`."""
     parser = argparse.ArgumentParser(prog="python -m conformance bump", description=__doc__)
@@ -182,10 +248,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("scenarios", nargs="*", help="only these scenarios: errors/* …")
     parser.add_argument("--from", dest="base", help="the recorded version to compare with")
     parser.add_argument("--all", action="store_true", help="show every change")
+    parser.add_argument("--since", metavar="VERSION", help="judge every release from that one on; keep the verdicts")
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="keep the recordings, if not broken, in fixtures/transcripts, and write COMPATIBILITY.md anew",
+        help="keep verdict and recordings, if not broken, in fixtures, and write COMPATIBILITY.md anew",
     )
     given = parser.parse_args(arguments)
 
@@ -193,18 +260,18 @@ def main(arguments: Sequence[str]) -> int:
         print(line, flush=True)
 
     try:
+        if given.since:
+            judged = since(given.since, [one for one in scenarios.every(SCENARIOS) if not one.pending], say)
+            say("\n".join(f"{one.version}: {one.verdict}" for one in judged) or "every release has been judged")
+            return max((EXIT[one.verdict] for one in judged if one.verdict == "broken"), default=0)
         say(f"installing {given.version}")
         cli = recording.find(given.version)
         base = given.base or base_for(cli.version)
         wanted = [one for one in scenarios.every(SCENARIOS, given.scenarios) if not one.pending]
         with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
             report = check(cli, base, wanted, say, Path(scratch) / cli.version)
-            if given.keep and report.verdict != "broken":
-                written = recording.keep(report.outcomes, TRANSCRIPTS / cli.version)
-                say(f"{len(written)} transcripts written to fixtures/transcripts/{cli.version}")
-                say("running the suite on them, for COMPATIBILITY.md")
-                done = importlib.import_module("conformance.matrix").main([]) == 0
-                say("COMPATIBILITY.md is up to date" if done else "COMPATIBILITY.md is as it was: see above")
+            if given.keep:
+                _keep(report, say)
     except (install.NotInstalled, RuntimeError, ValueError) as fault:
         say(f"the check could not be done: {fault}")
         return 2
@@ -212,3 +279,13 @@ def main(arguments: Sequence[str]) -> int:
         say("\n".join([*map(str, report.changes), *(f"{name}: {found}" for name, found in report.broken.items())]))
     say(re.sub(r"\n{2,}", "\n", report.text()))
     return EXIT[report.verdict]
+
+
+def _keep(report: Report, say: Callable[[str], None]) -> None:
+    versions.keep([report.judged(versions.released(report.version)[report.version])])
+    if report.verdict != "broken":
+        written = recording.keep(report.outcomes, TRANSCRIPTS / report.version)
+        say(f"{len(written)} transcripts written to fixtures/transcripts/{report.version}")
+    say("running the suite, for COMPATIBILITY.md")
+    done = importlib.import_module("conformance.matrix").main([]) == 0
+    say("COMPATIBILITY.md is up to date" if done else "COMPATIBILITY.md is as it was: see above")

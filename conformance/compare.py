@@ -1,9 +1,12 @@
 """Compares the recordings of two CLI versions line by line: which fields and lines came, went or changed."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +18,8 @@ from conformance.transcript import Transcript
 Sort = Literal["new line type", "line more", "line less", "line moved", "field added", "field removed", "value changed"]
 # What may always differ: when lines come that do not wait for each other, and what they say.
 HARMLESS: tuple[Sort, ...] = ("line moved", "value changed")
+# Which fields the server reads: made of its line types by `python -m tests.generate_relied_on`.
+RELIED = Path(__file__).parent.parent / "fixtures" / "relied_on.json"
 _WIDE = 60
 _NAME = re.compile(r"/?(request|uuid|session|path|socket|loopback)-\d+")
 
@@ -35,12 +40,23 @@ class Summary(msgspec.Struct, frozen=True):
     change: Change
     scenarios: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        """Which line or field it is."""
+        return f"{self.change.line} {self.change.path}".strip()
+
     def __str__(self) -> str:
         change = self.change
-        where = f"{change.line} {change.path}".strip()
         old, new = (value if len(value) <= _WIDE else f"{value[:_WIDE]}…" for value in (change.old, change.new))
         values = f": {old} → {new}" if change.sort == "value changed" else f": {new or old}"
-        return f"{change.sort:<13}  {where}{values if change.path else ''}  ({len(self.scenarios)} scenarios)"
+        matters = ", which the server reads" if self.is_lost else ""
+        values = values if change.path else ""
+        return f"{change.sort:<13}  {self.name}{matters}{values}  ({len(self.scenarios)} scenarios)"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether something has gone that the server reads."""
+        return self.change.sort in ("field removed", "line less") and relied_on(self.change.line, self.change.path)
 
 
 def compare(old: Transcript, new: Transcript, known: frozenset[str]) -> Iterator[Change]:
@@ -100,6 +116,32 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
+@cache
+def _relied() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(RELIED.read_text("utf-8"))
+    return found
+
+
+def relied_on(line: str, path: str) -> bool:
+    """Whether the server reads a field of that kind of line, or one within it; without a path: such lines at all."""
+    name = line.partition(" ")[0]
+    paths = _relied().get(name) or _relied().get(name.partition("/")[0]) or []
+    if not path:
+        return bool(paths)
+    return any(_fits(path, known) or known.startswith((f"{path}.", f"{path}[")) for known in paths)
+
+
+def _fits(path: str, known: str) -> bool:
+    before, star, after = known.partition(".*")
+    return path == known or bool(star and path.startswith(f"{before}.") and path.endswith(after))
+
+
+def is_noise(change: Change) -> bool:
+    """What the CLI tells a user interface of itself, and the server does not read, changes all the time."""
+    told = change.line == "control_response/success" and change.path.startswith("response.response.")
+    return told and not relied_on(change.line, change.path)
+
+
 def kinds(recordings: Iterable[Transcript]) -> frozenset[str]:
     """All kinds of line in these recordings."""
     return frozenset(kind(line.line) for one in recordings for line in one.lines)
@@ -113,7 +155,7 @@ def summarise(old: Mapping[str, Transcript], new: Mapping[str, Transcript]) -> l
         for change in compare(old[name], new[name], known):
             _, names = found.setdefault((change.sort, change.line, change.path), (change, set()))
             names.add(name)
-    summaries = [Summary(change, tuple(sorted(names))) for change, names in found.values()]
+    summaries = [Summary(change, tuple(sorted(names))) for change, names in found.values() if not is_noise(change)]
     return sorted(
         summaries, key=lambda each: (each.change.sort, -len(each.scenarios), each.change.line, each.change.path)
     )

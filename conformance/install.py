@@ -23,7 +23,7 @@ def cache() -> Path:
 
 def latest() -> str:
     """The newest released version. Raises NotInstalled."""
-    return _npm("view", PACKAGE, "version").strip()
+    return npm("view", PACKAGE, "version").strip()
 
 
 def install(version: str) -> Path:
@@ -47,9 +47,19 @@ def modules(package: str, version: str) -> Path:
     return target / "node_modules"
 
 
+def remove(version: str) -> None:
+    """Takes a version out of the cache again."""
+    shutil.rmtree(cache() / version, ignore_errors=True)
+
+
+def has(version: str) -> bool:
+    """Whether it is in the cache."""
+    return _binary(cache() / version) is not None
+
+
 def _fetch(package: str, version: str, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    _npm(
+    npm(
         "install", "--prefix", str(target), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts",
         f"{package}@{version}",
     )  # fmt: skip
@@ -73,12 +83,13 @@ def _binary(target: Path) -> Path | None:
     return native[0] if native else script if script.exists() else None
 
 
-def _npm(*arguments: str) -> str:
-    npm = shutil.which("npm")
-    if npm is None:
+def npm(*arguments: str) -> str:
+    """What npm writes to its stdout. Raises NotInstalled, with npm's own words."""
+    program = shutil.which("npm")
+    if program is None:
         raise NotInstalled("npm is not on the PATH; it is needed to install a CLI")
     try:
-        ran = subprocess.run([npm, *arguments], capture_output=True, text=True, timeout=900)
+        ran = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900)
     except subprocess.TimeoutExpired:
         raise NotInstalled(f"npm {' '.join(arguments)} took longer than 15 minutes") from None
     if ran.returncode:

@@ -17,7 +17,7 @@ from conformance.player import lacking
 from conformance.replay import FIXTURES
 from conformance.scenario import Scenario
 
-_ALONE = ("README.md", schema.NAME)
+_ALONE = ("README.md", schema.NAME, "relied_on.json", "versions.jsonl")
 _NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 
 

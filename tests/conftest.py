@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,10 +31,19 @@ from tests.outcomes import expects, pytest_terminal_summary
 
 __all__ = ["expects", "pytest_terminal_summary"]
 
+# One for all clients of the tests: to make it reads the certificates of the system, and takes longer than most tests.
+ssl.create_default_context = cast(Any, cache(ssl.create_default_context))
+
 hypothesis_settings.register_profile(
     "project", derandomize=True, deadline=None, database=None, max_examples=100, suppress_health_check=[Check.too_slow]
 )
 hypothesis_settings.load_profile("project")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Schemathesis makes its cases when they are collected, wanted or not."""
+    unwanted = "not ci" in config.option.markexpr
+    return True if unwanted and collection_path.name == "test_schemathesis.py" else None
 
 
 @pytest.hookimpl(optionalhook=True)

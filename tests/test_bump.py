@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conformance import bump, install
+from conformance import bump, install, versions
 from conformance.compare import Change, compare, kinds, summarise
 from conformance.record import SCENARIOS, Outcome
 from conformance.scenario import load
@@ -103,7 +103,7 @@ def report(**parts: Any) -> bump.Report:
         ({"outcomes": ()}, "broken", 1),
     ],
 )
-def test_the_verdict_is_in_the_last_line_and_in_the_exit_code(parts: Any, verdict: bump.Verdict, code: int) -> None:
+def test_the_verdict_is_in_the_last_line_and_in_the_exit_code(parts: Any, verdict: versions.Verdict, code: int) -> None:
     made = report(**parts)
     assert (made.verdict, bump.EXIT[made.verdict]) == (verdict, code)
     assert made.text().splitlines()[-1].startswith(f"VERDICT: 2.0.0 is {verdict}")

@@ -85,7 +85,16 @@ def questions() -> list[Asked]:
     return found
 
 
-every_question = pytest.mark.parametrize("asked", questions(), ids=str)
+def _parameters(asked: list[Asked]) -> list[Any]:
+    """Older versions are CI's."""
+    newest = transcript.versions(ROOT)[-1]
+    return [
+        pytest.param(one, id=one.name, marks=() if one.name.startswith(f"{newest}/") else pytest.mark.ci)
+        for one in asked
+    ]
+
+
+every_question = pytest.mark.parametrize("asked", _parameters(questions()))
 
 
 def deltas_of(asked: Asked, *pieces: bytes, end: bool = True) -> list[Delta]:
@@ -159,7 +168,7 @@ def chunks_of(asked: Asked) -> tuple[list[Chunk], Tokens] | None:
 ANSWERED = [asked for asked in questions() if chunks_of(asked) is not None]
 
 
-@pytest.mark.parametrize("asked", ANSWERED, ids=str)
+@pytest.mark.parametrize("asked", _parameters(ANSWERED))
 def test_law_3_fold_is_what_the_openai_client_folds(asked: Asked) -> None:
     found = chunks_of(asked)
     assert found is not None
@@ -183,7 +192,7 @@ def test_law_3_fold_is_what_the_openai_client_folds(asked: Asked) -> None:
     assert (mine["message"]["content"] or "") == "".join(delta.text for delta in deltas if isinstance(delta, Text))
 
 
-@pytest.mark.parametrize("asked", ANSWERED, ids=str)
+@pytest.mark.parametrize("asked", _parameters(ANSWERED))
 def test_law_4_one_identity_one_role_one_end(asked: Asked) -> None:
     found = chunks_of(asked)
     assert found is not None

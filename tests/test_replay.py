@@ -9,7 +9,7 @@ import pytest
 
 from conformance import scenario as scenarios
 from conformance.record import SCENARIOS
-from conformance.replay import TRANSCRIPTS, Server, drive, player_shim
+from conformance.replay import NEWEST, TRANSCRIPTS, Server, drive, player_shim
 from conformance.scenario import Mode, Scenario
 from conformance.transcript import versions
 
@@ -17,7 +17,9 @@ Settings = tuple[tuple[str, str], ...]
 ServerFor = Callable[[str, Settings], tuple[Server, Path]]
 
 CASES = [
-    pytest.param(version, one, mode, id=f"{version}-{one.name}-{mode}")
+    pytest.param(
+        version, one, mode, id=f"{version}-{one.name}-{mode}", marks=() if version == NEWEST else pytest.mark.ci
+    )
     for version in versions(TRANSCRIPTS)
     for one in scenarios.every(SCENARIOS)
     if (TRANSCRIPTS / version / f"{one.name}.jsonl").exists()

@@ -1,5 +1,7 @@
 """Schemathesis: requests made from `/openapi.json`, and requests made to break it, in-process and over a socket.
 
+Selected by CI alone (`pytest -m ci`): making the cases takes a third of the time in which all tests are collected.
+
 No 500; no status, header or body that the document does not know; no nonsense accepted; and nothing refused that the
 document allows, but for what no schema can say: `BEYOND`.
 """
@@ -24,6 +26,7 @@ from conformance.replay import Server
 from tests import fake_cli
 from tests.instant import application
 
+pytestmark = pytest.mark.ci
 Case = schemathesis.Case[Any]
 
 KEY = {"Authorization": "Bearer sk-schemathesis"}
