@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from conformance import apis, cases, replay, results, run, transcript
+from conformance import apis, cases, replay, results, run, transcript, versions
 from conformance import scenario as scenarios
 from conformance.cases import Case
 from conformance.results import RESULTS, Report, Result
@@ -188,20 +188,25 @@ def _failures(report: Report) -> str:
 
 
 def _versions() -> str:
-    """Which versions of the CLI were recorded, and which scenarios are not of all of them."""
-    versions = transcript.versions(replay.TRANSCRIPTS)
+    """The newest releases of the CLI with their verdicts, and which scenarios are not recorded with all versions."""
+    recorded = transcript.versions(replay.TRANSCRIPTS)
     lines = []
     for one in scenarios.every(SCENARIOS):
-        lacking = [each for each in versions if not (replay.TRANSCRIPTS / each / f"{one.name}.jsonl").exists()]
+        lacking = [each for each in recorded if not (replay.TRANSCRIPTS / each / f"{one.name}.jsonl").exists()]
         if lacking:
             lines.append(f"- [{one.name}](fixtures/scenarios/{one.name}.toml): not with {', '.join(lacking)}")
-    recorded = f"Every scenario was recorded with {' and '.join(versions)}"
+    known = f"Every scenario was recorded with {' and '.join(recorded)}, the oldest and the newest that are supported"
     return "\n".join(
         (
             "## Versions of Claude Code\n",
             "A scenario counts for a version if that CLI answered it as expected, and the recording still plays.",
-            f"{recorded}, but for:\n" if lines else f"{recorded}.",
+            f"{known}, but for:\n" if lines else f"{known}.",
             *lines,
+            "",
+            "Releases that were judged by `python -m conformance bump`, each compared with the one before it in this",
+            "table. New lines and fields change nothing until the server reads them; what it reads and misses is bold.",
+            "",
+            versions.table(versions.read().values()),
         )
     )
 

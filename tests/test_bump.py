@@ -99,7 +99,7 @@ def report(**parts: Any) -> bump.Report:
         ({"changes": UNKNOWN}, "compatible with new unknowns", 3),
         ({"outcomes": (Outcome(PLAIN, ("whole: request 1: content: expected 'a', got 'b'",)),)}, "broken", 1),
         ({"replayed": {PLAIN.name: ["whole: request 1: status: expected 200, got 502"]}}, "broken", 1),
-        ({"refused": "2.1.272 or newer is needed"}, "broken", 1),
+        ({"refused": "2.1.292 or newer is needed"}, "broken", 1),
         ({"outcomes": ()}, "broken", 1),
     ],
 )

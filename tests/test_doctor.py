@@ -246,6 +246,7 @@ def test_the_newest_with_fixtures_is_what_the_fixtures_say() -> None:
         tuple(map(int, folder.name.split("."))) for folder in (FIXTURES / "transcripts").iterdir() if folder.is_dir()
     ]
     assert find.shown(max(recorded)) == NEWEST_PROVEN  # type: ignore[arg-type]
+    assert min(recorded) == find.FLOOR
 
 
 def test_a_check_is_one_line() -> None:

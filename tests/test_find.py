@@ -129,7 +129,7 @@ def test_none_at_all_says_how_to_get_one(
 
 
 @pytest.mark.parametrize(
-    ("said", "version"), [("2.1.330 (Claude Code)", (2, 1, 330)), ("2.1.272", (2, 1, 272)), ("3.0.0-rc.1 x", (3, 0, 0))]
+    ("said", "version"), [("2.1.330 (Claude Code)", (2, 1, 330)), ("2.1.292", (2, 1, 292)), ("3.0.0-rc.1 x", (3, 0, 0))]
 )
 def test_versions(tmp_path: Path, said: str, version: find.Version) -> None:
     path = cli_script(tmp_path / "claude", f"echo '{said}'")

@@ -135,7 +135,7 @@ def test_the_curl_line_is_a_request() -> None:
         ([], {"CLAUDE_PROXY_GRACE": "x"}, "CLAUDE_PROXY_GRACE: must be", "--help"),
         (["--host", "0.0.0.0"], {}, "--host: 0.0.0.0 can be reached from other computers", "--help"),
         (["--cli", "/nowhere/claude"], {}, "/nowhere/claude, which does not exist", ""),
-        (["--cli", "{old}"], {}, "is version 2.1.0; 2.1.272 or newer is needed", "{old} update"),
+        (["--cli", "{old}"], {}, "is version 2.1.0; 2.1.292 or newer is needed", "{old} update"),
         (["--cli", "{out}"], {}, "logged out", "{out} auth login"),
         (["--host", "192.0.2.1"], {"API_KEYS": "a"}, "192.0.2.1, port 0, cannot be served on", "CLAUDE_PROXY_HOST"),
         ([], {"CLAUDE_PROXY_STATE_DIR": "/dev/null/x"}, "/dev/null", "CLAUDE_PROXY_STATE_DIR"),

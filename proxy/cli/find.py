@@ -29,8 +29,8 @@ from msgspec import Struct
 from proxy.cli.launch import environment
 from proxy.settings import Login, Settings
 
-# The oldest CLI that takes a conversation as it is (PROTOCOL.md).
-FLOOR: Final = (2, 1, 272)
+# The oldest CLI on which every scenario holds: that of the oldest recordings, as a test compares.
+FLOOR: Final = (2, 1, 292)
 
 # Where installers put it, from the home directory or from the root; `*` is any one name.
 PLACES: Final = (
