@@ -150,7 +150,10 @@ class _Answering:
                 if not events and dialect.keep_alive is not None:
                     events = [dialect.keep_alive]
                 yield framed(dialect.framing, events)
-        yield framed(dialect.framing, encoder.close(self._tokens))
+        ending = framed(dialect.framing, encoder.close(self._tokens))
+        # A client that closes as soon as it has the last event, as Codex does, has had its whole answer.
+        trace.complete = True
+        yield ending
 
     async def _parts(self) -> AsyncGenerator[Sequence[Part], None]:
         """All choices' deltas, some at a time; nothing after every silence. Raises Rejection on failure."""

@@ -305,7 +305,11 @@ class ResponsesEncoder:
         item = _call_item(open, open.text, status)
         if open.index is None:
             open.index = self._next_index()
-            self._added(open, replace(item, status="in_progress"))
+            if isinstance(item, FunctionCallItem):
+                self._added(open, replace(item, arguments="", status="in_progress"))
+                self._emit(types.ArgumentsDelta, open, delta=item.arguments)
+            else:
+                self._added(open, replace(item, status="in_progress"))
         if isinstance(item, CustomCallItem):
             self._emit(types.CustomInputDelta, open, delta=item.input)
             self._emit(types.CustomInputDone, open, input=item.input)

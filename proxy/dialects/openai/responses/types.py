@@ -70,7 +70,7 @@ class CustomCallItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="c
 
 
 class ExecAction(Struct, frozen=True, kw_only=True, tag_field="type", tag="exec"):
-    command: tuple[str, ...] = ()
+    command: tuple[str, ...]
     env: dict[str, str] = {}
     timeout_ms: int | None = None
     user: str | None = None
@@ -85,7 +85,7 @@ class LocalShellCallItem(Struct, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class ShellAction(Struct, frozen=True):
-    commands: tuple[str, ...] = ()
+    commands: tuple[str, ...]
     timeout_ms: int | None = None
     max_output_length: int | None = None
 

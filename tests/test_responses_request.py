@@ -1,0 +1,237 @@
+"""What a request to `/v1/responses` comes to: items as turns, tools as they are offered, what is refused and named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.dialects import Rules
+from proxy.dialects.openai.responses.reasoning import Seal, Summary
+from proxy.dialects.openai.responses.request import AskedResponse, decode
+from proxy.protocol.failures import Rejection
+from proxy.protocol.plan import RedactedThinkingBlock, ThinkingBlock
+
+RULES = Rules(owner="mine", secret=b"s" * 32)
+SEAL = Seal(RULES.secret, "mine")
+HI = {"role": "user", "content": "Hi."}
+
+
+def asked(rules: Rules = RULES, **body: Any) -> AskedResponse:
+    return decode(json.dumps({"model": "opus", "input": "Hi."} | body).encode(), rules)
+
+
+def messages(*items: Any, **body: Any) -> Any:
+    return json.loads(msgspec.json.encode(asked(input=list(items), **body).plan.messages))
+
+
+def refused(**body: Any) -> tuple[str | None, str]:
+    with pytest.raises(Rejection) as caught:
+        asked(**body)
+    return caught.value.failure.param, caught.value.failure.message
+
+
+def text(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": one} for one in texts]
+
+
+CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":1}'}
+OTHER = {"type": "custom_tool_call", "call_id": "c2", "name": "run", "input": "ls"}
+OUT = {"type": "function_call_output", "call_id": "c1", "output": "one"}
+OTHER_OUT = {"type": "custom_tool_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "two"}]}
+
+
+def test_instructions_and_first_developer_messages_are_the_system_prompt() -> None:
+    plan = asked(
+        instructions="A.",
+        input=[{"role": "developer", "content": "B."}, HI, {"role": "assistant", "content": "C."},
+               {"role": "developer", "content": "D."}, {"type": "message", "role": "user", "content": "E."}],
+    ).plan  # fmt: skip
+    assert plan.system == "A.\n\nB."
+    last = json.loads(msgspec.json.encode(plan.messages[-1]))
+    assert last["content"] == text("<system>\nD.\n</system>", "E.")
+
+
+def test_all_between_two_outputs_is_one_turn() -> None:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Wait."}]}
+    found = messages(HI, CALL, said, OTHER, OUT, OTHER_OUT)
+    assert [message["role"] for message in found] == ["user", "assistant", "user"]
+    assert found[1]["content"] == [
+        {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
+        *text("Wait."),
+        {"type": "tool_use", "id": "c2", "name": "run", "input": {"input": "ls"}},
+    ]
+    assert [block["content"] for block in found[2]["content"]] == [text("one"), text("two")]
+
+
+def test_an_output_without_its_call_is_refused() -> None:
+    param, words = refused(input=[HI, OUT])
+    assert (param, "c1" in words) == ("input[1].call_id", True)
+
+
+@pytest.mark.parametrize(
+    ("call", "output", "name", "arguments", "result"),
+    [
+        (
+            {"type": "local_shell_call", "action": {"type": "exec", "command": ["ls"], "env": {}, "user": None}},
+            {"type": "local_shell_call_output", "output": "done"},
+            "local_shell", {"command": ["ls"]}, "done",
+        ),
+        (
+            {"type": "shell_call", "action": {"commands": ["ls"], "timeout_ms": 5}},
+            {"type": "shell_call_output",
+             "output": [{"stdout": "a", "stderr": "b", "outcome": {"type": "exit", "exit_code": 1}}]},
+            "shell", {"commands": ["ls"], "timeout_ms": 5}, "a\nb\n[exit code 1]",
+        ),
+        (
+            {"type": "apply_patch_call", "operation": {"type": "delete_file", "path": "x"}},
+            {"type": "apply_patch_call_output", "status": "completed", "output": "gone"},
+            "apply_patch", {"type": "delete_file", "path": "x"}, "gone",
+        ),
+    ],
+)  # fmt: skip
+def test_calls_of_built_in_tools(call: Any, output: Any, name: str, arguments: Any, result: str) -> None:
+    found = messages(HI, call | {"call_id": "c1"}, output | {"call_id": "c1"})
+    assert found[1]["content"] == [{"type": "tool_use", "id": "c1", "name": name, "input": arguments}]
+    assert found[2]["content"][0]["content"] == text(result)
+
+
+# Signed thinking
+
+
+@pytest.mark.parametrize("block", [ThinkingBlock("Hm.", "sig=="), RedactedThinkingBlock("data")])
+def test_signed_thinking_goes_back_in(block: ThinkingBlock | RedactedThinkingBlock) -> None:
+    sealed = SEAL.close("claude-opus-5-5", block)
+    plan = asked(input=[HI, {"type": "reasoning", "summary": [], "encrypted_content": sealed}, CALL, OUT]).plan
+    assert plan.messages[1].content[0] == block
+
+
+@pytest.mark.parametrize("change", ["owner", "secret", "text", "cut", "foreign", "version"])
+def test_thinking_that_is_not_ours_is_refused(change: str) -> None:
+    block = ThinkingBlock("Hm.", "sig")
+    sealed = {
+        "owner": Seal(RULES.secret, "other").close("m", block),
+        "secret": Seal(b"t" * 32, "mine").close("m", block),
+        "text": SEAL.close("m", block)[:-4] + "AAAA",
+        "cut": SEAL.close("m", block)[:-3],
+        "foreign": "gAAAAABk",
+        "version": "cmr2." + SEAL.close("m", block)[5:],
+    }[change]
+    param, words = refused(input=[HI, {"type": "reasoning", "encrypted_content": sealed}])
+    assert (param, "not made by this server" in words) == ("input[1].encrypted_content", True)
+
+
+def test_a_compaction_goes_back_in_as_what_it_says() -> None:
+    sealed = SEAL.close("", Summary("All is well."))
+    found = messages({"type": "compaction", "encrypted_content": sealed}, HI)
+    assert "All is well." in found[0]["content"][0]["text"]
+    assert refused(input=[HI, {"type": "reasoning", "encrypted_content": sealed}])[0] == "input[1].encrypted_content"
+
+
+# Tools
+
+
+def test_tools_of_all_kinds_are_offered() -> None:
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /x+/"}
+    found = asked(
+        tools=[
+            {"type": "function", "name": "f", "parameters": None},
+            {"type": "custom", "name": "p", "description": "Patches.", "format": grammar},
+            {"type": "namespace", "name": "mcp__tiny", "tools": [{"type": "function", "name": "weather"}]},
+            {"type": "local_shell"},
+            {"type": "web_search"},
+            {"type": "tool_search", "execution": "client"},
+        ],
+        input=[{"type": "additional_tools", "role": "developer", "tools": [{"type": "custom", "name": "e"}]}, HI],
+    )
+    tools = {tool.name: tool for tool in found.plan.tools}
+    assert list(tools) == ["f", "p", "mcp__tiny__weather", "local_shell", "e"]
+    assert tools["p"].description == "Patches.\n\nThe input must match this Lark grammar:\n\nstart: /x+/"
+    form = found.forms["mcp__tiny__weather"]
+    assert (form.name, form.namespace) == ("weather", "mcp__tiny")
+    assert found.ignored == ("tools.web_search", "tools.tool_search")
+
+
+@pytest.mark.parametrize("kind", ["file_search", "code_interpreter", "image_generation", "computer_use_preview", "mcp"])
+def test_tools_that_only_openai_runs_are_refused(kind: str) -> None:
+    assert refused(tools=[{"type": kind}])[0] == "tools[0].type"
+
+
+@pytest.mark.parametrize(
+    ("choice", "left"),
+    [
+        ({"type": "function", "name": "a"}, ["a"]),
+        ({"type": "custom", "name": "b"}, ["b"]),
+        ({"type": "shell"}, ["shell"]),
+        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "a"}, {"type": "shell"}]},
+         ["a", "shell"]),
+        ("none", []),
+        ("auto", ["a", "b", "shell"]),
+    ],
+)  # fmt: skip
+def test_choices(choice: Any, left: list[str]) -> None:
+    tools = [{"type": "function", "name": "a"}, {"type": "custom", "name": "b"}, {"type": "shell"}]
+    plan = asked(tools=tools, tool_choice=choice).plan
+    assert [tool.name for tool in plan.tools] == left
+    assert plan.must_call is (isinstance(choice, dict) and choice["type"] != "allowed_tools")
+
+
+# What has no effect, and what cannot be
+
+
+def test_what_has_no_effect_is_named() -> None:
+    found = asked(
+        input=[HI, {"type": "reasoning", "id": "rs_1", "summary": []}, {"type": "configuration_update"},
+               {"type": "web_search_call", "id": "ws_1"}],
+        include=["reasoning.encrypted_content", "web_search_call.action.sources"],
+        text={"verbosity": "low"}, truncation="auto", store=True, prompt_cache_key="k", max_tool_calls=3,
+    )  # fmt: skip
+    assert set(found.ignored) == {
+        "input.reasoning", "input.configuration_update", "input.web_search_call",
+        "include.web_search_call.action.sources", "text.verbosity", "truncation", "store", "prompt_cache_key",
+        "max_tool_calls",
+    }  # fmt: skip
+    assert found.encrypted
+    assert found.template.store is False
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"background": True}, "background"),
+        ({"input": " "}, "input"),
+        ({"input": []}, "input"),
+        ({"model": ""}, "model"),
+        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        ({"reasoning": {"summary": "long"}}, "reasoning.summary"),
+        ({"text": {"verbosity": "none"}}, "text.verbosity"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"truncation": "some"}, "truncation"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"max_output_tokens": -2}, "max_output_tokens"),
+        ({"temperature": 3}, "temperature"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "function", "name": "a"}] * 2}, "tools[1].name"),
+        ({"previous_response_id": "resp_1", "conversation": "conv_1"}, "conversation"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"input": [{"role": "tool"}]}, "input[0].role"),
+        ({"input": [{"id": None}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
+         "input[0].content[0].file_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    assert refused(**body)[0] == param
+
+
+def test_a_strict_server_refuses_what_has_no_effect() -> None:
+    rules = msgspec.structs.replace(RULES, strict=True)
+    with pytest.raises(Rejection) as caught:
+        asked(rules, truncation="auto")
+    assert caught.value.failure.param == "truncation"
