@@ -104,6 +104,22 @@ def test_each_answer_of_a_living_conversation_has_its_own_cost(server: Served) -
     assert latest(server)["list_price_usd"] == pytest.approx(0.1)
 
 
+def test_why_a_conversation_is_not_continued(server: Served) -> None:
+    said = {"role": "assistant", "content": "Fine."}
+    turns: list[dict[str, str]] = [{"role": "user", "content": answer()}, said, {"role": "user", "content": "a"}]
+
+    def row(messages: list[dict[str, str]]) -> dict[str, Any]:
+        came = server.chat({"model": "opus", "messages": messages}, headers=headers())
+        request = came.headers["x-request-id"]
+        wait_for(lambda: (latest(server)["id"], latest(server)["outcome"]) == (request, "ok"), 5, "its row is there")
+        return latest(server)
+
+    rows = [row(turns[:1]), row(turns), row(turns), row([{"role": "user", "content": "other"}, *turns[1:]])]
+    assert [(each["served"], each["not_continued"]) for each in rows] == [
+        ("new", None), ("continued", None), ("replayed", "continued"), ("replayed", "unknown"),
+    ]  # fmt: skip
+
+
 def test_a_cost_that_is_never_said_is_unknown(server: Served) -> None:
     before = report(server)["totals"]
     server.chat(body(answer(None)), headers=headers())

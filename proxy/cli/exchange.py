@@ -16,6 +16,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from proxy.cli.conversation import Conversation
+from proxy.cli.parked import NotContinued
 from proxy.cli.pool import Lease, Pool, Served
 from proxy.protocol.checking import misfit, odd_arguments
 from proxy.protocol.deltas import (
@@ -93,6 +94,7 @@ class Exchange:
         self._begun = False
         self._opened: Lease | None = None
         self.served: Served = "new"
+        self.not_continued: NotContinued = ""
         self.tool_choice_unmet = False
         self.invalid_calls = 0
         self.attempts = 0
@@ -171,6 +173,7 @@ class Exchange:
 
     async def _ask(self, lease: Lease) -> None:
         self.served = lease.served
+        self.not_continued = lease.not_continued
         self._attribute(lease.conversation)
         if lease.served == "continued":
             await lease.conversation.ask_next(self._plan.messages[-1])
