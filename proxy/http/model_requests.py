@@ -139,8 +139,6 @@ class _Answering:
                 events: list[Event | Comment] = [
                     event for choice, deltas in batch for event in encoder.feed(choice, deltas)
                 ]
-                if events and trace.first_delta is None:
-                    trace.first_delta = trace.seconds
                 if not events and batch and trace.seconds - told_at < KEEP_ALIVE_EVERY:
                     continue
                 told_at = trace.seconds
@@ -162,6 +160,8 @@ class _Answering:
         try:
             async with aclosing(choices[0] if len(choices) == 1 else _merged(choices)) as parts:
                 async for batch in parts:
+                    if trace.first_delta is None and any(deltas for _, deltas in batch):
+                        trace.first_delta = trace.seconds
                     yield batch
             self._service.succeeded()
         except Rejection as rejection:
