@@ -19,6 +19,7 @@ from proxy.cli.find import FLOOR, shown
 from proxy.http.routes import ROUTES
 from proxy.settings import SETTINGS, Settings, default, read
 from proxy.settings.sources import parse
+from proxy.setup.clients import CLIENTS
 from tests import fake_cli
 from tests.served import Served
 
@@ -62,7 +63,7 @@ def test_the_floor_is_the_codes() -> None:
     assert f"Claude Code CLI {shown(FLOOR)} or newer" in README
 
 
-@pytest.mark.parametrize("command", blocks("sh")[:2])
+@pytest.mark.parametrize("command", [block for block in blocks("sh") if not block.startswith("curl")])
 def test_the_two_commands_are_those_of_ci(command: str) -> None:
     assert command.count("\n") == 1
     assert f"\n{command}" in CI
@@ -74,6 +75,12 @@ def test_links_lead_somewhere() -> None:
     headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in README.splitlines()}
     for target in re.findall(r"\]\(#([^)]+)\)", README):
         assert target in headings
+
+
+def test_the_clients_are_those_of_setup() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (?:`([a-z-]+)`|by hand) \| `(/v1/\S+)` \|", README, re.MULTILINE)
+    assert [(title, surface) for title, _, surface in rows] == [(client.title, client.surface) for client in CLIENTS]
+    assert all(name in ("", client.name) for (_, name, _), client in zip(rows, CLIENTS, strict=True))
 
 
 def test_configurations_can_be_read() -> None:
@@ -97,7 +104,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running.url
 
 
-@pytest.mark.parametrize("line", [line for line in "".join(blocks("sh")[2:]).splitlines() if line.startswith("curl")])
+@pytest.mark.parametrize("line", [line for line in "".join(blocks("sh")).splitlines() if line.startswith("curl")])
 def test_the_curl_lines(line: str, server: str) -> None:
     _, url, *rest = shlex.split(line.replace(BASE, server))
     options = dict(zip(rest[::2], rest[1::2], strict=True))

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from proxy.__main__ import main
+from proxy.http.routes import ROUTES
+from proxy.setup import command
 from proxy.setup.clients import CLIENTS, Edit, Place, Target
 from proxy.setup.command import BEFORE, CREATED, apply, listing, planned, restore, undone
 from proxy.setup.edits import Default, Format, Items, Unreadable, edited, read
@@ -457,6 +459,15 @@ def test_a_file_that_is_not_understood_is_named(home: Path, capsys: pytest.Captu
     assert main(["setup", "aider", "--yes"]) == 1
     assert f"{home}/.aider.conf.yml is left alone" in capsys.readouterr().err
     assert (home / ".aider.conf.yml").read_text() == "- a list\n"
+
+
+def test_a_surface_that_is_not_served_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for routes, said in (((), True), (ROUTES, False)):
+        monkeypatch.setattr(command, "ROUTES", routes)
+        assert main(["setup", "pi", "--print"]) == 0
+        assert ("does not serve /v1/chat/completions yet" in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize("name", ["open-webui", "n8n"])

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from proxy.address import base_url, ours
+from proxy.http.routes import ROUTES
 from proxy.settings import SettingError, Settings
 from proxy.settings.sources import load
 from proxy.settings.values import url as read_url
@@ -249,6 +250,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except (Unreadable, OSError) as error:
         print(f"claude-max-api setup: {error}", file=sys.stderr)
         return 1
+    if code == 0 and client.surface not in {route.path for route in ROUTES}:
+        print(f"Note: this version does not serve {client.surface} yet, which {client.title} needs.")
     if code == 0 and arguments.url is None and not ours(loaded.settings):
         print("The server is not running; start it with: claude-max-api")
     return code
