@@ -37,7 +37,7 @@ def judged(answer: httpx.Response, status: int, code: str | None) -> dict[str, A
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/nothing", "/chat/nothing", "/v1/chat", "/health/more", "/v1/chat/completions/x",
+    "path", ["/nowhere", "/v1", "/v1/nothing", "/chat/nothing", "/v1/chat", "/health/more", "/v1/chat/completions/x",
              "/%00", "/v1/%2e%2e/%2e%2e/etc/passwd", "/V1/models"]
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from proxy.http.absent import ABSENT
 from proxy.http.paths import Meant, advice, meant
+from proxy.http.routes import ROUTES
 from tests.conftest import Serve, chat
 
 CHAT = "/v1/chat/completions"
@@ -47,10 +49,18 @@ def test_other_habits(path: str, served: str, model: str | None) -> None:
     assert meant(path) == Meant(served, model)
 
 
+def test_every_path_of_the_api_may_lack_its_v1() -> None:
+    paths = [path for path in (*(route.path for route in ROUTES), *ABSENT) if path.startswith("/v1/")]
+    assert paths
+    for path in paths:
+        assert meant(path.removeprefix("/v1")) == meant(path) == Meant(path)
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [("/v1/chat/completions/chat/completions", "base URL"), ("/v1/completions/models", "base URL"),
-     ("/v2/models", "version"), ("/v1beta/models", "version"), ("/nowhere", "begin with /v1"), ("/v1/nowhere", "")],
+     ("/v2/models", "version"), ("/v1beta/models", "version"), ("/nowhere", "begin with /v1"), ("/v1/nowhere", ""),
+     ("/v1/messages/batches", ""), ("/v1/messages/v1/messages", "base URL")],
 )  # fmt: skip
 def test_what_to_change_is_told(path: str, said: str) -> None:
     assert said in advice(path)

@@ -11,16 +11,16 @@ from msgspec import Struct
 DEPLOYMENT: Final = "claude_max_api.deployment"
 # What begins a path after `/v1`.
 ROOTS: Final = (
-    "audio", "chat", "completions", "embeddings", "images", "messages", "models", "moderations", "responses", "usage",
+    "audio", "chat", "completions", "embeddings", "images", "inspector", "messages", "models", "moderations",
+    "responses", "status", "usage",
 )  # fmt: skip
 _SLASHES: Final = re.compile("/{2,}")
 _REPEATED: Final = re.compile("^(?:/v1)+(?=/v1(?:/|$))")
 _AZURE: Final = re.compile("/openai(?:/deployments/(?P<model>[^/]+))?(?=/)")
 _WITH: Final = re.compile("/v1(?:/|$)")
 _WITHOUT: Final = re.compile(f"/(?:{'|'.join(ROOTS)})(?:/|$)")
-_ENDPOINT_TWICE: Final = re.compile(
-    "(?P<base>/v1)/(?:(?:chat/completions|completions|messages)/.|responses/(?:chat|responses|v1))"
-)
+_ENDPOINT: Final = "/(?:chat/completions|completions|messages|responses)"
+_ENDPOINT_TWICE: Final = re.compile(f"/v1{_ENDPOINT}(?:{_ENDPOINT}|/v1|/models)(?:/|$)")
 _OTHER_VERSION: Final = re.compile(r"/v\d+\w*(?:/|$)")
 
 
