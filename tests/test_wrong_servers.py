@@ -37,8 +37,14 @@ def failing(results: Mapping[str, Result]) -> set[str]:
     return {id for id, result in results.items() if result.outcome in ("fail", "error")}
 
 
+def told(results: Mapping[str, Result]) -> str:
+    """What came of each case, and why, for the message of a test that fails."""
+    return "\n".join(f"{result.outcome} {id}: {result.why}" for id, result in results.items())
+
+
 def test_the_right_server_fails_nothing() -> None:
-    assert failing(baseline().results) == set()
+    found = {id: result for id, result in baseline().results.items() if result.outcome in ("fail", "error")}
+    assert found == {}, told(found)
 
 
 def spoilt(value: Any) -> Any:
@@ -187,4 +193,5 @@ WRONGS: dict[str, tuple[Wrong, str]] = {
 @pytest.mark.parametrize("wrong", WRONGS)
 def test_what_is_wrong_is_found(wrong: str) -> None:
     server, case = WRONGS[wrong]
-    assert failing(judged([each for each in CASES if each.id == case], server)) == {case}
+    results = judged([each for each in CASES if each.id == case], server)
+    assert failing(results) == {case}, told(results)
