@@ -16,6 +16,7 @@ from proxy.protocol.deltas import Arguments, Delta, Finished, Reason, Started, T
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.plan import Message, Plan
 from tests.conftest import base_settings
+from tests.direct import DirectValidator
 
 TOKENS = Tokens(10, 7, 5, 12, 3)
 
@@ -66,7 +67,7 @@ class InstantPool(Pool):
     """Opens as many conversations as are asked for."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(base_settings(**settings), Launch(("none",), {}, "/"))
+        super().__init__(base_settings(**settings), Launch(("none",), {}, "/"), validator=DirectValidator())
         self.warm_pool.models = (
             ListedModel("opus", "claude-opus-5-5", ["low", "medium", "high"], True),
             ListedModel("haiku", "claude-haiku-5-5"),

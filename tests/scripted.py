@@ -14,6 +14,7 @@ from proxy.protocol.deltas import Arguments, Delta, Failed, Finished, Reason, St
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan
 from tests.conftest import base_settings
+from tests.direct import DirectValidator
 
 USED = Tokens(10, 7, 5, 12, 3)
 NO_TOKENS = Tokens()
@@ -90,7 +91,7 @@ class ScriptedPool(Pool):
     """Opens the conversations that it is given, in their order, and notes what comes back."""
 
     def __init__(self, *conversations: Scripted, served: Sequence[Served] = ("new",)) -> None:
-        super().__init__(base_settings(), Launch(("none",), {}, "/"))
+        super().__init__(base_settings(), Launch(("none",), {}, "/"), validator=DirectValidator())
         self.conversations = list(conversations)
         self.back: list[tuple[Conversation, bool]] = []
         self.opened: list[Conversation] = []

@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from proxy.cli.exchange import CALL_AGAIN, Exchange
 from proxy.cli.pool import Lease, Pool
+from proxy.protocol.checking import fault
 from proxy.protocol.deltas import (
     Arguments,
     Delta,
@@ -27,9 +28,11 @@ from proxy.protocol.deltas import (
     ToolEnd,
 )
 from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.judging import Item, Limit, Verdicts
 from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
 from tests import fake_cli
 from tests.conftest import base_settings, children_of, launch_of, until
+from tests.direct import DirectValidator
 from tests.scripted import BEGUN, DIED, OVERLOADED, SILENCE, USED, Script, Scripted, ScriptedPool, calls, end, says
 
 WEATHER = Tool(
@@ -476,6 +479,50 @@ async def test_each_odd_call_counts() -> None:
     said += [ToolCall(3, "toolu_3", "unheard_of"), Arguments(3, "{}"), ToolEnd(3), end(Reason.TOOL_USE)]
     exchange, _ = await exchanged(ScriptedPool(Scripted([said])), plan(tools=(WEATHER,)))
     assert exchange.invalid_calls == 2
+
+
+class Unable(DirectValidator):
+    """Judges nothing but the first so many."""
+
+    def __init__(self, able: int) -> None:
+        super().__init__()
+        self.able = able
+        self.asked: list[Item] = []
+
+    async def judge(self, owner: str, items: Sequence[Item]) -> Verdicts:
+        self.asked += items
+        judged = items[: self.able]
+        return Verdicts(tuple(map(fault, judged)), None if len(judged) == len(items) else Limit.TIME)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_that_is_not_judged_goes_out_as_it_is(streamed: bool) -> None:
+    pool = ScriptedPool(Scripted([says('["a"]')]))
+    pool.validator = Unable(0)
+    exchange, deltas = await exchanged(pool, JSON, streamed=streamed)
+    assert text(deltas) == '["a"]'
+    assert finish(deltas).reason is Reason.END_TURN
+    assert exchange.unvalidated
+    assert pool.kept == [True]
+
+
+async def test_calls_that_are_not_judged_are_not_counted() -> None:
+    said: list[Delta] = [BEGUN]
+    for index in range(3):
+        said += [ToolCall(index, f"toolu_{index}", "weather"), Arguments(index, "{"), ToolEnd(index)]
+    pool = ScriptedPool(Scripted([[*said, end(Reason.TOOL_USE)]]))
+    pool.validator = Unable(1)
+    exchange, _ = await exchanged(pool, plan(tools=(WEATHER,)))
+    assert (exchange.invalid_calls, exchange.unvalidated) == (1, True)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_is_judged_once(streamed: bool) -> None:
+    pool = ScriptedPool(Scripted([says("[1]")]))
+    pool.validator = judge = Unable(1)
+    exchange, _ = await exchanged(pool, JSON, streamed=streamed)
+    assert judge.asked == [Item("value", NUMBERS.source, "[1]")]
+    assert not exchange.unvalidated
 
 
 # However it is left, the conversation goes back

@@ -1,4 +1,4 @@
-"""proxy/protocol/schema.py and checking.py: what the CLI gets of a schema, whether an answer fits, unwrapping."""
+"""proxy/protocol/schema.py, judging.py and checking.py: what the CLI gets of a schema, what fits it, unwrapping."""
 
 from __future__ import annotations
 
@@ -15,17 +15,36 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from proxy.dialects.openai.response_format import response_format
-from proxy.protocol.checking import MAX_SCHEMAS, misfit, odd_arguments
-from proxy.protocol.failures import Kind, Rejection
-from proxy.protocol.plan import Schema
-from proxy.protocol.schema import FREE, Unwrapper, _clean
+from proxy.protocol.checking import fault
+from proxy.protocol.failures import About, Kind, Rejection
+from proxy.protocol.judging import MAX_SCHEMAS, Item, Limit, Verdicts, of_plan, rejection
+from proxy.protocol.plan import Plan, Schema, Tool
+from proxy.protocol.schema import FREE, MAX_BYTES, Unwrapper, _clean, _TooMany
+from tests.direct import check
+
+
+def checked(asked: bytes) -> Schema | None:
+    """The form that is asked for, judged as it is before a request is served."""
+    found = response_format(Raw(asked))
+    check(Plan("opus", None, (), schema=found))
+    return found
 
 
 def made(schema: Any, **more: Any) -> Schema:
     asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema} | more}
-    found = response_format(Raw(json.dumps(asked).encode()))
+    found = checked(json.dumps(asked).encode())
     assert found is not None
     return found
+
+
+def misfit(schema: Schema, text: str) -> str | None:
+    """Why `text` is no answer to `schema`."""
+    return fault(Item("value", schema.source, text))
+
+
+def odd_arguments(schema: Raw, text: str) -> bool:
+    """Whether `text` is not what a tool with this schema takes."""
+    return fault(Item("value", schema, text)) is not None
 
 
 def offered(schema: Any) -> Any:
@@ -35,7 +54,7 @@ def offered(schema: Any) -> Any:
 
 def refused(asked: Any) -> tuple[str | None, str]:
     with pytest.raises(Rejection) as caught:
-        response_format(Raw(asked if isinstance(asked, bytes) else json.dumps(asked).encode()))
+        checked(asked if isinstance(asked, bytes) else json.dumps(asked).encode())
     assert caught.value.failure.kind is Kind.BAD_REQUEST
     return caught.value.failure.param, caught.value.failure.message
 
@@ -349,7 +368,77 @@ def test_odd_arguments(schema: Any, text: str, odd: bool) -> None:
     assert odd_arguments(Raw(json.dumps(schema).encode()), text) is odd
 
 
+# What is judged of a request, and what it is told
+
+TOOLS = (Tool("a", "", Raw(b'{"type":"object"}'), "tools[0]"), Tool("b", "", Raw(b"{}"), "tools[1]"))
+PLAN = Plan("opus", None, (), TOOLS, schema=Schema(Raw(b"{}"), Raw(b"[]"), False, "format"))
+
+
+def test_tools_are_judged_before_the_form_of_the_answer() -> None:
+    assert of_plan(PLAN) == (
+        Item("tool", TOOLS[0].schema), Item("tool", TOOLS[1].schema), Item("format", Raw(b"[]")),
+    )  # fmt: skip
+    assert of_plan(Plan("opus", None, ())) == ()
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "param", "about", "words"),
+    [
+        (Verdicts((None, "It is none.", None)), "tools[1]", About.TOOLS, "must be a JSON Schema. It is none."),
+        (Verdicts((None, None, "It is none.")), "format", About.SCHEMA, "is not a JSON Schema that can be used: It is"),
+        (Verdicts((), Limit.TIME), "tools[0]", About.TOOLS, "It cannot be validated in time."),
+        (Verdicts((None, None), Limit.MEMORY), "format", About.SCHEMA, "it takes too much memory."),
+        (Verdicts(("It is none.",), Limit.BUSY), "tools[0]", About.TOOLS, "It is none."),
+    ],
+)
+def test_a_schema_that_is_refused_is_named(verdicts: Verdicts, param: str, about: About, words: str) -> None:
+    found = rejection(PLAN, verdicts)
+    assert found is not None
+    assert (found.failure.kind, found.failure.param, found.failure.about) == (Kind.BAD_REQUEST, param, about)
+    assert words in found.failure.message
+
+
+def test_a_schema_that_had_no_turn_may_come_again() -> None:
+    found = rejection(PLAN, Verdicts((None,), Limit.BUSY))
+    assert found is not None
+    assert (found.failure.kind, found.failure.retry_after) == (Kind.QUEUE_WAIT, 1.0)
+    assert rejection(PLAN, Verdicts((None,) * 3)) is None
+
+
 # Hostile schemas
+
+
+def test_a_schema_is_too_large_before_it_is_looked_at() -> None:
+    made({"enum": ["x" * (MAX_BYTES - 20)]})
+    assert refused_schema({"enum": ["x" * MAX_BYTES]}) == f"A JSON Schema has at most {MAX_BYTES} bytes."
+
+
+def test_a_schema_of_too_many_is_not_cleaned_to_its_end() -> None:
+    looked_at = 0
+
+    class Counting(list[Any]):
+        def __iter__(self) -> Any:
+            for one in super().__iter__():
+                nonlocal looked_at
+                looked_at += 1
+                yield one
+
+    with pytest.raises(_TooMany):
+        _clean({"anyOf": Counting([{}] * (5 * MAX_SCHEMAS))}, "")
+    assert looked_at == MAX_SCHEMAS
+    assert refused_schema({"anyOf": [{}] * MAX_SCHEMAS}) == f"It has more than {MAX_SCHEMAS} schemas."
+
+
+@pytest.mark.parametrize("keyword", ["type", "required", "$ref"])
+def test_a_wrong_value_that_is_nested_deeply_is_refused(keyword: str) -> None:
+    value: Any = 5
+    for _ in range(300):
+        value = {"a": value}
+    tool = Tool("a", "", Raw(json.dumps({"type": "object", keyword: value}).encode()), "here")
+    with pytest.raises(Rejection) as caught:
+        check(Plan("opus", None, (), (tool,)))
+    assert caught.value.failure.param == "here"
+    assert refused_schema({keyword: value})
 
 
 def nested(depth: int, keyword: str = "items") -> bytes:
@@ -480,7 +569,7 @@ SCHEMAS = st.recursive(
 def test_any_schema_is_usable_or_refused(schema: Any, value: Any) -> None:
     asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     try:
-        found = response_format(Raw(json.dumps(asked).encode()))
+        found = checked(json.dumps(asked).encode())
     except Rejection:
         return
     assert found is not None

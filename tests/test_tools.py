@@ -11,6 +11,7 @@ from proxy.dialects.openai.chat_request import ChatPlan, decode
 from proxy.protocol.failures import TABLE, Rejection
 from proxy.protocol.plan import ToolChoice
 from proxy.protocol.tools import MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE
+from tests.direct import check
 
 HI = {"role": "user", "content": "hi"}
 CALLED = [
@@ -42,7 +43,10 @@ THREE = [function("get", parameters=OBJECT), function("put"), custom("note")]
 
 
 def request(messages: list[Any] | None = None, **more: Any) -> ChatPlan:
-    return decode(json.dumps({"model": "opus", "messages": messages or [HI]} | more).encode())
+    """The request, its schemas judged as they are before it is served."""
+    made = decode(json.dumps({"model": "opus", "messages": messages or [HI]} | more).encode())
+    check(made.plan)
+    return made
 
 
 def refused(messages: list[Any] | None = None, **more: Any) -> str | None:

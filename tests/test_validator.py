@@ -19,7 +19,9 @@ from msgspec import Raw
 from proxy.cli import validator
 from proxy.cli.validator import MAX_RETAINED, Validator
 from proxy.protocol.checking import fault
+from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.judging import Item, Limit, Verdicts
+from proxy.protocol.plan import Plan, Schema
 from tests import hostile
 from tests.conftest import alive, until
 from tests.served import wait_for
@@ -47,7 +49,7 @@ POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": 
 ORDINARY = (
     Item("tool", Raw(b'{"type":"object"}')), Item("tool", Raw(b'{"type":5}')), format(POINT), format({"pattern": "("}),
     value(POINT, '{"x":1}'), value(POINT, '{"y":1}'), value(POINT, "日本"), value({"type": "wrong"}, "{}"),
-    value({"enum": ["x" * 10_000]}, '"%s"' % ("ü" * 10_000)),
+    value({"enum": ["x" * 10_000]}, '"%s"' % ("ü" * 10_000)), Item("tool", Raw(b'{"type":\n\n"wrong"\r\n}')),
 )  # fmt: skip
 
 
@@ -213,3 +215,23 @@ def test_a_worker_ends_with_its_server() -> None:
     server.kill()
     server.wait()
     wait_for(lambda: not alive(pid), 5, "the worker has ended")
+
+
+def test_the_server_does_not_even_have_the_library() -> None:
+    program = "import sys, proxy.serve; sys.exit('jsonschema_rs' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [({"type": "wrong"}, Kind.BAD_REQUEST), (hostile.patterns(600), Kind.BAD_REQUEST), ({"type": "object"}, None)],
+)
+async def test_a_plan_is_checked(judge: Validator, schema: Any, kind: Kind | None) -> None:
+    source = Raw(msgspec.json.encode(schema))
+    plan = Plan("opus", None, (), schema=Schema(source, source, wrapped=False, where="format"))
+    if kind is None:
+        await judge.check("a", plan)
+        return
+    with pytest.raises(Rejection) as caught:
+        await judge.check("a", plan)
+    assert (caught.value.failure.kind, caught.value.failure.param) == (kind, "format")

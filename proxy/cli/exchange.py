@@ -18,7 +18,6 @@ from typing import Any, Final
 from proxy.cli.conversation import Conversation
 from proxy.cli.parked import NotContinued
 from proxy.cli.pool import Lease, Pool, Served
-from proxy.protocol.checking import misfit, odd_arguments
 from proxy.protocol.deltas import (
     COMPLETE,
     Delta,
@@ -33,6 +32,7 @@ from proxy.protocol.deltas import (
     ToolCall,
 )
 from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection
+from proxy.protocol.judging import Item
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.schema import FREE
 from proxy.protocol.stop import StopCutter
@@ -68,6 +68,7 @@ class Exchange:
 
     `tool_choice_unmet`: the answer was to call a tool and does not. `invalid_calls`: how many of its calls have
     arguments that are no JSON object or do not fit the tool's schema; they are handed on, the client decides.
+    `unvalidated`: whether it or its calls fit their schemas could not be found out within the bounds for that.
     `attempts`: how often a conversation was asked; each time costs.
     `request`: who is told the cost (`Observer`).
     """
@@ -93,10 +94,13 @@ class Exchange:
         self._held: list[Delta] = []
         self._begun = False
         self._opened: Lease | None = None
+        # An answer, and what is wrong with it.
+        self._judged: tuple[str, str | None] | None = None
         self.served: Served = "new"
         self.not_continued: NotContinued = ""
         self.tool_choice_unmet = False
         self.invalid_calls = 0
+        self.unvalidated = False
         self.attempts = 0
 
     @property
@@ -129,11 +133,11 @@ class Exchange:
                     continue
                 if deltas and not self._begun:
                     self._pool.first_delta(lease)
-                again = self._fault(lease.conversation, deltas)
+                again = await self._fault(lease.conversation, deltas)
                 if again is not None and await lease.conversation.settle():
                     await self._ask_again(lease.conversation, again)
                     continue
-                ready = self._ready(lease.conversation, deltas)
+                ready = await self._ready(lease.conversation, deltas)
                 if ready is None:
                     # What is held back is a silence, too.
                     if clock() - told_at < timeout:
@@ -195,14 +199,14 @@ class Exchange:
         died = isinstance(last, Failed) and last.failure.kind is Kind.CLI_DIED
         return died and lease.served == "continued" and not self._begun
 
-    def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
+    async def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
         """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""
         last = _last(deltas)
         if not isinstance(last, Finished) or last.reason not in COMPLETE or self._begun or not self._repairs:
             return None
         if self._plan.must_call and not conversation.answer.call_ids:
             return CALL_AGAIN
-        wrong = self._misfit(conversation, (*self._held, *deltas))
+        wrong = await self._misfit(conversation, (*self._held, *deltas))
         return None if wrong is None else FIT_AGAIN.format(wrong)
 
     async def _ask_again(self, conversation: Conversation, words: str) -> None:
@@ -212,13 +216,24 @@ class Exchange:
         self._attribute(conversation)
         await conversation.ask_next(Message("user", (TextBlock(words),)))
 
-    def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:
+    async def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:
         schema = self._plan.schema
         if schema is None or any(isinstance(delta, Refusal) for delta in deltas):
             return None
-        return misfit(schema, conversation.answer.text)
+        text = conversation.answer.text
+        if self._judged is None or self._judged[0] != text:
+            (fault,) = await self._faults(Item("value", schema.source, text))
+            self._judged = (text, fault)
+        return self._judged[1]
 
-    def _ready(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta] | None:
+    async def _faults(self, *items: Item) -> tuple[str | None, ...]:
+        """What is wrong with each; nothing where that cannot be found out."""
+        verdicts = await self._pool.validator.judge(self._owner, items)
+        missing = len(items) - len(verdicts.faults)
+        self.unvalidated = self.unvalidated or missing > 0
+        return (*verdicts.faults, *(None,) * missing)
+
+    async def _ready(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta] | None:
         """What of the answer can go out now; None while it is held back."""
         last = _last(deltas)
         if isinstance(last, Failed):
@@ -235,7 +250,7 @@ class Exchange:
             self._held = [delta for delta in (*self._held, *deltas) if isinstance(delta, Started)]
             deltas = deltas[at + 1 :]
         if isinstance(last, Finished):
-            return self._end(conversation, deltas, last)
+            return await self._end(conversation, deltas, last)
         if self._held_back(deltas):
             self._held += deltas
             return None if deltas else []
@@ -249,18 +264,19 @@ class Exchange:
             return not any(isinstance(delta, ToolCall) for delta in deltas)
         return self._plan.schema is not None and not self._streamed
 
-    def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
+    async def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
         """The end of the answer, with all that was held back."""
         deltas, self._held = self._held + deltas, []
         finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence)
         schemas = {tool.name: tool.schema for tool in self._plan.tools}
-        self.invalid_calls = sum(
-            odd_arguments(schemas.get(call.name, FREE.source), call.arguments)
-            for call in conversation.answer.answer().calls
+        calls = conversation.answer.answer().calls
+        faults = await self._faults(
+            *(Item("value", schemas.get(call.name, FREE.source), call.arguments) for call in calls)
         )
+        self.invalid_calls = len(faults) - faults.count(None)
         if last.reason in COMPLETE:
             self.tool_choice_unmet = self._plan.must_call and not conversation.answer.call_ids
-            wrong = self._misfit(conversation, deltas)
+            wrong = await self._misfit(conversation, deltas)
             if wrong is not None and self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format(wrong)))]
             if wrong is not None:

@@ -20,6 +20,7 @@ from proxy.cli.conversation import UNOBSERVED, Conversation, Observer, Timeouts
 from proxy.cli.limiter import FairLimiter
 from proxy.cli.parked import NotContinued, ParkedConversations
 from proxy.cli.process import STOP_GRACE, Child, Launch
+from proxy.cli.validator import Validator
 from proxy.cli.warm_pool import WarmPool
 from proxy.offload import off_loop
 from proxy.protocol import fingerprint
@@ -71,7 +72,9 @@ class Pool:
         launch: Launch,
         start: Callable[[Launch], Awaitable[Child]] = Child.start,
         observer: Observer = UNOBSERVED,
+        validator: Validator | None = None,
     ) -> None:
+        self.validator = validator or Validator()
         self._settings = settings
         self._observer = observer
         self._timeouts = Timeouts(settings.idle_timeout, settings.total_timeout)
@@ -106,6 +109,8 @@ class Pool:
         self._memory = memory.read()
         self._adjust()
         self.warm_pool.refill()
+        if self._settings.waiting:
+            self._in_background(self.validator.warm())
 
     async def open(self, plan: Plan, owner: str) -> Lease:
         """A conversation for `plan`; `Rejection` when there is no room or no child. The caller must `release` it.
@@ -196,6 +201,7 @@ class Pool:
             self._in_background(conversation.child.stop(STOP_GRACE))
         if self._round is not None:
             self._round.cancel()
+        await self.validator.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -1,4 +1,4 @@
-"""The judge of clients' JSON Schemas: worker processes (`validator_worker`), each with bounds of time and memory.
+"""The validator of clients' JSON Schemas: worker processes (`validator_worker`), each with bounds of time and memory.
 
 - Two workers at most, started when they are needed. A schema that is too dear ends its worker, nothing else.
 - Owners take turns, so that one's dear schemas make another wait for one judgement at most, which is half a second of
@@ -24,16 +24,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy.cli.reaper import REAPER
-from proxy.cli.validator_worker import LENGTH_BYTES
-from proxy.protocol.judging import Item, Limit, Verdicts
+from proxy.protocol.judging import Item, Limit, Verdicts, of_plan, rejection
+from proxy.protocol.plan import Plan
 
 log: Final = logging.getLogger("proxy.cli")
 
 MAX_WORKERS: Final = 2
 # Seconds that a worker has for a question, and for its start, however busy the machine is.
-MAX_WALL: Final = 5.0
+MAX_WALL: Final = 10.0
 # Seconds until whoever asks is told that the server is busy.
-MAX_WAIT: Final = 8.0
+MAX_WAIT: Final = 15.0
 # Seconds between the end of a worker's stdout and its own.
 EXIT_GRACE: Final = 1.0
 # Bytes of memory that a worker may hold when it has nothing to do; it begins with 20 MB.
@@ -80,19 +80,18 @@ class _Worker:
         )  # fmt: skip
         return cls(process)
 
-    async def judge(self, items: Sequence[Item]) -> Verdicts:
-        """The verdicts. After a limit, or when it holds too much memory, the worker has ended."""
+    async def judge(self, question: bytes, count: int) -> Verdicts:
+        """The verdicts on so many items. After a limit, or when it holds too much memory, the worker has ended."""
         faults: list[str | None] = []
-        question = msgspec.json.encode(items)
         unjudged = False
         try:
             async with asyncio.timeout(MAX_WALL):
                 if not self._started:
                     await self._line()
                     self._started = True
-                self._stdin.write(len(question).to_bytes(LENGTH_BYTES) + question)
+                self._stdin.write(question)
                 await self._stdin.drain()
-                while len(faults) < len(items):
+                while len(faults) < count:
                     faults.append(msgspec.json.decode(await self._line(), type=str | None))
                 retained = msgspec.json.decode(await self._line(), type=int)
         except TimeoutError:
@@ -135,12 +134,15 @@ class _Worker:
 
 
 class _Job(Struct, frozen=True):
-    items: Sequence[Item]
+    """`question`: the line that holds `count` items."""
+
+    question: bytes
+    count: int
     verdicts: asyncio.Future[Verdicts]
 
 
 class Validator:
-    """A `Judge`; see the module. `close` ends the workers, and what is asked from then on is not judged."""
+    """See the module. `close` ends the workers, and what is asked from then on is not judged."""
 
     def __init__(self, workers: int = MAX_WORKERS) -> None:
         self._most = workers
@@ -161,12 +163,22 @@ class Validator:
         """Have a worker before it is needed."""
         await self.judge("", (Item("format", Raw(b"{}")),))
 
+    async def check(self, owner: str, plan: Plan) -> None:
+        """Raises Rejection for a plan with a schema that cannot be used, or cannot be judged."""
+        verdicts = await self.judge(owner, of_plan(plan))
+        rejected = rejection(plan, verdicts)
+        if rejected is not None:
+            raise rejected
+
     async def judge(self, owner: str, items: Sequence[Item]) -> Verdicts:
+        """Never raises. `owner`: the name of the API key, whose requests wait in one line."""
         if not items:
             return Verdicts(())
         if self._closed:
             return Verdicts((), Limit.BUSY)
-        job = _Job(items, asyncio.get_running_loop().create_future())
+        # Line feeds are white space between the client's values, if there are any.
+        question = msgspec.json.encode(items).replace(b"\n", b" ") + b"\n"
+        job = _Job(question, len(items), asyncio.get_running_loop().create_future())
         self._waiting.setdefault(owner, deque()).append(job)
         if self._working < self._most:
             self._working += 1
@@ -195,13 +207,13 @@ class Validator:
         """Judge until nothing waits."""
         try:
             while (job := self._next()) is not None:
-                verdicts = await self._judged(job.items)
+                verdicts = await self._judged(job)
                 if not job.verdicts.done():
                     job.verdicts.set_result(verdicts)
         finally:
             self._working -= 1
 
-    async def _judged(self, items: Sequence[Item]) -> Verdicts:
+    async def _judged(self, job: _Job) -> Verdicts:
         worker = self._idle.pop() if self._idle else None
         if worker is None or not worker.alive:
             try:
@@ -212,7 +224,7 @@ class Validator:
             self._workers = {one for one in self._workers if one.alive} | {worker}
             if self._closed:
                 worker.kill()
-        verdicts = await worker.judge(items)
+        verdicts = await worker.judge(job.question, job.count)
         if worker.alive:
             self._idle.append(worker)
         if verdicts.limit is not None:

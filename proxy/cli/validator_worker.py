@@ -1,8 +1,7 @@
 """The process that judges clients' JSON Schemas: `main` reads questions from stdin until it is closed.
 
-A question: four bytes that say how long it is (big-endian), then a JSON array of `Item`. The answer: a line of JSON for
-each item as soon as it is judged (null, or the fault as a string), then one with the memory in use, in bytes. Before
-the first question there is an empty line.
+A question is a line of JSON, an array of `Item`. Its answer is a line of JSON for each item as soon as it is judged
+(null, or the fault as a string), then one with the memory in use, in bytes. An empty line comes before all.
 
 Whatever a schema does, it ends this process at most: by SIGPROF when a question has taken its time of the processor,
 or when no memory or no stack is left.
@@ -11,7 +10,6 @@ or when no memory or no stack is left.
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import signal
 from pathlib import Path
@@ -27,9 +25,6 @@ MAX_CPU: Final = 0.5
 # Bytes of address space; 40 MB are in use from the start. Where the system does not keep to it (macOS), the time is
 # the only bound.
 MAX_MEMORY: Final = 256 << 20
-# The server, and the CLI's processes, come first.
-NICENESS: Final = 5
-LENGTH_BYTES: Final = 4
 _decode: Final = msgspec.json.Decoder(tuple[Item, ...]).decode
 
 
@@ -44,15 +39,13 @@ def _limit() -> None:
     for what, most in ((resource.RLIMIT_AS, MAX_MEMORY), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))
-    os.nice(NICENESS)
 
 
 def main(questions: BinaryIO, answers: BinaryIO) -> None:
     _limit()
     answers.write(b"\n")
     answers.flush()
-    while length := questions.read(LENGTH_BYTES):
-        question = questions.read(int.from_bytes(length))
+    while question := questions.readline():
         signal.setitimer(signal.ITIMER_PROF, MAX_CPU)
         for item in _decode(question):
             answers.write(msgspec.json.encode(fault(item)) + b"\n")

@@ -48,6 +48,8 @@ class ModelRequests:
         rules = service.rules_for(req.context.key_name)
         request = await read_json(req, service.settings.max_body, lambda body: self._dialect.decode(body, rules))
         trace.requested_model = request.model
+        # All choices have the same tools, and are to have the same form.
+        await service.pool.validator.check(req.context.key_name, request.plans[0])
         await _Answering(service, self._dialect, request, req.context.key_name, trace).respond(resp)
 
 
@@ -68,6 +70,10 @@ class _Answering:
     def _exchange(self, pool: Pool, plan: Plan) -> Exchange:
         request = self._request
         return Exchange(pool, plan, self._owner, streamed=request.stream, stop=request.stop, request=self._trace.id)
+
+    @property
+    def _unvalidated(self) -> bool:
+        return any(exchange.unvalidated for exchange in self._exchanges)
 
     @property
     def _tokens(self) -> Tokens:
@@ -108,6 +114,8 @@ class _Answering:
             resp.set_header("x-ignored-params", ", ".join(self._request.ignored))
         if any(exchange.tool_choice_unmet for exchange in self._exchanges):
             resp.set_header("x-claude-proxy-tool-choice", "unmet")
+        if self._unvalidated:
+            resp.set_header("x-claude-proxy-validation", "skipped")
 
     async def _stream(self, first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The bytes of a stream that has begun: a failure becomes an event of it, and its end."""
@@ -148,7 +156,8 @@ class _Answering:
                 if not events and dialect.keep_alive is not None:
                     events = [dialect.keep_alive]
                 yield framed(dialect.framing, events)
-        ending = framed(dialect.framing, encoder.close(self._tokens))
+        skipped = (Comment("validation skipped"),) if self._unvalidated else ()
+        ending = framed(dialect.framing, (*skipped, *encoder.close(self._tokens)))
         # A client that closes as soon as it has the last event, as Codex does, has had its whole answer.
         trace.complete = True
         yield ending

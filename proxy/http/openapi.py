@@ -114,6 +114,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "`unmet`: the model was to call a tool, and did not when it was asked again either.",
         "schema": {"const": "unmet"},
     },
+    "x-claude-proxy-validation": {
+        "description": "`skipped`: whether the answer, or a call in it, fits its schema took too long to find out.",
+        "schema": {"const": "skipped"},
+    },
     "x-claude-plan-five-hour-utilization": {
         "description": "Used share of the plan's five hours, as last reported by the CLI; likewise for `seven-day`.",
         "schema": {"type": "number", "minimum": 0},
@@ -139,7 +143,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
 _SERVED: Final = (
     "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params",
-    "x-claude-proxy-tool-choice",
+    "x-claude-proxy-tool-choice", "x-claude-proxy-validation",
 )  # fmt: skip
 _PLAN: Final = (
     "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",

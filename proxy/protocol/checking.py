@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from proxy.protocol.judging import Item
-from proxy.protocol.plan import Schema
+from proxy.protocol.judging import MAX_SCHEMAS, TOO_DEEP, Item
 
 # The drafts that need not be fetched.
 _DRAFTS: Final = frozenset((
@@ -24,9 +23,6 @@ _DRAFTS: Final = frozenset((
     "http://json-schema.org/draft-07/schema", "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 ))  # fmt: skip
-# A schema of a few lines can lead to 2^n schemas by its references, and one of many kilobytes exhausts the validator's
-# stack, which ends the server: so many are looked at for one value at most, and so many a schema may have.
-MAX_SCHEMAS: Final = 10_000
 # So many reasons why an answer does not fit are gathered at most to tell the first of them.
 MAX_REASONS: Final = 20_000
 _DATA: Final = ("enum", "const", "default", "examples")
@@ -37,7 +33,6 @@ _SAME_VALUE: Final = frozenset(
 )
 _ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
-_TOO_DEEP: Final = "It is nested too deeply."
 
 
 def fault(item: Item) -> str | None:
@@ -46,22 +41,6 @@ def fault(item: Item) -> str | None:
     if item.task == "tool":
         return _flaw(source)
     return _unusable(source) if item.task == "format" else _misfit(source, item.text)
-
-
-def flaw(schema: dict[str, Any]) -> str | None:
-    return _flaw(msgspec.json.encode(schema))
-
-
-def unusable(source: bytes) -> str | None:
-    return _unusable(source)
-
-
-def misfit(schema: Schema, text: str) -> str | None:
-    return _misfit(bytes(schema.source), text)
-
-
-def odd_arguments(schema: Raw, text: str) -> bool:
-    return _misfit(bytes(schema), text) is not None
 
 
 def _flaw(source: bytes) -> str | None:
@@ -76,7 +55,7 @@ def _flaw(source: bytes) -> str | None:
     except jsonschema_rs.ValidationError as wrong:
         return _words(wrong)
     except (ValueError, RecursionError):
-        return _TOO_DEEP
+        return TOO_DEEP
     return None
 
 
@@ -185,5 +164,5 @@ def _misfit(source: bytes, text: str) -> str | None:
     except jsonschema_rs.ValidationError as wrong:
         return _words(wrong)
     except ValueError:
-        return _TOO_DEEP
+        return TOO_DEEP
     return "It is no value that the schema allows."

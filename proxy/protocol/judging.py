@@ -1,16 +1,25 @@
-"""What is asked of a judge of clients' JSON Schemas, and what it answers.
+"""What is asked about clients' JSON Schemas, and what the answer means to the request.
 
-A schema of a kilobyte can take years to judge, and gigabytes. So nothing here judges: whoever needs a verdict awaits a
-`Judge`, which bounds time and memory (`checking` is what it runs, in a process of its own).
+A schema of a kilobyte can take years to judge, and gigabytes. So nothing is judged here, nor wherever a request is
+decoded: `checking` does it, which runs where time and memory are bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Final, Literal
 
 from msgspec import Raw, Struct
+
+from proxy.protocol.failures import About, Failure, Kind, Rejection
+from proxy.protocol.plan import Plan
+
+# A schema of a few lines can lead to 2^n schemas by its references: so many are looked at for one value at most, and so
+# many a schema may have.
+MAX_SCHEMAS: Final = 10_000
+TOO_DEEP: Final = "It is nested too deeply."
+BAD_PARAMETERS: Final = "The parameters of a tool must be a JSON Schema. {}"
+BAD_FORMAT: Final = "This is not a JSON Schema that can be used: {}"
 
 
 class Item(Struct, frozen=True):
@@ -30,7 +39,7 @@ class Limit(Enum):
 
     TIME = "It cannot be validated in time."
     MEMORY = "It cannot be validated: it takes too much memory."
-    BUSY = "It could not be validated: the server is busy."
+    BUSY = "It could not be validated in time: the server is busy."
 
 
 class Verdicts(Struct, frozen=True):
@@ -43,7 +52,25 @@ class Verdicts(Struct, frozen=True):
     limit: Limit | None = None
 
 
-class Judge(Protocol):
-    """Judges within bounds of time and memory, and never raises. `owner`: all of one owner's wait in one line."""
+def of_plan(plan: Plan) -> tuple[Item, ...]:
+    """All schemas of a request, the answer's last."""
+    tools = tuple(Item("tool", tool.schema) for tool in plan.tools)
+    return tools if plan.schema is None else (*tools, Item("format", plan.schema.source))
 
-    async def judge(self, owner: str, items: Sequence[Item]) -> Verdicts: ...
+
+def rejection(plan: Plan, verdicts: Verdicts) -> Rejection | None:
+    """What a request with these verdicts on its schemas (`of_plan`) is told; None when all can be used."""
+    faults = verdicts.faults if verdicts.limit is None else (*verdicts.faults, verdicts.limit.value)
+    for index, words in enumerate(faults):
+        if words is not None:
+            return _rejection(plan, index, words, busy=words == Limit.BUSY.value)
+    return None
+
+
+def _rejection(plan: Plan, index: int, words: str, *, busy: bool) -> Rejection:
+    about, text, where = About.SCHEMA, BAD_FORMAT, "" if plan.schema is None else plan.schema.where
+    if index < len(plan.tools):
+        about, text, where = About.TOOLS, BAD_PARAMETERS, plan.tools[index].where
+    if busy:
+        return Rejection(Failure(Kind.QUEUE_WAIT, words, where or None, about, retry_after=1.0))
+    return Rejection(Failure(Kind.BAD_REQUEST, text.format(words), where or None, about))

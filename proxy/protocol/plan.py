@@ -104,22 +104,24 @@ def size_of(messages: Iterable[Message]) -> int:
 
 
 class Tool(Struct, frozen=True):
-    """A tool of the client's. `schema` is a JSON Schema whose type is object."""
+    """A tool of the client's. `schema` is a JSON Schema whose type is object; `where`: its path in the request."""
 
     name: str
     description: str
     schema: Raw
+    where: str = ""
 
 
 class Schema(Struct, frozen=True):
     """The form of an answer. `offered`: the object's schema that the CLI gets; `source`: the client's own.
 
-    `wrapped`: the client's value is the one member of the object.
+    `wrapped`: the client's value is the one member of the object. `where`: the client's schema's path in the request.
     """
 
     offered: Raw
     source: Raw
     wrapped: bool
+    where: str = ""
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):

@@ -4,22 +4,26 @@
   drops a schema silently that its validator does not like (an unknown keyword, a broken `$schema`; fixtures schema/*).
   So it gets a copy without anything doubtful, and another root is wrapped into an object with one member. What would
   change the answer is then told to the model in words: an answer is refused for nothing that it was not told.
-- The client's own schema, as it came, is what the answer is checked against (`checking`).
+- The client's own schema, as it came, is what the answer is checked against, and is judged before (`judging`). What is
+  done with it here takes time in proportion to its size.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from proxy.protocol.checking import unusable
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
+from proxy.protocol.judging import MAX_SCHEMAS, TOO_DEEP
 from proxy.protocol.plan import Schema
 
+# Bytes of a schema as it comes.
+MAX_BYTES: Final = 1 << 20
 # The member of the object that a root of another type is wrapped into.
 WRAPPER: Final = "value"
 FREE: Final = Schema(Raw(b'{"type":"object","additionalProperties":true}'), Raw(b'{"type":"object"}'), wrapped=False)
@@ -59,10 +63,24 @@ _ARGUMENT: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _any_decoder: Final = msgspec.json.Decoder(Any)
 
 
+class _TooMany(Exception):
+    """More than `MAX_SCHEMAS`."""
+
+
 def _clean(schema: Any, root: str) -> Any:
-    """The schema with only such keywords as the CLI's validator is sure to take. `root`: where its root will stand."""
+    """The schema with only such keywords as the CLI's validator is sure to take. `root`: where its root will stand.
+
+    Raises _TooMany, and RecursionError.
+    """
+    return _cleaned(schema, root, iter(range(MAX_SCHEMAS)))
+
+
+def _cleaned(schema: Any, root: str, left: Iterator[int]) -> Any:
+    """`left`: has a value for every schema that may still come."""
     if not isinstance(schema, dict):
         return schema
+    if next(left, None) is None:
+        raise _TooMany
     clean: dict[str, Any] = {}
     told: dict[str, Any] = {}
     for keyword, value in schema.items():
@@ -71,14 +89,14 @@ def _clean(schema: Any, root: str) -> Any:
         elif keyword in _PLAIN and _plain(keyword, value):
             clean[keyword] = value
         elif keyword in _SCHEMA and isinstance(value, dict | bool) and _NEEDED.get(keyword) not in schema:
-            clean[keyword] = _clean(value, root)
+            clean[keyword] = _cleaned(value, root, left)
         elif keyword == "oneOf" and isinstance(value, list) and "anyOf" not in schema:
             # Two that differ in what is dropped are one too many.
-            clean["anyOf"] = [_clean(one, root) for one in value]
+            clean["anyOf"] = [_cleaned(one, root, left) for one in value]
         elif keyword in _SCHEMAS and isinstance(value, list):
-            clean[keyword] = [_clean(one, root) for one in value]
+            clean[keyword] = [_cleaned(one, root, left) for one in value]
         elif keyword in _NAMED and isinstance(value, dict):
-            clean[keyword] = {name: _clean(one, root) for name, one in value.items()}
+            clean[keyword] = {name: _cleaned(one, root, left) for name, one in value.items()}
         elif keyword in _TOLD:
             told[keyword] = value
     if told:
@@ -100,6 +118,12 @@ def _moved(reference: str, root: str) -> str:
     if pointer == reference or pointer[:1] not in ("", "/") or pointer.split("/")[1:2] in (["$defs"], ["definitions"]):
         return reference
     return f"#{root}{pointer}"
+
+
+def check_size(raw: Raw, where: str) -> None:
+    """Raises Rejection for a schema that is too large to be looked at. `where`: its path."""
+    if len(bytes(raw)) > MAX_BYTES:
+        raise bad_request(f"A JSON Schema has at most {MAX_BYTES} bytes.", where)
 
 
 def odd_property(schema: dict[str, Any]) -> str | None:
@@ -125,17 +149,23 @@ def _wrapped(schema: Any) -> Any:
 
 
 def answer_schema(raw: Raw, where: str) -> Schema:
-    """The form of an answer that the client's JSON Schema asks for. Raises Rejection. `where`: its path."""
+    """The form of an answer that the client's JSON Schema asks for. Raises Rejection. `where`: its path.
+
+    Whether it is a JSON Schema at all is left to be judged.
+    """
+    check_size(raw, where)
     schema = decoded(_any_decoder, raw, where)
     if not isinstance(schema, dict | bool):
         raise bad_request("A JSON Schema is an object.", where)
-    source = msgspec.json.encode(schema)
-    wrong = unusable(source)
-    if wrong is not None:
-        raise bad_request(f"This is not a JSON Schema that can be used: {wrong}", where)
     wrap = not _is_object(schema)
-    clean = _clean(schema, f"/properties/{WRAPPER}" if wrap else "")
-    return Schema(Raw(msgspec.json.encode(_wrapped(clean) if wrap else clean)), Raw(source), wrapped=wrap)
+    try:
+        clean = _clean(schema, f"/properties/{WRAPPER}" if wrap else "")
+        source, offered = map(msgspec.json.encode, (schema, _wrapped(clean) if wrap else clean))
+    except _TooMany:
+        raise bad_request(f"It has more than {MAX_SCHEMAS} schemas.", where) from None
+    except RecursionError:
+        raise bad_request(TOO_DEEP, where) from None
+    return Schema(Raw(offered), Raw(source), wrap, where)
 
 
 class Unwrapper:

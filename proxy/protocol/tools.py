@@ -7,9 +7,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from proxy.protocol.checking import flaw
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
+from proxy.protocol.schema import check_size
 
 MAX_TOOLS: Final = 1024
 NAMELESS: Final = "A tool needs a name."
@@ -25,16 +25,17 @@ _schema_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def parameters(raw: Raw, where: str) -> Raw:
-    """The parameters as a schema of an object, which is all that a tool can take. Raises Rejection."""
+    """The parameters as a schema of an object, which is all that a tool can take. Raises Rejection.
+
+    `where`: their path. Whether they are a JSON Schema at all is left to be judged.
+    """
     if bytes(raw) in (b"", b"null"):
         return Raw(b'{"type":"object","properties":{}}')
+    check_size(raw, where)
     schema = decoded(_schema_decoder, raw, where)
     kind = schema.setdefault("type", "object")
     if kind != "object":
         raise bad_request("The parameters of a tool must be a JSON Schema of type object.", f"{where}.type")
-    wrong = flaw(schema)
-    if wrong is not None:
-        raise bad_request(f"The parameters of a tool must be a JSON Schema. {wrong}", where)
     return Raw(msgspec.json.encode(schema))
 
 

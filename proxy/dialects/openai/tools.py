@@ -94,7 +94,8 @@ _name_decoder: Final = msgspec.json.Decoder(_Name | str)
 
 def _function_tool(function: _Function, where: str, seen: set[str]) -> Tool:
     name = checked_name(function.name, f"{where}.name", seen)
-    return Tool(name, function.description or "", parameters(function.parameters, f"{where}.parameters"))
+    place = f"{where}.parameters"
+    return Tool(name, function.description or "", parameters(function.parameters, place), place)
 
 
 def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool, ...], frozenset[str]]:
