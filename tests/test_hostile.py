@@ -15,6 +15,7 @@ import pytest
 
 from tests import fake_cli, hostile
 from tests.conftest import chat
+from tests.outcomes import Expects
 from tests.served import Served, cpu_seconds, wait_for
 
 USAGE = {"input_tokens": 10, "output_tokens": 12}
@@ -112,8 +113,10 @@ def judging(server: Served) -> bool:
 
 
 @pytest.mark.parametrize("name", [*ANSWERED, *REFUSED])
-def test_others_are_answered_meanwhile(server: Served, name: str) -> None:
+def test_others_are_answered_meanwhile(server: Served, expects: Expects, name: str) -> None:
     """The server's own work is measured, not its time: that of one judgement alone would be many seconds."""
+    then = "200, marked as not validated" if name in ANSWERED else "400 that names the schema"
+    expects("faults", f"a schema that costs too much: {name}", f"{then}; /health answers meanwhile")
     body = (ANSWERED | REFUSED)[name]
     before = cpu_seconds(server.pid)
     healthy = 0
@@ -148,7 +151,8 @@ def test_an_answer_that_was_validated_does_not_say_so(server: Served) -> None:
     assert SKIPPED not in found.headers
 
 
-def test_refused_schemas_are_not_kept(server: Served) -> None:
+def test_refused_schemas_are_not_kept(server: Served, expects: Expects) -> None:
+    expects("faults", "schemas of 1 MB that are refused", "memory flat")
     server.chat(REFUSED["large"])
     before = server.memory()
     for _ in range(8):
@@ -157,7 +161,8 @@ def test_refused_schemas_are_not_kept(server: Served) -> None:
 
 
 @pytest.mark.parametrize("name", ["nested", "patterns"])
-def test_the_server_ends_when_it_is_told_to(tmp_path: Path, name: str) -> None:
+def test_the_server_ends_when_it_is_told_to(tmp_path: Path, expects: Expects, name: str) -> None:
+    expects("faults", f"SIGTERM while a schema is judged: {name}", "the server ends in order")
     with Served(fake_cli.write(tmp_path), tmp_path / "state", {"CLAUDE_PROXY_GRACE": "0.1"}) as server:
         bodies = [(ANSWERED | REFUSED)[name]] * 5
         asking = [Asking(server, body) for body in bodies]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -450,6 +451,17 @@ def nested(depth: int, keyword: str = "items") -> bytes:
 @pytest.mark.parametrize("keyword", ["items", "not", "x-unknown"])
 def test_deep_nesting_is_refused(depth: int, keyword: str) -> None:
     assert "response_format" in (refused(nested(depth, keyword))[0] or "")
+
+
+def test_nesting_that_can_just_be_read_is_refused() -> None:
+    """Between what the decoder takes and what can be wrapped lies a depth or two."""
+    words = set()
+    for depth in range(900, 1010):
+        with contextlib.suppress(Rejection):
+            response_format(Raw(nested(depth)))
+            continue
+        words.add(refused(nested(depth))[1])
+    assert "It is nested too deeply." in words
 
 
 def test_what_is_nested_as_deep_as_can_be_is_offered() -> None:
