@@ -547,7 +547,7 @@ async def test_a_request_that_is_cancelled_gives_its_conversation_back(asked: Pl
     pool = ScriptedPool(Scripted([[BEGUN, Text("a")]]))
     exchange = Exchange(pool, asked, "", streamed=False)
     task = asyncio.create_task(answer(exchange))
-    await asyncio.sleep(0.01)
+    await until(lambda: exchange.tokens == USED, 5, "the answer has begun")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -233,7 +233,8 @@ def _tools(asked: MessagesRequest, *, past_calls: bool) -> tuple[tuple[Tool, ...
                 f"Tools of type {tool.type!r} are not supported: only those of `custom`.", f"{where}.type"
             )
         name = checked_name(tool.name, f"{where}.name", seen)
-        tools.append(Tool(name, tool.description or "", parameters(_raw(tool.input_schema), f"{where}.input_schema")))
+        place = f"{where}.input_schema"
+        tools.append(Tool(name, tool.description or "", parameters(_raw(tool.input_schema), place), place))
     choice = asked.tool_choice
     if choice is None:
         return tuple(tools), None, None
