@@ -148,7 +148,7 @@ class _Offer:
         known = self.forms.get(flat)
         if known is not None and not (again and known == form):
             raise bad_request(f"Two tools have the name {tool.name!r}.", f"{where}.name")
-        self.tools[flat] = Tool(flat, description, schema)
+        self.tools[flat] = Tool(flat, description, schema, f"{where}.parameters")
         self.forms[flat] = form
 
 
