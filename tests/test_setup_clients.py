@@ -21,6 +21,10 @@ NPM = {
     "continue": ("@continuedev/cli", "1.5.47", "dist/cn.js", ["-p", "hello"]),
     "qwen": ("@qwen-code/qwen-code", "0.15.10", "cli.js", ["--model", "sonnet", "-p", "hello"]),
     "pi": ("@mariozechner/pi-coding-agent", "0.73.1", "dist/cli.js", ["--model", "claude-max/sonnet", "-p", "hello"]),
+    "codex": (
+        "@openai/codex", "0.171.0", "bin/codex.js",
+        ["exec", "--skip-git-repo-check", "--profile", "claude-max", "hello"],
+    ),
 }  # fmt: skip
 PYPI = {
     "llm": ("llm==0.36", ["-m", "max-sonnet", "hello"]),
@@ -77,7 +81,7 @@ def test_a_client_from_npm(name: str, server: Served, tmp_path: Path) -> None:
     path = install.modules(package, version) / package / program
     said = started(["node", str(path), *words], environ, home)
     assert "echo:" in said, said[-3000:]
-    assert answered(server, "/v1/chat/completions")
+    assert answered(server, "/v1/responses" if name == "codex" else "/v1/chat/completions")
 
 
 def test_opencode(server: Served, tmp_path: Path) -> None:
