@@ -31,7 +31,8 @@ WORDS = base64.b64encode("Some words, ü.".encode()).decode()
 
 
 def blocks(*parts: Any, text_only: bool = False) -> list[media.PartBlock]:
-    return content.blocks([Raw(json.dumps(part).encode()) for part in parts], "messages[3]", text_only=text_only)
+    raws = [Raw(json.dumps(part).encode()) for part in parts]
+    return content.blocks(content.parts(raws, "messages[3]"), text_only=text_only)
 
 
 def refused(*parts: Any, text_only: bool = False) -> tuple[int, str]:
@@ -66,11 +67,16 @@ def test_text_goes_through_as_it_is(kind: str) -> None:
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])
 def test_what_shows_nothing_is_left_out(text: str) -> None:
     assert blocks({"type": "text", "text": text}, {"type": "refusal", "refusal": text}, TEXT) == [TextBlock("look:")]
-    assert content.blocks(text, "") == []
+    assert content.blocks(content.parts(text, "")) == []
 
 
 def test_no_content() -> None:
-    assert content.blocks(None, "") == content.blocks([], "") == blocks({"type": "refusal"}) == []
+    assert (
+        content.blocks(content.parts(None, ""))
+        == content.blocks(content.parts([], ""))
+        == blocks({"type": "refusal"})
+        == []
+    )
 
 
 # Images
@@ -137,7 +143,7 @@ def test_the_url_may_stand_alone() -> None:
         image("data:image/png;base64,"),
         image("data:image/png;base64,%%%"),
         image("data:image/png;base64,abc"),
-        image("data:image/png;base64,ab c="),
+        image("data:image/png;base64,ab*c="),
         image("data:image/png;base64,üüüü"),
     ],
 )

@@ -94,7 +94,7 @@ def test_members_by_any_name_are_no_path() -> None:
     assert found.startswith("by_name")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"nope", b"\xff", b'"\xff"', b'"\\ud800"', b"[" * 100_000, b"{} {}"])
+@pytest.mark.parametrize("text", [b"", b"{", b"nope", b"\xff", b'"\xff"', b"[" * 100_000, b"{} {}"])
 @pytest.mark.parametrize("where", ["", "tools[0]"])
 def test_what_is_no_json(text: bytes, where: str) -> None:
     found, words = refused(ANY, text, where)

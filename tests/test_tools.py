@@ -170,7 +170,6 @@ def test_a_tool_needs_a_name(kind: str) -> None:
         ({"tools": [{"type": "custom"}]}, "tools[0].custom"),
         ({"tools": [{"type": "function", "custom": {"name": "x"}}]}, "tools[0].function"),
         ({"tools": [{"type": "custom", "function": {"name": "x"}}]}, "tools[0].custom"),
-        ({"tools": [{"type": "function", "name": "get"}]}, "tools[0].function"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": None}}]}, "tools[0].function.name"),
         ({"tools": [function("a"), function("b", description=5)]}, "tools[1].function.description"),

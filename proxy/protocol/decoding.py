@@ -15,10 +15,49 @@ _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING: Final = re.compile(r"missing required field `(?P<name>[^`]*)`")
 
 
+# Half of a pair of escapes for one character, and what must not be taken for one: an escaped backslash.
+_ESCAPES: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
+)
+_HALF: Final = len(rb"\ud83d")
+_NOT_WHOLE: Final = re.compile(r"^Expected `int\b[^`]*`, got `float`")
+# So many fields of one body may hold a whole number that is written with a fraction.
+MAX_FRACTIONS: Final = 32
+
+
+def _mended(raw: bytes) -> bytes:
+    """Half characters (`\\ud83d` alone: clients cut text anywhere) as U+FFFD."""
+    return _ESCAPES.sub(lambda found: b"\\ufffd" if len(found[0]) == _HALF else found[0], raw)
+
+
+def _whole(raw: bytes, field: str) -> bytes:
+    """`100.0` as `100` wherever this field holds it: JSON knows one kind of number."""
+    name = re.escape(field.rpartition(".")[2].partition("[")[0].encode())
+    return re.sub(rb'("' + name + rb'"\s*:\s*-?\d+)\.0+(?=\s*[,}])', rb"\1", raw)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
+    """Decode, tolerant of half characters and of whole numbers that are written with a fraction."""
+    for _ in range(MAX_FRACTIONS):
+        try:
+            return decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            found = _PATH.search(str(error))
+            mended = _whole(raw, found["path"]) if found and _NOT_WHOLE.match(str(error)) else raw
+            if mended == raw:
+                raise
+        except msgspec.DecodeError:
+            mended = _mended(raw)
+            if mended == raw:
+                raise
+        raw = mended
+    return decoder.decode(raw)
+
+
 def decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T:
     """Decode, or raise a Rejection. `where`: the path of `raw` in the body, empty for the body itself."""
     try:
-        return decoder.decode(raw)
+        return _decode(decoder, bytes(raw))
     except msgspec.ValidationError as error:
         text = str(error)
         found = _PATH.search(text)

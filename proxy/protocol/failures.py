@@ -35,6 +35,7 @@ class Kind(Enum):
     NOT_LOGGED_IN = "not_logged_in"
     NO_PERMISSION = "no_permission"
     PLAN_LIMIT = "plan_limit"
+    EXTRA_USAGE = "extra_usage"
     RATE_LIMIT = "rate_limit"
     KEY_LIMIT = "key_limit"
     KEY_RATE = "key_rate"
@@ -86,6 +87,7 @@ TABLE: Final[dict[Kind, Row]] = {
     Kind.NOT_LOGGED_IN: Row(401, retry=False),
     Kind.NO_PERMISSION: Row(403, retry=False),
     Kind.PLAN_LIMIT: Row(429, retry=False),
+    Kind.EXTRA_USAGE: Row(429, retry=False),
     Kind.RATE_LIMIT: Row(429),
     Kind.KEY_LIMIT: Row(429, retry=False),
     Kind.KEY_RATE: Row(429),
@@ -145,6 +147,18 @@ def bad_request(message: str, param: str | None) -> Rejection:
     return Rejection(Failure(Kind.BAD_REQUEST, message, param))
 
 
+# The Messages API says these with the status 400 of a bad request and nothing else to tell them by; they are about what
+# the account may use, and no change of the request by the client's code would help.
+EXTRA_USAGE: Final[dict[str, Kind]] = {
+    "out of extra usage": Kind.PLAN_LIMIT,
+    "draw from your extra usage": Kind.EXTRA_USAGE,
+    "draw from extra usage": Kind.EXTRA_USAGE,
+}
+EXTRA_USAGE_HELP: Final = (
+    "(Anthropic bills some programs' requests as extra usage, judged by their prompts. What helps: extra usage in the "
+    "account's usage settings, another login of the CLI, or a client with another system prompt. This proxy does not "
+    "change prompts.)"
+)
 LOGIN_HELP: Final = "The Claude Code CLI is not logged in. On the computer that runs this proxy, run: claude auth login"
 
 # What the CLI puts into `api_error_status`, `system/api_retry.error_status`: the Messages API's own status.
@@ -208,6 +222,10 @@ def of_result(result: Result, assistant_error: str | None, limits: RateLimitInfo
         kind = BY_TYPE.get(result.api_error_type or "")
     if kind in (None, Kind.REFUSED_UPSTREAM):
         kind = BY_WORD.get(assistant_error or "", kind or Kind.UPSTREAM_ERROR)
+    for words, billed in EXTRA_USAGE.items():
+        if kind is Kind.REFUSED_UPSTREAM and words in text.lower():
+            kind, text = billed, f"{text} {EXTRA_USAGE_HELP}"
+            break
     resets_at = limits.resetsAt if kind is Kind.PLAN_LIMIT and limits is not None else None
     if kind is Kind.NOT_LOGGED_IN:
         text = f"{LOGIN_HELP} (the CLI said: {text})"

@@ -36,15 +36,20 @@ def data_url(url: str, where: str) -> tuple[str, str]:
     """Media type and base64 text of a `data:` URL. Raises Rejection."""
     head, comma, data = url[5:].partition(",")
     media_type, *options = head.split(";")
-    if not comma or "base64" not in options:
+    if not comma or "base64" not in (option.strip().lower() for option in options):
         raise bad_request("A data URL must be of the form `data:TYPE;base64,DATA`.", where)
     return media_type.strip().lower(), data
 
 
+def unbroken(data: str) -> str:
+    """Base64 text without the white space that some encoders put into it, which the Messages API does not take."""
+    return "".join(data.split())
+
+
 def checked_base64(data: str, where: str) -> bytes:
-    """What the base64 text holds. Raises Rejection."""
+    """What the base64 text holds; line breaks in it are allowed. Raises Rejection."""
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode(unbroken(data), validate=True)
     except (binascii.Error, ValueError):
         raise bad_request("This is not valid base64.", where) from None
 
@@ -54,6 +59,7 @@ def image(media_type: str, data: str, where: str) -> ImageBlock:
     media_type = {"image/jpg": "image/jpeg"}.get(media_type, media_type)
     if media_type not in IMAGE_TYPES:
         raise bad_request(f"Images can be {', '.join(IMAGE_TYPES)}.", where)
+    data = unbroken(data)
     if len(data) > MAX_IMAGE:
         raise _too_large("The image", MAX_IMAGE, where)
     if not checked_base64(data, where):
@@ -72,6 +78,7 @@ def image_by_url(url: str, where: str) -> ImageBlock:
 
 def document(media_type: str, data: str, name: str | None, where: str) -> DocumentBlock:
     """A PDF or text file given as base64 text; `media_type` empty: not known. Raises Rejection."""
+    data = unbroken(data)
     if len(data) > MAX_FILE:
         raise _too_large("The file", MAX_FILE, where)
     content = checked_base64(data, where)

@@ -1,7 +1,7 @@
 """What a client's model name means to the CLI. Pure: the lists come from outside.
 
 - Prefixes that routers put in front are dropped.
-- A full version id (`claude-opus-4-7`, `claude-sonnet-4-20250514`) is passed on as it is.
+- A full version id (`claude-opus-4-7`, `claude-sonnet-4-20250514`, `claude-opus-5`) is passed on as it is.
 - A family name anywhere in the name means the latest of the family (`claude-opus-4` → `opus`).
 - Anything else (`gpt-4o`) means the latest Opus.
 """
@@ -20,6 +20,7 @@ PREFIXES: Final = ("anthropic/", "claude-max/", "claude-code-cli/")
 _FAMILY: Final = "|".join(FAMILIES)
 _FULL: Final = re.compile(
     rf"claude-(?:(?:{_FAMILY})-\d{{1,2}}-\d{{1,2}}(?:-\d{{8}})?|(?:{_FAMILY})-\d{{1,2}}-\d{{8}}"
+    rf"|(?:{_FAMILY})-(?:[5-9]|\d{{2}})"
     rf"|\d(?:-\d)?-(?:{_FAMILY})-(?:\d{{8}}|latest))(?:\[1m\])?",
     re.ASCII,
 )

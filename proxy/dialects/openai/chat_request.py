@@ -125,7 +125,8 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     if any(one != "text" for one in chat.modalities or ()):
         raise bad_request("Claude Code gives text and nothing else.", "modalities")
     model = rules.model_for(chat.model)
-    system, messages = conversation(chat.messages)
+    talk = conversation(chat.messages)
+    messages = talk.messages
     past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
     use = tool_use(
         chat.tools,
@@ -136,13 +137,13 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         past_calls,
     )
     effort, thinking = _effort(chat.reasoning_effort, rules.abilities_of(model))
-    ignored = ignored_of(chat, IGNORED, rules)
+    ignored = (*ignored_of(chat, IGNORED, rules), *talk.ignored)
     options = chat.stream_options
     schema = response_format(chat.response_format) if given(chat.response_format) else None
     return ChatPlan(
         plan=Plan(
             model=model,
-            system="\n\n".join(filter(None, (system, use.demand))) or None,
+            system="\n\n".join(filter(None, (talk.system, use.demand))) or None,
             messages=messages,
             tools=use.tools,
             tool_choice=use.choice,

@@ -30,15 +30,54 @@ class _File(Struct, frozen=True):
     filename: str | None = None
 
 
-class _Part(Struct, frozen=True):
+class _Source(Struct, frozen=True):
+    """Of an image in the form of the Messages API."""
+
+    type: str
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+
+
+class Part(Struct, frozen=True):
+    """A content part. Those of the Messages API stand in the messages of clients that know Claude by its name."""
+
     type: str
     text: str | None = None
     refusal: str | None = None
     image_url: _ImageUrl | str | None = None
     file: _File | None = None
+    source: _Source | None = None
+    id: str = ""
+    name: str = ""
+    input: Raw = Raw()
+    tool_use_id: str = ""
+    content: str | list[Raw] | None = None
+    is_error: bool | None = None
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
 
 
-_part_decoder: Final = msgspec.json.Decoder(_Part)
+_part_decoder: Final = msgspec.json.Decoder(Part)
+
+
+def parts(content: str | Sequence[Raw] | None, where: str) -> list[tuple[Part, str]]:
+    """The parts of one message, each with its path; text alone is one part. `where`: the path of the message."""
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [(Part("text", content), f"{where}.content")]
+    places = (f"{where}.content[{index}]" for index in range(len(content)))
+    return [(decoded(_part_decoder, raw, place), place) for raw, place in zip(content, places, strict=True)]
+
+
+def _sourced(source: _Source | None, where: str) -> ImageBlock:
+    if source is not None and source.type == "base64":
+        return media.image(source.media_type, source.data, f"{where}.source.data")
+    if source is not None and source.type == "url":
+        return media.image_by_url(source.url, f"{where}.source.url")
+    raise bad_request("An image needs a source of type base64 or url.", f"{where}.source")
 
 
 def _image(given: _ImageUrl | str | None, where: str) -> ImageBlock:
@@ -62,37 +101,29 @@ def _file(file: _File | None, where: str) -> DocumentBlock:
     return media.document(media_type, data, file.filename, place)
 
 
-def blocks(
-    content: str | Sequence[Raw] | None, where: str, *, text_only: bool = False, images_before: int = 0
-) -> list[PartBlock]:
-    """The content of one message. `where`: the path of the message. Parts without visible text are left out: the
-    Messages API refuses them. `text_only`: images and files are refused, as in a system prompt. `images_before`: how
-    many there are in the messages before it."""
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [TextBlock(content)] if content.strip() else []
-    found: list[PartBlock] = []
-    for index, raw in enumerate(content):
-        place = f"{where}.content[{index}]"
-        part = decoded(_part_decoder, raw, place)
+def blocks(found: Sequence[tuple[Part, str]], *, text_only: bool = False, images_before: int = 0) -> list[PartBlock]:
+    """The parts as the model gets them. Those without visible text are left out: the Messages API refuses them.
+    `text_only`: images and files are refused, as in a system prompt. `images_before`: how many there are in the
+    messages before it."""
+    made: list[PartBlock] = []
+    for part, place in found:
         if part.type in ("text", "input_text", "output_text"):
             if part.text is None:
                 raise bad_request("A text part needs `text`.", f"{place}.text")
             if part.text.strip():
-                found.append(TextBlock(part.text))
+                made.append(TextBlock(part.text))
         elif part.type == "refusal":
             if part.refusal and part.refusal.strip():
-                found.append(TextBlock(part.refusal))
-        elif part.type == "image_url" and not text_only:
+                made.append(TextBlock(part.refusal))
+        elif part.type in ("image_url", "image") and not text_only:
             images_before += 1
             if images_before > MAX_IMAGES:
                 raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
-            found.append(_image(part.image_url, place))
+            made.append(_image(part.image_url, place) if part.type == "image_url" else _sourced(part.source, place))
         elif part.type == "file" and not text_only:
-            found.append(_file(part.file, place))
+            made.append(_file(part.file, place))
         elif part.type == "input_audio":
             raise bad_request("Claude Code takes no audio.", f"{place}.input_audio")
         else:
             raise bad_request(f"Parts of type {part.type!r} cannot stand here.", f"{place}.type")
-    return found
+    return made

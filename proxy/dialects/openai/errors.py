@@ -38,6 +38,7 @@ CODES: Final[dict[Kind, ErrorCode]] = {
     Kind.NOT_LOGGED_IN: ErrorCode("authentication_error", "not_logged_in"),
     Kind.NO_PERMISSION: ErrorCode("permission_error", "permission_denied"),
     Kind.PLAN_LIMIT: ErrorCode("insufficient_quota", "insufficient_quota"),
+    Kind.EXTRA_USAGE: ErrorCode("insufficient_quota", "extra_usage_required"),
     Kind.RATE_LIMIT: ErrorCode("rate_limit_error", "rate_limit_exceeded"),
     Kind.KEY_LIMIT: ErrorCode("insufficient_quota", "key_quota_exceeded"),
     Kind.KEY_RATE: ErrorCode("rate_limit_error", "key_rate_limit_exceeded"),

@@ -12,12 +12,24 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy.dialects.openai import content
+from proxy.dialects.openai.content import Part
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS, History, PastCall, argument_object
 from proxy.protocol.media import PartBlock, images_in
-from proxy.protocol.plan import Message, TextBlock
+from proxy.protocol.plan import (
+    EMPTY_OBJECT,
+    AssistantBlock,
+    Message,
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+)
 from proxy.protocol.tools import CUSTOM_ARGUMENT, NAMELESS
+
+# Stands before what one of several speakers says.
+NO_CALL: Final = "No call of the assistant message before it has this id."
+SPEAKER: Final = "[{}]:"
 
 
 class _FunctionCall(Struct, frozen=True):
@@ -50,14 +62,23 @@ _message_decoder: Final = msgspec.json.Decoder(_InMessage)
 _call_decoder: Final = msgspec.json.Decoder(_ToolCall)
 
 
-def conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
-    """System prompt and messages. The last message is the user's: what is to be answered. Raises Rejection."""
+class Conversation(Struct, frozen=True):
+    """System prompt and messages, of which the last is the user's. `ignored`: fields of messages without effect."""
+
+    system: str | None
+    messages: tuple[Message, ...]
+    ignored: tuple[str, ...] = ()
+
+
+def conversation(raws: Sequence[Raw]) -> Conversation:
+    """What the messages come to. Raises Rejection."""
     if not raws:
         raise bad_request("At least one message is needed.", "messages")
     if len(raws) > MAX_MESSAGES:
         raise bad_request(f"At most {MAX_MESSAGES} messages can be given.", "messages")
-    talk = _Talk()
     messages = [decoded(_message_decoder, raw, f"messages[{index}]") for index, raw in enumerate(raws)]
+    names = {message.name for message in messages if message.name and message.role in ("user", "assistant")}
+    talk = _Talk(tell_names=len(names) > 1)
     empty = [talk.take(message, index) for index, message in enumerate(messages)]
     where = f"messages[{len(messages) - 1}]"
     if messages[-1].role == "user" and empty[-1]:
@@ -65,15 +86,16 @@ def conversation(raws: Sequence[Raw]) -> tuple[str | None, tuple[Message, ...]]:
     system, turns = talk.history.finish()
     if not turns:
         raise bad_request("There is no message with content.", f"{where}.content")
-    return system, turns
+    return Conversation(system, turns, ("messages.name",) if len(names) == 1 else ())
 
 
 class _Talk:
     """A conversation while it is put together, message by message."""
 
-    __slots__ = ("_images", "_parts", "history")
+    __slots__ = ("_images", "_parts", "_tell_names", "history")
 
-    def __init__(self) -> None:
+    def __init__(self, *, tell_names: bool) -> None:
+        self._tell_names = tell_names
         self.history = History()
         self._images = 0
         self._parts = 0
@@ -88,34 +110,64 @@ class _Talk:
         if message.role in ("system", "developer"):
             return self._instructions(message, where)
         if message.role == "user":
-            blocks = self._blocks(message, where)
-            self.history.ask(blocks)
-            return not blocks
+            return self._question(message, where)
         if message.role == "assistant":
             return self._answer(message, where, index)
         if message.role in ("tool", "function"):
             return self._result(message, where)
         raise bad_request(f"Unknown role {message.role!r}.", f"{where}.role")
 
-    def _blocks(self, message: _InMessage, where: str) -> list[PartBlock]:
-        blocks = content.blocks(message.content, where, images_before=self._images)
+    def _blocks(self, found: Sequence[tuple[Part, str]]) -> list[PartBlock]:
+        blocks = content.blocks(found, images_before=self._images)
         self._images += images_in(blocks)
         return blocks
 
+    def _question(self, message: _InMessage, where: str) -> bool:
+        """What the user says; results in the form of the Messages API may stand among it."""
+        said: list[tuple[Part, str]] = []
+        answered = False
+        for part, place in content.parts(message.content, where):
+            if part.type != "tool_result":
+                said.append((part, place))
+                continue
+            blocks = tuple(self._blocks(content.parts(part.content, place)))
+            if not self.history.answer(part.tool_use_id, blocks, bool(part.is_error)):
+                raise bad_request(NO_CALL, f"{place}.tool_use_id")
+            answered = True
+        blocks_said = self._blocks(said)
+        self.history.ask([*self._named(message, bool(blocks_said)), *blocks_said])
+        return not blocks_said and not answered
+
+    def _named(self, message: _InMessage, speaks: bool) -> list[TextBlock]:
+        """Who speaks, where several do."""
+        return [TextBlock(SPEAKER.format(message.name))] if self._tell_names and message.name and speaks else []
+
     def _instructions(self, message: _InMessage, where: str) -> bool:
-        blocks = content.blocks(message.content, where, text_only=True)
+        blocks = content.blocks(content.parts(message.content, where), text_only=True)
         text = "\n\n".join(block.text for block in blocks if isinstance(block, TextBlock))
         self.history.instruct(text)
         return not text
 
     def _answer(self, message: _InMessage, where: str, index: int) -> bool:
-        parts = content.blocks(message.content, where, text_only=True)
-        texts = [part for part in parts if isinstance(part, TextBlock)]
-        if not texts and message.refusal and message.refusal.strip():
-            texts.append(TextBlock(message.refusal))
-        calls = tuple(_calls(message, where, index))
-        self.history.say([*texts, *calls])
-        return not texts and not calls
+        said: list[AssistantBlock | PastCall] = []
+        for part, place in content.parts(message.content, where):
+            if part.type == "tool_use":
+                said.append(_call(part.id, part.name, _object(part.input), place))
+            elif part.type == "thinking":
+                # Without its signature it is not genuine, and the Messages API would refuse it.
+                said += [ThinkingBlock(part.thinking, part.signature)] if part.signature else []
+            elif part.type == "redacted_thinking":
+                said.append(RedactedThinkingBlock(part.data))
+            else:
+                blocks = content.blocks([(part, place)], text_only=True)
+                said += [block for block in blocks if isinstance(block, TextBlock)]
+        if not said and message.refusal and message.refusal.strip():
+            said.append(TextBlock(message.refusal))
+        if self._tell_names and message.name and said:
+            said.insert(0, TextBlock(SPEAKER.format(message.name)))
+        said += _calls(message, where, index)
+        self.history.say(said)
+        return not said
 
     def _result(self, message: _InMessage, where: str) -> bool:
         """The result of one of the calls that are open."""
@@ -125,8 +177,10 @@ class _Talk:
             call_id, param = message.tool_call_id, f"{where}.tool_call_id"
             if call_id is None:
                 raise bad_request("A tool message needs the id of the call that it answers.", param)
-        if call_id is None or not self.history.answer(call_id, tuple(self._blocks(message, where))):
-            raise bad_request("No call of the assistant message before it has this id.", param)
+        if call_id is None or not self.history.answer(
+            call_id, tuple(self._blocks(content.parts(message.content, where)))
+        ):
+            raise bad_request(NO_CALL, param)
         return False
 
 
@@ -147,6 +201,10 @@ def _calls(message: _InMessage, where: str, index: int) -> Iterator[PastCall]:
             yield _call(call.id, call.custom.name, wrapped, f"{place}.custom")
         else:
             raise bad_request("A tool call needs `function` or `custom`.", place)
+
+
+def _object(value: Raw) -> Raw:
+    return value if bytes(value).lstrip()[:1] == b"{" else EMPTY_OBJECT
 
 
 def _call(call_id: str, name: str, arguments: Raw, where: str) -> PastCall:

@@ -19,8 +19,11 @@ class _JsonSchema(Struct, frozen=True):
 
 
 class _Format(Struct, frozen=True):
+    """`schema` stands beside `json_object` in the form of llama.cpp and Anyscale."""
+
     type: str
     json_schema: _JsonSchema | None = None
+    schema: Raw = Raw()
 
 
 _format_decoder: Final = msgspec.json.Decoder(_Format)
@@ -33,7 +36,7 @@ def response_format(raw: Raw) -> Schema | None:
     if format.type == "text":
         return None
     if format.type == "json_object":
-        return FREE
+        return FREE if bytes(format.schema) in (b"", b"null") else answer_schema(format.schema, f"{where}.schema")
     if format.type != "json_schema":
         raise bad_request("Must be one of text, json_object, json_schema.", f"{where}.type")
     where = "response_format.json_schema"

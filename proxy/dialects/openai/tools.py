@@ -26,6 +26,7 @@ class CallStyle(Struct, frozen=True):
 
 
 PLAIN_CALLS: Final = CallStyle()
+GRAMMAR: Final = "{}\n\nThe input must fit this grammar ({}):\n{}"
 
 
 class ToolUse(Struct, frozen=True):
@@ -47,8 +48,18 @@ class _Function(Struct, frozen=True):
     strict: bool | None = None
 
 
+class _Grammar(Struct, frozen=True):
+    syntax: str = ""
+    definition: str = ""
+
+
 class _Format(Struct, frozen=True):
+    """`grammar`: in `grammar`, or beside `type` in the form of the Responses API."""
+
     type: str
+    grammar: _Grammar | None = None
+    syntax: str = ""
+    definition: str = ""
 
 
 class _Custom(Struct, frozen=True):
@@ -58,9 +69,16 @@ class _Custom(Struct, frozen=True):
 
 
 class _Tool(Struct, frozen=True):
-    type: str
+    """Of chat completions, or flat as in the Responses API, or bare as in the Messages API: Cursor sends all three."""
+
+    type: str | None = None
     function: _Function | None = None
     custom: _Custom | None = None
+    name: str | None = None
+    description: str | None = None
+    parameters: Raw = Raw()
+    input_schema: Raw = Raw()
+    format: _Format | None = None
 
 
 class _Name(Struct, frozen=True):
@@ -98,6 +116,21 @@ def _function_tool(function: _Function, where: str, seen: set[str]) -> Tool:
     return Tool(name, function.description or "", parameters(function.parameters, place), place)
 
 
+def _custom_tool(custom: _Custom, where: str, seen: set[str]) -> Tool:
+    """A tool that takes free text. A grammar for it is told to the model: nothing here can hold it to one."""
+    name = checked_name(custom.name, f"{where}.name", seen)
+    description = custom.description or ""
+    form = custom.format
+    if form is not None and form.type == "grammar":
+        grammar = form.grammar or _Grammar(form.syntax, form.definition)
+        if not grammar.definition:
+            raise bad_request("A grammar needs a `definition`.", f"{where}.format")
+        description = GRAMMAR.format(description, grammar.syntax, grammar.definition).strip()
+    elif form is not None and form.type != "text":
+        raise bad_request("Must be one of text, grammar.", f"{where}.format.type")
+    return Tool(name, description, CUSTOM_SCHEMA)
+
+
 def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool, ...], frozenset[str]]:
     """All tools of the request, and the names of the custom ones."""
     if len(raws) + len(functions) > MAX_TOOLS:
@@ -111,11 +144,19 @@ def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool,
         if tool.type == "function" and tool.function is not None:
             tools.append(_function_tool(tool.function, f"{where}.function", seen))
         elif tool.type == "custom" and tool.custom is not None:
-            name = checked_name(tool.custom.name, f"{where}.custom.name", seen)
-            if tool.custom.format is not None and tool.custom.format.type != "text":
-                raise bad_request("Of custom tools only those of text format are supported.", f"{where}.custom.format")
-            custom.add(name)
-            tools.append(Tool(name, tool.custom.description or "", CUSTOM_SCHEMA))
+            tools.append(_custom_tool(tool.custom, f"{where}.custom", seen))
+            custom.add(tool.custom.name)
+        elif tool.name is not None and bytes(tool.input_schema) and tool.type in (None, "function", "custom"):
+            schema = parameters(tool.input_schema, f"{where}.input_schema")
+            tools.append(Tool(checked_name(tool.name, f"{where}.name", seen), tool.description or "", schema))
+        elif tool.name is not None and tool.type in (None, "function"):
+            flat = _Function(tool.name, tool.description, tool.parameters)
+            tools.append(_function_tool(flat, where, seen))
+        elif tool.name is not None and tool.type == "custom":
+            tools.append(_custom_tool(_Custom(tool.name, tool.description, tool.format), where, seen))
+            custom.add(tool.name)
+        elif tool.type is None:
+            raise bad_request("A tool needs a `type`.", f"{where}.type")
         elif tool.type in ("function", "custom"):
             raise bad_request(f"A tool of type {tool.type} needs `{tool.type}`.", f"{where}.{tool.type}")
         else:
