@@ -21,6 +21,7 @@ from proxy.cli.inspect import InspectedChild
 from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Child, Launch
+from proxy.cli.refusals import Refusals
 from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
@@ -165,7 +166,9 @@ async def _serve(
     file = usage_file(settings, environ, sys.platform)
     ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
     accounts = Accounts(ledger)
-    pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts)
+    state = None if cli.demo else state_dir(settings, environ, sys.platform)
+    refusals = Refusals(None if state is None else state / "refusals.json", cli.version_text)
+    pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts, refusals=refusals)
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
         keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),

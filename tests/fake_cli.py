@@ -74,6 +74,7 @@ class _Fake:
         self.settings = settings
         self.past: list[str] = []
         self.begun = False
+        self.blocked = False
         self.asked = 0
         self.model = ""
         self.said: list[str] = []
@@ -133,6 +134,10 @@ class _Fake:
             if line.get("shouldQuery") is False:
                 self.past.append("user")
                 self.put({"type": "result", "subtype": "success", "is_error": False, "num_turns": 0})
+            elif self.blocked:
+                self.past.append("user")
+                said = {"subtype": "success", "is_error": True, "num_turns": 1, "result": "Prompt is too long"}
+                self.put({"type": "result", "terminal_reason": "blocking_limit", **said})
             else:
                 self.ask(line["message"]["content"])
 
@@ -150,6 +155,9 @@ class _Fake:
                 {"value": "haiku", "resolvedModel": "claude-haiku-5-5", "displayName": "Haiku"},
             ]
             response["response"] = {"models": models}
+        if subtype == "apply_flag_settings":
+            env = line["request"]["settings"].get("env", {})
+            self.blocked = bool(env.get("CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE", self.blocked))
         self.put({"type": "control_response", "response": response})
 
     def ask(self, content: list[dict[str, Any]]) -> None:

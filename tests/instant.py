@@ -40,7 +40,7 @@ class InstantConversation(Conversation):
     def attribute_cost(self, request: str) -> None:
         pass
 
-    async def ask_new(self, plan: Plan) -> None:
+    async def ask_new(self, plan: Plan, *, opening: bool = True) -> None:
         pass
 
     async def ask_next(self, message: Message) -> None:
@@ -80,7 +80,7 @@ class InstantPool(Pool):
 
     async def open(self, plan: Plan, owner: str) -> Lease:
         served = "new" if len(plan.messages) == 1 else "replayed"
-        return Lease(InstantConversation(plan), served, b"")  # type: ignore[arg-type]
+        return Lease(InstantConversation(plan), served, b"", plan)  # type: ignore[arg-type]
 
     def first_delta(self, lease: Lease) -> None:
         pass

@@ -43,6 +43,9 @@ class Scripted(Conversation):
 
     def __init__(self, *scripts: Script, settles: bool = True) -> None:
         self.folded = Fold()
+        # Whether it sends what it was to keep to itself, and whether it was told to keep it.
+        self.leaks = False
+        self.openings: list[bool] = []
         self.asked: list[Any] = []
         self.owed: list[str] = []
         self._scripts = list(scripts)
@@ -61,7 +64,12 @@ class Scripted(Conversation):
     def attribute_cost(self, request: str) -> None:
         self.owed.append(request)
 
-    async def ask_new(self, plan: Plan) -> None:
+    @property
+    def sent_in_opening(self) -> bool:
+        return self.leaks
+
+    async def ask_new(self, plan: Plan, *, opening: bool = True) -> None:
+        self.openings.append(opening)
         self._ask(plan)
 
     async def ask_next(self, message: Message) -> None:
@@ -102,10 +110,10 @@ class ScriptedPool(Pool):
         if not self.conversations:
             raise Rejection(Failure(Kind.QUEUE_FULL, "No room."))
         self.opened.append(self.conversations.pop(0))
-        return Lease(self.opened[-1], self._served.pop(0), b"")
+        return Lease(self.opened[-1], self._served.pop(0), b"", plan)
 
     async def renew(self, lease: Lease) -> Lease:
-        new = await self.open(Plan("", None, ()), "")
+        new = await self.open(lease.plan, "")
         self.renewed.append(lease.conversation)
         self.release(lease)
         return new

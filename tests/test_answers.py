@@ -17,7 +17,8 @@ from proxy.dialects import Framing
 from proxy.http import model_requests
 from proxy.http.app import create_app
 from proxy.http.service import Service
-from proxy.protocol.deltas import Delta, Reason, Text, Thinking
+from proxy.protocol.deltas import Delta, Failed, Reason, Text, Thinking
+from proxy.protocol.failures import Failure, Kind
 from tests.conftest import base_settings
 from tests.scripted import BEGUN, DIED, OVERLOADED, SILENCE, USED, Scripted, ScriptedPool, calls, end, says
 
@@ -178,8 +179,21 @@ async def test_what_is_served_by_a_second_try_is_said(stream: bool) -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_had_no_effect_is_said(path: str, stream: bool) -> None:
-    response = await Server(say("a")).post(path, stream=stream, seed=5, temperature=1)
+    response = await Server(say("a"), native=False).post(path, stream=stream, seed=5, temperature=1)
     assert response.headers["x-ignored-params"] == "temperature, seed"
+    response = await Server(say("a")).post(path, stream=stream, seed=5, temperature=1)
+    assert response.headers["x-ignored-params"] == "seed"
+
+
+REFUSED: list[Delta] = [Failed(Failure(Kind.REFUSED_UPSTREAM, "no"))]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_model_refused_is_said(stream: bool) -> None:
+    server = Server(Scripted([REFUSED]), Scripted([calls()]), served="new")
+    response = await server.post(stream=stream, tools=TOOLS, tool_choice="required", top_p=0.5, seed=5)
+    assert response.headers["x-ignored-params"] == "top_p, seed"
+    assert response.headers["x-claude-proxy-emulated"] == "tool_choice"
 
 
 async def test_a_strict_server_refuses_what_has_no_effect() -> None:

@@ -177,7 +177,7 @@ def test_what_has_no_effect_is_said() -> None:
 
 
 def test_the_servers_rules() -> None:
-    made = request(Rules(model_for=lambda name: f"asked-{name}", forward_sampling=True), temperature=1.5, top_p=0.5)
+    made = request(Rules(model_for=lambda name: f"asked-{name}", native=True), temperature=1.5, top_p=0.5)
     assert made.model == "opus"
     assert made.plans[0].model == "asked-opus"
     assert made.plans[0].sampling == Sampling(1.0, 0.5)

@@ -93,6 +93,8 @@ async def test_what_is_sent_and_in_which_order(begin: Begin, tmp_path: Path) -> 
     await conversation.ask_new(plan(*past, user("five"), system="Be brief.", max_tokens=77))
     await whole(conversation)
     (sent,) = fake_cli.told(tmp_path)
+    unblock = sent.pop(3)
+    assert unblock["request"]["settings"] == {"env": {"CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE": ""}}
     assert [line["type"] for line in sent] == [
         "control_request", "control_request", "user", "assistant", "user", "assistant", "user",
     ]  # fmt: skip
@@ -103,7 +105,8 @@ async def test_what_is_sent_and_in_which_order(begin: Begin, tmp_path: Path) -> 
     assert said == ["one", "two", "three", "four", "five"]
     users = [line for line in sent if line["type"] == "user"]
     assert all(line["client_composed"] is True for line in users)
-    assert [line.get("shouldQuery") for line in users] == [False, False, None]
+    # The first is asked, and kept by the CLI to itself.
+    assert [line.get("shouldQuery") for line in users] == [None, False, None]
 
 
 async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +124,7 @@ async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypa
     async def count() -> list[Line]:
         nonlocal taken_in
         lines = await read()
-        taken_in += sum(isinstance(line, Result) and line.num_turns == 0 for line in lines)
+        taken_in += sum(isinstance(line, Result) for line in lines)
         return lines
 
     monkeypatch.setattr(conversation.child, "write", note)
@@ -129,7 +132,8 @@ async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypa
     past = [user("a"), assistant("b"), user("c"), assistant("d")]
     await conversation.ask_new(plan(*past, user([["past"]])))
     assert json.loads(text(await whole(conversation))) == ["user", "assistant", "user", "assistant"]
-    assert written == [["control_request", "user"], ["assistant", "user"], ["assistant", "user"]]
+    first = ["control_request", "control_request", "user"]
+    assert written == [first, ["control_request", "assistant", "user"], ["assistant", "user"]]
 
 
 @pytest.mark.parametrize(("max_tokens", "lines"), [(None, 2), (5, 3)])

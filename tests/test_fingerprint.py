@@ -21,7 +21,10 @@ def answer(*texts: str, arguments: bytes | None = None) -> Message:
 
 def of(*messages: Message, owner: str = "", **settings: object) -> bytes:
     plan = Plan(model=str(settings.pop("model", "opus")), system=None, messages=messages, **settings)  # type: ignore[arg-type]
-    return fingerprint.of(plan, owner, messages)
+    key = fingerprint.start(owner)
+    for message in messages:
+        key = fingerprint.extend(key, message)
+    return fingerprint.under(plan, key)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +54,6 @@ def test_another_conversation_is_another() -> None:
         of(ASK, ASK),
     ]
     assert len(set(found)) == len(found)
-
-
-def test_extending_is_the_same_as_starting_with_all() -> None:
-    assert fingerprint.extend(of(ASK), answer("a")) == of(ASK, answer("a"))
 
 
 @pytest.mark.parametrize("arguments", [b'{"a":1E400}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])

@@ -70,7 +70,8 @@ def test_settings_that_reach_the_child() -> None:
 
 def test_the_launch() -> None:
     made = launch("/opt/claude", Settings(), PLAIN, "/empty")
-    assert made.argv == ("/opt/claude", *FLAGS)
+    assert made.argv == ("/opt/claude", *FLAGS, "--thinking-display", "summarized")
+    assert launch("/opt/claude", Settings(reasoning=False), PLAIN, "/empty").argv == ("/opt/claude", *FLAGS)
     assert made.cwd == "/empty"
     assert made.env == environment(Settings(), PLAIN)
 

@@ -90,7 +90,7 @@ MESSAGES = st.sampled_from(
     ]
 )
 RULES = st.sampled_from(
-    [Rules(), Rules(strict=True), Rules(forward_sampling=True, abilities_of=lambda model: Abilities(("high",), True))]
+    [Rules(), Rules(strict=True), Rules(native=True, abilities_of=lambda model: Abilities(("high",), True))]
 )
 
 
@@ -129,7 +129,10 @@ def test_any_parameters_become_lines_or_a_refusal(messages: Any, more: dict[str,
     assert not any(end in data for end in (b"\r", b"\xe2\x80\xa8", b"\xe2\x80\xa9"))
     for line in written:
         assert isinstance(json.loads(line), dict)
-    assert len(fingerprint.of(made.plan, "", made.plan.messages)) == 32
+    key = fingerprint.start("")
+    for message in made.plan.messages:
+        key = fingerprint.extend(key, message)
+    assert len(fingerprint.under(made.plan, key)) == 32
     # What must be called can be; what is counted is bounded.
     assert made.plan.tools or not made.plan.must_call
     assert 1 <= made.n <= 8

@@ -2,7 +2,7 @@
 
 An example is a run of fenced blocks; what follows ```` ```json ```` says what a block is:
 
-    request       the body of a chat request; begins an example. Words after it are settings: append, forward
+    request       the body of a chat request; begins an example. Words after it are settings: append, native
     to the CLI    the lines that are written to the CLI for it, in full
     from the CLI  lines that it answers with; without a request they answer a plain question
     chunks        the choice of each chunk of the stream that comes of it, without its index
@@ -42,9 +42,10 @@ from tests import generate_protocol
 
 PAGE = generate_protocol.PAGE.read_text("utf-8")
 RULES = Rules(abilities_of=lambda model: Abilities(("low", "medium", "high"), thinking_off=True))
-FORWARD = msgspec.structs.replace(RULES, forward_sampling=True)
+NATIVE = msgspec.structs.replace(RULES, native=True)
 PLAIN = '{"model": "opus", "messages": [{"role": "user", "content": "Hello."}]}'
 TAKEN_IN = decode_line(b'{"type": "result", "subtype": "success", "num_turns": 0}')
+KEPT_TO_ITSELF = decode_line(b'{"type": "result", "is_error": true, "terminal_reason": "blocking_limit"}')
 
 
 class Block(Struct, frozen=True):
@@ -101,10 +102,17 @@ class FakeChild(Child):
     def alive(self) -> bool:
         return True
 
+    @property
+    def blocked(self) -> bool:
+        """It has been told to send nothing, and not yet to go on."""
+        return sum("BLOCKING_LIMIT" in json.dumps(line) for line in self.written) == 1
+
     def write(self, data: bytes) -> None:
         self.written += lines(data.decode())
 
     async def read(self) -> list[Line]:
+        if self.blocked:
+            return [KEPT_TO_ITSELF]
         if self.written[-1].get("shouldQuery") is False:
             return [TAKEN_IN]
         said, self._said = self._said, []
@@ -151,7 +159,7 @@ async def run(example: Example) -> Outcome:
     settings = given["request"].role.split()[1:] if "request" in given else []
     body = given["request"].text if "request" in given else PLAIN
     try:
-        request = requests.decode(body.encode(), FORWARD if "forward" in settings else RULES)
+        request = requests.decode(body.encode(), NATIVE if "native" in settings else RULES)
     except Rejection as rejection:
         outcome.failure = rejection.failure
         return outcome
@@ -160,7 +168,7 @@ async def run(example: Example) -> Outcome:
     child = FakeChild(said)
     conversation = Conversation(child, Timeouts(5, 5), "append" if "append" in settings else "replace")
     await conversation.ask_new(request.plan)
-    while child.written[-1].get("shouldQuery") is False:
+    while child.blocked or child.written[-1].get("shouldQuery") is False:
         await conversation.deltas(0)
     outcome.written = list(child.written)
     if said:

@@ -483,11 +483,11 @@ def test_no_thinking_where_the_model_can_do_without() -> None:
 def test_sampling_is_passed_on_only_by_the_servers_leave() -> None:
     body = json.dumps({"model": "opus", "messages": [HI], "temperature": 1.7, "top_p": 0.5}).encode()
     assert decode(body).plan.sampling == Sampling()
-    made = decode(body, Rules(forward_sampling=True))
+    made = decode(body, Rules(native=True))
     assert made.plan.sampling == Sampling(temperature=1.0, top_p=0.5)
     assert made.ignored == ()
     other = json.dumps({"model": "opus", "messages": [HI], "top_p": 0, "seed": 5}).encode()
-    made = decode(other, Rules(forward_sampling=True))
+    made = decode(other, Rules(native=True))
     assert (made.plan.sampling, made.ignored) == (Sampling(temperature=None, top_p=0), ("seed",))
 
 
@@ -563,7 +563,7 @@ NAMES = st.sampled_from(
 
 def test_a_number_out_of_range_does_no_harm() -> None:
     plan = request(HI, called(("c", "get", '{"a":1E400}')), result("c")).plan
-    assert fingerprint.of(plan, "", plan.messages)
+    assert fingerprint.extend(b"", plan.messages[1])
 
 
 @settings(max_examples=300)
@@ -590,7 +590,8 @@ def test_any_request_becomes_a_plan_or_a_refusal(messages: list[Any], more: dict
     one_line(commands.initialize(plan, "replace"))
     if settings := commands.settings(plan):
         one_line(settings)
-    fingerprint.of(plan, "", plan.messages)
+    for message in plan.messages:
+        fingerprint.extend(b"", message)
 
 
 def one_line(data: bytes) -> None:

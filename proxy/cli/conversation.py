@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -95,9 +96,14 @@ class Conversation:
         """The next message is asked for this request, which is to learn what it costs."""
         self._unpriced = (*self._unpriced, request)
 
-    async def ask_new(self, plan: Plan) -> None:
-        """Begin the conversation that `plan` describes and ask its last message."""
-        await off_loop(size_of(plan.messages), self._dialogue.begin, plan)
+    @property
+    def sent_in_opening(self) -> bool:
+        """The CLI sent what it was to keep to itself (`Dialogue`)."""
+        return self._dialogue.sent_in_opening
+
+    async def ask_new(self, plan: Plan, *, opening: bool = True) -> None:
+        """Begin the conversation that `plan` describes and ask its last message (`Dialogue.begin`)."""
+        await off_loop(size_of(plan.messages), partial(self._dialogue.begin, opening=opening), plan)
         self._asked()
 
     def can_ask(self, message: Message) -> bool:

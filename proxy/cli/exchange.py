@@ -1,10 +1,13 @@
 """One request's answer, from the pool and back to it: what a single conversation cannot decide alone.
 
-- A conversation that was kept alive and turns out to be dead is begun again from the messages: no client sees it.
+- A conversation that was kept alive and turns out to be dead is begun again from the messages: no client sees it. So
+  is one whose CLI sends a message of the past that it was to keep to itself.
 - An answer that must call a tool and does not, or that does not fit its schema, is asked for again in the same
   conversation, once. It is held back meanwhile, so that nothing of the first try reaches the client: until its first
   call, or to its end if it is not streamed. If it is no better then, an answer without a call goes out as it is; one
   that does not fit becomes a refusal, or a failure if some of it has gone out.
+- A request that is refused upstream and uses fields which a model may refuse is asked for once more without them. If
+  it is answered then, the refusal is remembered: the fields are left out of later requests from the start.
 - A stop sequence ends the answer and its conversation.
 """
 
@@ -15,9 +18,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from contextlib import aclosing
 from typing import Any, Final
 
+import msgspec
+
 from proxy.cli.conversation import Conversation
 from proxy.cli.parked import NotContinued
 from proxy.cli.pool import Lease, Pool, Served
+from proxy.protocol import native
 from proxy.protocol.deltas import (
     COMPLETE,
     Delta,
@@ -31,7 +37,7 @@ from proxy.protocol.deltas import (
     Tokens,
     ToolCall,
 )
-from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection
+from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection, bad_request
 from proxy.protocol.judging import Item
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.schema import FREE
@@ -70,6 +76,7 @@ class Exchange:
     arguments that are no JSON object or do not fit the tool's schema; they are handed on, the client decides.
     `unvalidated`: whether it or its calls fit their schemas could not be found out within the bounds for that.
     `attempts`: how often a conversation was asked; each time costs.
+    `emulated`: fields of the Messages API (`native.FIELDS`) that were asked for and not used.
     `request`: who is told the cost (`Observer`).
     """
 
@@ -84,7 +91,10 @@ class Exchange:
         request: str = "",
     ) -> None:
         self._pool = pool
-        self._plan = plan
+        self.emulated = native.known(native.asked(plan), pool.refusals.of(plan.model))
+        self._plan = native.without(plan, self.emulated)
+        # Fields that a refused request had, until it is known whether it was for them.
+        self._suspects = frozenset[str]()
         self._owner = owner
         self._streamed = streamed
         self._request = request
@@ -128,9 +138,14 @@ class Exchange:
                 lease = self._opened
                 assert lease is not None
                 deltas = await lease.conversation.deltas(timeout)
+                if self._refused(deltas):
+                    begin = self._begin_plainly
+                    continue
                 if self._lost(lease, deltas):
                     begin = self._begin_again
                     continue
+                if deltas and not isinstance(deltas[-1], Failed):
+                    self._answered()
                 if deltas and not self._begun:
                     self._pool.first_delta(lease)
                 again = await self._fault(lease.conversation, deltas)
@@ -163,6 +178,9 @@ class Exchange:
 
     async def _begin(self) -> None:
         """Get a conversation and ask it."""
+        if not self._droppable(self.emulated):
+            name = next(field for field in native.SAMPLING if field in self.emulated)
+            raise bad_request(f"This model takes no `{name}`, and the server is set to refuse such.", name)
         self._opened = await self._pool.open(self._plan, self._owner)
         await self._ask(self._opened)
 
@@ -175,6 +193,36 @@ class Exchange:
         self._spent += lost.tokens
         await self._ask(self._opened)
 
+    def _refused(self, deltas: Sequence[Delta]) -> bool:
+        """The request was refused upstream, and it may have been for a field that it can do without."""
+        last = _last(deltas)
+        refused = isinstance(last, Failed) and last.failure.kind is Kind.REFUSED_UPSTREAM
+        return (
+            refused and not self._begun and bool(native.asked(self._plan)) and self._droppable(native.asked(self._plan))
+        )
+
+    def _droppable(self, fields: frozenset[str]) -> bool:
+        """Whether the client can do without: not without effect where it is to be told of that with an error."""
+        return not (self._pool.strict and fields.intersection(native.SAMPLING))
+
+    async def _begin_plainly(self) -> None:
+        """Ask without the fields that may have been refused."""
+        assert self._opened is not None
+        self._held = []
+        self._suspects = native.asked(self._plan)
+        self.emulated |= self._suspects
+        self._plan = native.without(self._plan, self._suspects)
+        self._opened = await self._pool.renew(
+            msgspec.structs.replace(self._opened, plan=native.without(self._opened.plan, self._suspects))
+        )
+        await self._ask(self._opened)
+
+    def _answered(self) -> None:
+        """There is an answer: what was left out of its request had been refused."""
+        if self._suspects:
+            self._pool.refusals.learn(self._plan.model, self._suspects)
+            self._suspects = frozenset()
+
     async def _ask(self, lease: Lease) -> None:
         self.served = lease.served
         self.not_continued = lease.not_continued
@@ -182,7 +230,7 @@ class Exchange:
         if lease.served == "continued":
             await lease.conversation.ask_next(self._plan.messages[-1])
         else:
-            await lease.conversation.ask_new(self._plan)
+            await lease.conversation.ask_new(lease.plan, opening=self._pool.keeps_first)
 
     def _give_back(self, lease: Lease, *, keep: bool = False) -> None:
         self._spent += lease.conversation.tokens
@@ -194,10 +242,15 @@ class Exchange:
         conversation.attribute_cost(self._request)
 
     def _lost(self, lease: Lease, deltas: Sequence[Delta]) -> bool:
-        """A conversation that was kept alive has died since, before anything of its answer went out."""
+        """A conversation that was kept alive has died since, or one could not be put in as this CLI's are, before
+        anything of its answer went out."""
         last = _last(deltas)
-        died = isinstance(last, Failed) and last.failure.kind is Kind.CLI_DIED
-        return died and lease.served == "continued" and not self._begun
+        if not isinstance(last, Failed) or self._begun:
+            return False
+        if lease.conversation.sent_in_opening:
+            self._pool.keeps_first = False
+            return True
+        return last.failure.kind is Kind.CLI_DIED and lease.served == "continued"
 
     async def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
         """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""

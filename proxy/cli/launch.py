@@ -29,6 +29,9 @@ FLAGS: Final = (
     "--model", LAUNCHED,
 )  # fmt: skip
 
+# Asks for a summary of what the model thinks; left alone it gives short notes of its progress.
+SHOWN_THINKING: Final = ("--thinking-display", "summarized")
+
 # What a program needs to run and to reach the network, and where the CLI finds its own login.
 PASSED: Final = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
@@ -107,4 +110,5 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str
 
 def launch(cli: str, settings: Settings, environ: Mapping[str, str], cwd: str) -> Launch:
     """The one way in which children are started. `cwd`: a workspace's."""
-    return Launch((cli, *FLAGS), environment(settings, environ), cwd)
+    shown = SHOWN_THINKING if settings.reasoning else ()
+    return Launch((cli, *FLAGS, *shown), environment(settings, environ), cwd)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
 
@@ -20,6 +21,8 @@ from proxy.cli.conversation import UNOBSERVED, Conversation, Observer, Timeouts
 from proxy.cli.limiter import FairLimiter
 from proxy.cli.parked import NotContinued, ParkedConversations
 from proxy.cli.process import STOP_GRACE, Child, Launch
+from proxy.cli.recall import Recall
+from proxy.cli.refusals import Refusals
 from proxy.cli.validator import Validator
 from proxy.cli.warm_pool import WarmPool
 from proxy.offload import off_loop
@@ -51,14 +54,16 @@ Served = Literal["new", "continued", "replayed"]
 
 
 class Lease(Struct, frozen=True):
-    """One request's hold on a slot and the conversation in it. `fingerprint`: of all that the request holds.
+    """One request's hold on a slot and the conversation in it. `fingerprint`: of all messages that the request holds.
 
-    `not_continued`: why earlier turns had to be put in again; empty if there are none, or if it is continued.
+    `plan`: the request's, with past answers as the model wrote them where they are known. `not_continued`: why earlier
+    turns had to be put in again; empty if there are none, or if it is continued.
     """
 
     conversation: Conversation
     served: Served
     fingerprint: bytes
+    plan: Plan
     owner: str = ""
     not_continued: NotContinued = ""
 
@@ -73,8 +78,12 @@ class Pool:
         start: Callable[[Launch], Awaitable[Child]] = Child.start,
         observer: Observer = UNOBSERVED,
         validator: Validator | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self.validator = validator or Validator()
+        # What models have refused, and whether what has no effect is refused here.
+        self.refusals = refusals or Refusals()
+        self.strict = settings.strict_params
         self._settings = settings
         self._observer = observer
         self._timeouts = Timeouts(settings.idle_timeout, settings.total_timeout)
@@ -89,6 +98,9 @@ class Pool:
         self._round: asyncio.Task[None] | None = None
         self._closing = False
         self.models_used: dict[str, ModelUse] = {}
+        self._recall = Recall(time.monotonic)
+        # Whether this CLI keeps the first message of a past to itself (`Dialogue`).
+        self.keeps_first = True
 
     @property
     def counts(self) -> Counts:
@@ -117,7 +129,7 @@ class Pool:
 
         `owner`: the name of the API key, to whose requests a parked conversation belongs.
         """
-        before, whole = await off_loop(size_of(plan.messages), fingerprint.of_all, plan, owner)
+        before, keys = await off_loop(size_of(plan.messages), fingerprint.of_all, plan, owner)
         await self._limiter.acquire(owner)
         not_continued: NotContinued = ""
         try:
@@ -132,7 +144,8 @@ class Pool:
         except BaseException:
             self._limiter.release(owner)
             raise
-        return self._begun(Lease(conversation, served, whole, owner, not_continued))
+        plan = self._recall.whole(plan, keys)
+        return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued))
 
     async def renew(self, lease: Lease) -> Lease:
         """The same slot with another conversation, on a new child, for one that was continued and has died.
@@ -143,7 +156,7 @@ class Pool:
         if self._busy.pop(lease.conversation, None) is None:
             self._end(conversation)
             raise Rejection(SHUTTING_DOWN)
-        renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.owner, "ended"))
+        renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.plan, lease.owner, "ended"))
         self.warm_pool.first_token(lease.conversation)
         self._end(lease.conversation)
         return renewed
@@ -165,17 +178,25 @@ class Pool:
         conversation = lease.conversation
         if self._busy.pop(conversation, None) is None:
             return
-        answer = None
-        if keep and self._max_parked and not self._closing:
-            answer = fingerprint.echo(conversation.answer.answer())
-        if answer is None:
+        key = self._remember(lease) if keep and not self._closing else None
+        if key is None or not self._max_parked:
             self._end(conversation)
         else:
             conversation.answer.forget()
-            self._parked.park(fingerprint.extend(lease.fingerprint, answer), conversation)
+            self._parked.park(fingerprint.under(lease.plan, key), conversation)
             self._parked.trim(self._max_parked)
         self._limiter.release(lease.owner)
         self.warm_pool.first_token(conversation)
+
+    def _remember(self, lease: Lease) -> bytes | None:
+        """The fingerprint of the messages with the answer, by which that is known now; None if it says nothing."""
+        answer = lease.conversation.answer.answer()
+        echo = fingerprint.echo(answer)
+        if echo is None:
+            return None
+        key = fingerprint.extend(lease.fingerprint, echo)
+        self._recall.keep(key, answer)
+        return key
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
         """End the child, after the CLI has said what an answer that ended well has cost: nobody waits for that."""

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from proxy.cli.process import Child, Launch
 from proxy.protocol import commands
@@ -37,8 +37,17 @@ class _Kind(Struct, frozen=True):
     type: str
 
 
+class _Env(Struct, frozen=True):
+    limit: str | None = field(default=None, name="CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE")
+
+
+class _Settings(Struct, frozen=True):
+    env: _Env = _Env()
+
+
 class _Request(Struct, frozen=True):
     subtype: str = ""
+    settings: _Settings = _Settings()
 
 
 class _Command(Struct, frozen=True):
@@ -78,6 +87,7 @@ class DemoChild(Child):
     def __init__(self) -> None:
         super().__init__()
         self._asked = 0
+        self._blocked = False
         self._playing: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -88,10 +98,15 @@ class DemoChild(Child):
         for line in data.splitlines():
             command = _command.decode(line)
             if command.type == "control_request":
+                limit = command.request.settings.env.limit
+                self._blocked = self._blocked if limit is None else bool(limit)
                 self._say(commands.success(command.request_id))
             elif command.type == "user" and not command.shouldQuery:
                 self._asked += 1
                 self._say(b'{"type":"result","subtype":"success","num_turns":0}\n')
+            elif command.type == "user" and self._blocked:
+                self._asked += 1
+                self._say(b'{"type":"result","is_error":true,"num_turns":1,"terminal_reason":"blocking_limit"}\n')
             elif command.type == "user":
                 name = ANSWERS[min(self._asked, len(ANSWERS) - 1)]
                 self._asked += 1

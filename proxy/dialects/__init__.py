@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from msgspec import Raw, Struct
 
@@ -92,22 +92,28 @@ class NoLookup:
         return None
 
 
+# The forms in which clients of chat completions get thinking with its signature, and send it back.
+SignedForm = Literal["thinking_blocks", "reasoning_details"]
+
+
 class Rules(Struct, frozen=True):
     """What the server's settings add to a request. `model_for`: a client's model name → what the CLI is asked for.
 
-    `forward_sampling`: temperature and top_p are passed on. `strict`: a parameter without effect is refused.
-    `reasoning`: the client is shown the model's thinking. `owner`: the name of the key that asks. `secret`: by which
-    the server knows again what it has signed. `lookup`: what is kept for the owner.
+    `native`: what a model may refuse is asked for in the Messages API's own fields (`proxy.protocol.native`). `strict`:
+    a parameter without effect is refused. `reasoning`: the client is shown the model's thinking; `signed`: and gets it
+    in a form that it can send back. `owner`: the name of the key that asks. `secret`: by which the server knows again
+    what it has signed. `lookup`: what is kept for the owner.
     """
 
     model_for: Callable[[str], str] = models.resolve
     abilities_of: Callable[[str], Abilities] = lambda model: Abilities()
-    forward_sampling: bool = False
+    native: bool = False
     strict: bool = False
     reasoning: bool = True
     owner: str = ""
     secret: bytes = b""
     lookup: Lookup = NoLookup()
+    signed: SignedForm | None = None
 
 
 RULES: Final = Rules()

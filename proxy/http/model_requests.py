@@ -22,6 +22,7 @@ from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
 from proxy.http.framing import framed
 from proxy.http.service import Service
+from proxy.protocol import native
 from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Delta, Failed, Started, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
@@ -110,8 +111,12 @@ class _Answering:
             resp.set_header("x-claude-proxy-demo", "recorded")
         if self._trace.fallback:
             resp.set_header(fallback.HEADER, self._trace.fallback)
-        if self._request.ignored:
-            resp.set_header("x-ignored-params", ", ".join(self._request.ignored))
+        emulated = frozenset[str]().union(*(exchange.emulated for exchange in self._exchanges))
+        ignored = (*(name for name in native.SAMPLING if name in emulated), *self._request.ignored)
+        if ignored:
+            resp.set_header("x-ignored-params", ", ".join(ignored))
+        if stand_ins := [name for name in native.FIELDS if name in emulated and name not in native.SAMPLING]:
+            resp.set_header("x-claude-proxy-emulated", ", ".join(stand_ins))
         if any(exchange.tool_choice_unmet for exchange in self._exchanges):
             resp.set_header("x-claude-proxy-tool-choice", "unmet")
         if self._unvalidated:

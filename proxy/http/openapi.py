@@ -110,6 +110,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "Parameters of the request that had no effect, separated by commas.",
         "schema": {"type": "string"},
     },
+    "x-claude-proxy-emulated": {
+        "description": "What the model refuses as a field of the Messages API, and got in another way instead.",
+        "schema": {"enum": ["tool_choice", "thinking", "tool_choice, thinking"]},
+    },
     "x-claude-proxy-tool-choice": {
         "description": "`unmet`: the model was to call a tool, and did not when it was asked again either.",
         "schema": {"const": "unmet"},
@@ -143,7 +147,8 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
 _SERVED: Final = (
     "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params",
-    "x-claude-proxy-tool-choice", "x-claude-proxy-validation",
+    "x-claude-proxy-emulated", "x-claude-proxy-tool-choice",
+    "x-claude-proxy-validation",
 )  # fmt: skip
 _PLAN: Final = (
     "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",

@@ -66,10 +66,11 @@ class Service:
         self.rules = Rules(
             self.model_for,
             self.abilities_of,
-            settings.sampling == "forward",
+            settings.native,
             settings.strict_params,
             settings.reasoning,
             secret=secrets.token_bytes() if secret is None else secret,
+            signed=None if settings.reasoning_format == "text" else settings.reasoning_format,
         )
         self._targets = {name.name: name.target for name in settings.models}
 

@@ -212,7 +212,7 @@ class SchemaFormat(Struct, tag_field="type", tag="json_schema"):
 Stops = Annotated[list[str], Meta(max_length=MAX_STOPS)]
 Model = Annotated[str, Meta(pattern=r"\S", description="A name of `/v1/models`; any other means the latest Opus.")]
 Count = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
-_SAMPLING: Final = "Has an effect only if the server is set to `CLAUDE_PROXY_SAMPLING=forward`."
+_SAMPLING: Final = "Without effect for models that refuse it; then `x-ignored-params` says so."
 Temperature = Annotated[float, Meta(ge=0, le=2, description=_SAMPLING)]
 Share = Annotated[float, Meta(ge=0, le=1, description=_SAMPLING)]
 Prompt = Annotated[str, Meta(pattern=r"\S")]

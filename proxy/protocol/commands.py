@@ -13,7 +13,18 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.protocol.lines import ControlRequest
-from proxy.protocol.plan import LAUNCHED, SERVER, Message, Plan, TextBlock, Tool, ToolChoice, ToolResultBlock
+from proxy.protocol.plan import (
+    LAUNCHED,
+    SERVER,
+    Block,
+    Message,
+    Plan,
+    TextBlock,
+    Tool,
+    ToolChoice,
+    ToolResultBlock,
+    has_thinking,
+)
 
 SystemPromptMode = Literal["replace", "append"]
 
@@ -21,6 +32,7 @@ SystemPromptMode = Literal["replace", "append"]
 LIST_MODELS_ID: Final = "models"
 INITIALIZE_ID: Final = "initialize"
 SETTINGS_ID: Final = "settings"
+UNBLOCK_ID: Final = "unblock"
 # The MCP version whose handshake results the CLI takes from `initialize` (2.1.272 … 2.1.330).
 MCP_VERSION: Final = "2025-11-25"
 
@@ -101,16 +113,24 @@ class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
     # A JSON object, as text, that the CLI merges into the body of its request (cli notes 6).
     CLAUDE_CODE_EXTRA_BODY: str | UnsetType = UNSET
     CLAUDE_CODE_DISABLE_THINKING: str | UnsetType = UNSET
+    # Tokens from which on the CLI takes a conversation for too long and asks nobody; empty: as the model has it.
+    CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE: str | UnsetType = UNSET
+
+
+class _NoThinking(Struct, frozen=True):
+    type: Literal["disabled"] = "disabled"
 
 
 class _ExtraBody(Struct, frozen=True, omit_defaults=True):
     tool_choice: ToolChoice | UnsetType = UNSET
+    thinking: _NoThinking | UnsetType = UNSET
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
 
 
 class _Settings(Struct, frozen=True, omit_defaults=True):
-    model: str
+    model: str | UnsetType = UNSET
     effortLevel: str | UnsetType = UNSET
     env: _SettingsEnv | UnsetType = UNSET
 
@@ -129,8 +149,18 @@ class _UserLine(Struct, frozen=True, omit_defaults=True):
     shouldQuery: bool | UnsetType = UNSET
 
 
+class _Answer(Struct, frozen=True):
+    """A past answer with its thinking: without these three the CLI drops thinking without a word."""
+
+    role: str
+    content: tuple[Block, ...]
+    id: str
+    model: str
+    type: Literal["message"] = "message"
+
+
 class _AssistantLine(Struct, frozen=True):
-    message: Message
+    message: Message | _Answer
     type: Literal["assistant"] = "assistant"
     parent_tool_use_id: None = None
     session_id: str = ""
@@ -164,23 +194,49 @@ def initialize(plan: Plan, mode: SystemPromptMode) -> bytes:
     )
 
 
-def settings(plan: Plan) -> bytes:
-    """Model, limit and effort, in one line; nothing for what a child is launched with: a line costs it 0.01 s."""
-    extra = _ExtraBody(plan.tool_choice or UNSET, plan.sampling.temperature, plan.sampling.top_p)
+def settings(plan: Plan, *, blocked: bool = False) -> bytes:
+    """Model, limit and effort, in one line; nothing for what a child is launched with: a line costs it 0.01 s.
+
+    `blocked`: what is asked is not sent to the Messages API, until `unblock`.
+    """
+    sampling, choice = plan.sampling, plan.tool_choice
+    extra = _ExtraBody(
+        choice or UNSET,
+        UNSET if plan.thinking else _NoThinking(),
+        sampling.temperature,
+        sampling.top_p,
+        sampling.top_k,
+    )
+    # The Messages API takes no choice that forces a call together with thinking.
+    thinks = plan.thinking and (choice is None or not choice.forced)
     env = _SettingsEnv(
         UNSET if plan.max_tokens is None else str(plan.max_tokens),
         UNSET if extra == _ExtraBody() else _encode(extra).decode(),
-        UNSET if plan.thinking else "1",
+        UNSET if thinks else "1",
+        "1" if blocked else UNSET,
     )
     flags = _Settings(plan.model, plan.effort or UNSET, UNSET if env == _SettingsEnv() else env)
     return b"" if flags == _Settings(LAUNCHED) else _line(_Control(SETTINGS_ID, _ApplySettings(flags)))
 
 
-def past(message: Message) -> bytes:
-    """A message of the past. One of the user's is answered by a `result`: wait for it before the next line."""
-    if message.role == "assistant":
-        return _line(_AssistantLine(message))
-    return _line(_UserLine("user", message, True, "", None, shouldQuery=False))
+def unblock() -> bytes:
+    """What is asked from now on is sent. The other settings stay as they are."""
+    flags = _Settings(env=_SettingsEnv(CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE=""))
+    return _line(_Control(UNBLOCK_ID, _ApplySettings(flags)))
+
+
+def past(message: Message, index: int = 0, model: str = "") -> bytes:
+    """A message of the past. One of the user's is answered by a `result`: wait for it before the next line.
+
+    `index`: its place in the conversation; `model`: who wrote it, unless the message itself says so.
+    """
+    if message.role == "user":
+        return _line(_UserLine("user", message, True, "", None, shouldQuery=False))
+    if not has_thinking(message):
+        return _line(_AssistantLine(Message("assistant", message.content)))
+    # No two have the same id: the CLI would join them.
+    answer = _Answer("assistant", message.content, f"msg_past_{index}", message.written_by or model)
+    return _line(_AssistantLine(answer))
 
 
 def ask(message: Message) -> bytes:

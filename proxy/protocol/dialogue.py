@@ -6,12 +6,18 @@ After an answer `settled` tells when the CLI waits for us, so that `ask` may fol
 The user's messages of the past go in one by one: after each the CLI's acknowledgement is awaited, or it would change
 the order (its messages of the user pass through a queue, those of the assistant do not). All up to the first of them
 goes in one write.
+
+The first of them is asked, while the CLI is told that nothing is short enough to be sent: it adds what it adds to the
+first question of a conversation (what it says of its environment), sends nothing, and says so. So that stands where it
+stood when the conversation was young, and upstream finds the conversation in its prompt cache, however it was put to
+the CLI before.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -23,6 +29,7 @@ from proxy.protocol.deltas import COMPLETE, Delta, Finished, Reason, Tokens
 from proxy.protocol.failures import About, Failure, Kind
 from proxy.protocol.kinds import classify
 from proxy.protocol.lines import (
+    Assistant,
     ControlReply,
     ControlRequest,
     ControlResponse,
@@ -32,7 +39,7 @@ from proxy.protocol.lines import (
     Result,
     System,
 )
-from proxy.protocol.plan import Message, Plan, Schema, ToolResultBlock
+from proxy.protocol.plan import Message, Plan, Schema, ToolResultBlock, has_thinking
 from proxy.protocol.translation import Heard, Translation
 from proxy.protocol.turn import State, Turn
 
@@ -62,6 +69,10 @@ class ModelsUsed(Struct, frozen=True):
 Report = Ready | Cost | PlanLimits | ModelsUsed
 
 
+# What the CLI's result says of a question that was too long to be sent.
+BLOCKED: Final = "blocking_limit"
+
+
 class HeldCall(Struct, frozen=True):
     """A call that the CLI waits for: its control request, and the JSON-RPC request in it."""
 
@@ -69,8 +80,18 @@ class HeldCall(Struct, frozen=True):
     rpc_id: int | str | None
 
 
+class _Unattributed(Struct, frozen=True):
+    """An answer of the past with thinking of which nobody says who wrote it: the model in use, which the CLI tells."""
+
+    index: int
+    message: Message
+
+
 class Dialogue:
-    """See the module. `answer` folds what the turn under way has said."""
+    """See the module. `answer` folds what the turn under way has said.
+
+    `sent_in_opening`: the CLI has sent what it was to keep to itself, and the dialogue has failed for that.
+    """
 
     def __init__(self, mode: SystemPromptMode = "replace") -> None:
         self.answer = Fold()
@@ -81,7 +102,12 @@ class Dialogue:
         self._schema: Schema | None = None
         self._reason: Reason | None = None
         self._out: list[bytes] = []
-        self._history: deque[bytes] = deque()
+        # Lines for what is still to be put in, up to a message of the user's each; the last ones ask the question.
+        self._chunks: deque[list[bytes | _Unattributed]] = deque()
+        self._opening = False
+        self._refused: Assistant | None = None
+        self._model = ""
+        self.sent_in_opening = False
         self._held: dict[str, HeldCall] = {}
         self._reports: list[Report] = []
         self._cost = 0.0
@@ -111,21 +137,39 @@ class Dialogue:
             return False
         return self.settled or self._turn.state in (State.FINISHED, State.STOPPED)
 
-    def begin(self, plan: Plan) -> None:
-        """Begin the conversation that `plan` describes and ask its last message."""
+    def begin(self, plan: Plan, *, opening: bool = True) -> None:
+        """Begin the conversation that `plan` describes and ask its last message.
+
+        `opening`: the first of the user's messages of the past goes in as the module says; else like the others.
+        """
         self._translation = Translation(plan.tools, plan.messages)
         plan = self._translation.plan(plan)
         self._schema = plan.schema
         self._begin_turn()
-        chunk = [commands.initialize(plan, self._mode), commands.settings(plan)]
-        *past, last = plan.messages
-        for message in past:
-            chunk.append(commands.past(message))
+        *past, question = plan.messages
+        self._opening = opening and any(message.role == "user" for message in past)
+        chunk: list[bytes | _Unattributed] = [
+            commands.initialize(plan, self._mode), commands.settings(plan, blocked=self._opening)
+        ]  # fmt: skip
+        first = True
+        for index, message in enumerate(past):
             if message.role == "user":
-                self._history.append(b"".join(chunk))
-                chunk = []
-        self._history.append(b"".join((*chunk, commands.ask(last))))
-        self._out.append(self._history.popleft())
+                chunk.append(commands.ask(message) if self._opening and first else commands.past(message))
+                self._chunks.append(chunk)
+                chunk, first = [], False
+            elif message.written_by is None and has_thinking(message):
+                chunk.append(_Unattributed(index, message))
+            else:
+                chunk.append(commands.past(message, index))
+        self._chunks.append([*chunk, commands.ask(question)])
+        self._put_in()
+
+    def _put_in(self) -> None:
+        """The past up to the next message of the user's, or all that is left of it and the question."""
+        for line in self._chunks.popleft() if self._chunks else ():
+            if isinstance(line, _Unattributed):
+                line = commands.past(line.message, line.index, self._model)
+            self._out.append(line)
 
     def can_ask(self, message: Message) -> bool:
         """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""
@@ -154,6 +198,8 @@ class Dialogue:
         """What the lines mean: deltas of the answer; what is to be sent and told beside it waits to be taken."""
         for line in lines:
             kind, payload = classify(line)
+            if self._opening and self._opened(kind, payload):
+                continue
             failure = self._attend(line) if kind is kinds.OTHER else None
             if failure is not None:
                 # What the CLI answers in spite of a command that it refused is made without it.
@@ -198,13 +244,36 @@ class Dialogue:
         return deltas
 
     def _fail(self, failure: Failure) -> None:
-        self._history.clear()
+        self._chunks.clear()
         self._turn.reject(failure)
+
+    def _opened(self, kind: kinds.Kind[Any], payload: Any) -> bool:
+        """Whether that was all the line means: it belongs to the first message, which is not to be sent."""
+        if kind is kinds.CLI_MESSAGE:
+            self._refused = payload
+            return True
+        if kind is kinds.MESSAGE_START or kind is kinds.RESULT:
+            self._opening = False
+            self.sent_in_opening = True
+            self._fail(
+                Failure(Kind.CLI_CONFUSED, "The CLI sent a message of the past, which it was to keep to itself.")
+            )
+            return True
+        if kind is not kinds.ERROR_RESULT:
+            return False
+        self._opening = False
+        if payload.terminal_reason != BLOCKED:
+            if self._refused is not None:
+                self._turn.take(kinds.CLI_MESSAGE, self._refused)
+            return False
+        self._out.append(commands.unblock())
+        self._put_in()
+        return True
 
     def _acknowledged(self) -> None:
         """The CLI has taken in a message of the past: the next may follow."""
-        if self._history and not self._turn.over:
-            self._out.append(self._history.popleft())
+        if not self._turn.over:
+            self._put_in()
 
     def _ended(self, result: Result) -> None:
         self._reports.append(ModelsUsed(result.modelUsage))
@@ -221,6 +290,7 @@ class Dialogue:
         if isinstance(line, ControlRequest):
             self._asked(line)
         elif isinstance(line, System) and line.subtype == "init" and line.tools is not None:
+            self._model = line.model
             return self._check_tools(line.tools)
         return None
 

@@ -2,21 +2,28 @@
 
 A conversation that is kept alive is found by the fingerprint of all that it holds; a request that extends exactly that
 conversation has the same fingerprint over all but its last message. Clients echo the model's messages in slightly
-different shapes, so the assistant's are compared by what they say: text joined, arguments as JSON values.
+different shapes, so the assistant's are compared by what they say: text joined, arguments as JSON values, no thinking.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-from proxy.protocol.answer import Answer
+from proxy.protocol.answer import Answer, CallPart, RedactedPart, ThinkingPart
 from proxy.protocol.history import argument_object, clean_id
-from proxy.protocol.plan import Block, Message, Plan, TextBlock, ToolUseBlock
+from proxy.protocol.plan import (
+    Block,
+    Message,
+    Plan,
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+)
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -40,24 +47,27 @@ def _normal(message: Message) -> Message:
     return Message("assistant", tuple(blocks))
 
 
+def start(owner: str) -> bytes:
+    """The fingerprint of no message yet, for the API key named `owner`."""
+    return hashlib.sha256(owner.encode()).digest()
+
+
 def extend(fingerprint: bytes, message: Message) -> bytes:
-    """The fingerprint of a conversation with one more message."""
+    """The fingerprint of messages with one more."""
     return hashlib.sha256(fingerprint + _encode(_normal(message))).digest()
 
 
-def of(plan: Plan, owner: str, messages: Sequence[Message]) -> bytes:
-    """The fingerprint of `messages` under the plan's settings, for the API key named `owner`."""
-    settings = msgspec.structs.replace(plan, messages=())
-    fingerprint = hashlib.sha256(_encode((owner, settings))).digest()
-    for message in messages:
-        fingerprint = extend(fingerprint, message)
-    return fingerprint
+def under(plan: Plan, fingerprint: bytes) -> bytes:
+    """The fingerprint of messages that were answered under the plan's settings."""
+    return hashlib.sha256(fingerprint + _encode(msgspec.structs.replace(plan, messages=()))).digest()
 
 
-def of_all(plan: Plan, owner: str) -> tuple[bytes, bytes]:
-    """The fingerprints of the plan's messages without the last one, and with it."""
-    before = of(plan, owner, plan.messages[:-1])
-    return before, extend(before, plan.messages[-1])
+def of_all(plan: Plan, owner: str) -> tuple[bytes, tuple[bytes, ...]]:
+    """That of a conversation which the plan's last message can go on, and those of its messages up to each of them."""
+    keys = [start(owner)]
+    for message in plan.messages:
+        keys.append(extend(keys[-1], message))
+    return under(plan, keys[-2]), tuple(keys[1:])
 
 
 def echo(answer: Answer) -> Message | None:
@@ -67,3 +77,21 @@ def echo(answer: Answer) -> Message | None:
     for call in answer.calls:
         blocks.append(ToolUseBlock(clean_id(call.id), call.name, argument_object(call.arguments)))
     return Message("assistant", tuple(blocks)) if blocks else None
+
+
+def full(answer: Answer) -> Message | None:
+    """The message as the model wrote it, with its thinking; None where `echo` gives None, or says as much."""
+    shown = echo(answer)
+    blocks: list[Block] = []
+    for part in answer.parts:
+        if isinstance(part, ThinkingPart):
+            blocks += [ThinkingBlock(part.text, part.signature)] if part.signature else []
+        elif isinstance(part, RedactedPart):
+            blocks.append(RedactedThinkingBlock(part.data))
+        elif isinstance(part, CallPart):
+            blocks.append(ToolUseBlock(clean_id(part.id), part.name, argument_object(part.arguments)))
+        elif part.text.strip():
+            blocks.append(TextBlock(part.text))
+    if shown is None or tuple(blocks) == shown.content:
+        return None
+    return Message("assistant", tuple(blocks), answer.model)

@@ -139,6 +139,7 @@ class System(Struct, frozen=True, tag="system"):
     error: str | None = None
     retry_delay_ms: float = 0
     tools: list[str] | None = None
+    model: str = ""
 
 
 class Window(Struct, frozen=True):

@@ -79,11 +79,16 @@ UserBlock = TextBlock | ImageBlock | DocumentBlock | ToolResultBlock
 Block = AssistantBlock | UserBlock
 
 
-class Message(Struct, frozen=True):
-    """One message; never without content, and never two of one role in a row."""
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One message; never without content, and never two of one role in a row.
+
+    `written_by`: the model that an answer is by, as upstream names it; None: not known. Thinking reaches only the model
+    that wrote it.
+    """
 
     role: Literal["user", "assistant"]
     content: tuple[Block, ...]
+    written_by: str | None = None
 
 
 def _size_of(block: Block) -> int:
@@ -101,6 +106,10 @@ def _size_of(block: Block) -> int:
 def size_of(messages: Iterable[Message]) -> int:
     """About how many characters these messages have."""
     return sum(_size_of(block) for message in messages for block in message.content)
+
+
+def has_thinking(message: Message) -> bool:
+    return any(isinstance(block, ThinkingBlock | RedactedThinkingBlock) for block in message.content)
 
 
 class Tool(Struct, frozen=True):
@@ -125,24 +134,32 @@ class Schema(Struct, frozen=True):
 
 
 class Sampling(Struct, frozen=True, omit_defaults=True):
-    """As the Messages API takes it; only set where the settings say that it is to be passed on."""
+    """As the Messages API takes it; a model may refuse it (`native`)."""
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
 
 
 class ToolChoice(Struct, frozen=True, omit_defaults=True):
-    """The Messages API's `tool_choice`. Only what goes together with thinking: a forced choice does not."""
+    """The Messages API's `tool_choice`. `name`: of the tool, with `tool`."""
 
-    type: Literal["auto", "none"]
+    type: Literal["auto", "none", "any", "tool"]
     disable_parallel_tool_use: bool = False
+    name: str | None = None
+
+    @property
+    def forced(self) -> bool:
+        """The model has to call. That does not go together with thinking, and a model may refuse it (`native`)."""
+        return self.type in ("any", "tool")
 
 
 class Plan(Struct, frozen=True):
     """One conversation and the question to be put to it. `messages` ends with a user's message.
 
     `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default; `thinking`
-    False: none at all. `must_call`: an answer without a tool call is asked for again. `schema`: the answer is JSON.
+    False: none at all. `must_call`: an answer without a tool call is asked for again; `demand`: what the model is told
+    of that where `tool_choice` cannot say it. `schema`: the answer is JSON.
     """
 
     model: str
@@ -151,6 +168,7 @@ class Plan(Struct, frozen=True):
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice | None = None
     must_call: bool = False
+    demand: str | None = None
     max_tokens: int | None = None
     effort: str | None = None
     thinking: bool = True

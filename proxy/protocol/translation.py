@@ -63,14 +63,17 @@ class Translation:
         if self.same:
             return message
         content = tuple(self._block(block) for block in message.content)
-        return message if content == message.content else Message(message.role, content)
+        return message if content == message.content else msgspec.structs.replace(message, content=content)
 
     def plan(self, plan: Plan) -> Plan:
         """The plan as it is carried out: with the tools as the CLI gets them."""
         if self.same:
             return plan
         messages = tuple(map(self.message, plan.messages))
-        return msgspec.structs.replace(plan, tools=self.tools, messages=messages)
+        choice = plan.tool_choice
+        if choice is not None and choice.name is not None:
+            choice = msgspec.structs.replace(choice, name=self.name(choice.name))
+        return msgspec.structs.replace(plan, tools=self.tools, messages=messages, tool_choice=choice)
 
     def _block(self, block: Block) -> Block:
         if not isinstance(block, ToolUseBlock):

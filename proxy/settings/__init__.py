@@ -56,9 +56,10 @@ class Settings(Struct, frozen=True):
     waiting_age: float = 1800.0
     parked: int | Literal["auto"] = "auto"
     parked_age: float = 3600.0
-    sampling: Literal["ignore", "forward"] = "ignore"
+    native: bool = True
     strict_params: bool = False
     reasoning: bool = True
+    reasoning_format: Literal["text", "thinking_blocks", "reasoning_details"] = "text"
     max_queue: int = 64
     queue_wait: float = 60.0
     idle_timeout: float = 180.0
@@ -154,8 +155,9 @@ SETTINGS: Final = (
         "Longest time a conversation is kept alive, in seconds.",
     ),
     Setting(
-        "sampling", "CLAUDE_PROXY_SAMPLING", "--sampling", one_of("ignore", "forward"),
-        "`forward` passes `temperature` and `top_p` on; newer models may refuse them. `ignore` drops them.",
+        "native", "CLAUDE_PROXY_NATIVE", None, switch,
+        "`on` asks for tool calls that must be, no thinking, `temperature` and `top_p` in the Messages API's own "
+        "fields, and learns which of them a model refuses. `off` emulates or ignores them.",
     ),
     Setting(
         "strict_params", "CLAUDE_PROXY_STRICT_PARAMS", None, switch,
@@ -164,6 +166,12 @@ SETTINGS: Final = (
     Setting(
         "reasoning", "CLAUDE_PROXY_REASONING", None, switch,
         "`off` keeps the model's thinking out of answers (`reasoning_content`).",
+    ),
+    Setting(
+        "reasoning_format", "CLAUDE_PROXY_REASONING_FORMAT", None,
+        one_of("text", "thinking_blocks", "reasoning_details"),
+        "`thinking_blocks` (as LiteLLM) or `reasoning_details` (as OpenRouter): chat answers also carry the thinking "
+        "in this form, with its signature, so that clients can send it back.",
     ),
     Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", whole(0), "Most requests waiting for their turn."),
     Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, seconds(0), "Longest wait in the queue, in seconds."),

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from proxy.dialects import Rules
 from proxy.dialects.anthropic import request as api
 from proxy.dialects.anthropic.request import IGNORED, NEUTRAL, REFUSED, AnyBlock, MessagesRequest
-from proxy.protocol import media, plan
+from proxy.protocol import media, native, plan
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.history import History, PastCall
@@ -54,21 +54,26 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
     system, messages, marked = _conversation(asked)
     tools, choice, demand = _tools(asked, past_calls=_calls_in(messages))
     effort, thinking = _effort(asked, rules, model)
+    made = Plan(
+        model=model,
+        system=system,
+        messages=messages,
+        tools=tools,
+        tool_choice=choice,
+        must_call=demand is not None,
+        demand=demand,
+        max_tokens=asked.max_tokens,
+        effort=effort,
+        thinking=thinking,
+        schema=_schema(asked),
+        sampling=_sampling(asked, rules),
+    )
+    if made.schema is not None or not rules.native:
+        # The answer's form is a tool, too: a call must not be forced while it is offered.
+        made = native.without(made, {native.TOOL_CHOICE})
     return Decoded(
         asked.model,
-        Plan(
-            model=model,
-            system="\n\n".join(filter(None, (system, demand))) or None,
-            messages=messages,
-            tools=tools,
-            tool_choice=choice,
-            must_call=demand is not None,
-            max_tokens=asked.max_tokens,
-            effort=effort,
-            thinking=thinking,
-            schema=_schema(asked),
-            sampling=_sampling(asked, rules),
-        ),
+        made,
         bool(asked.stream),
         _stops(asked.stop_sequences),
         _ignored(asked, rules, thinking, marked or any(tool.cache_control is not None for tool in asked.tools or ())),
@@ -241,22 +246,22 @@ def _tools(asked: MessagesRequest, *, past_calls: bool) -> tuple[tuple[Tool, ...
     if choice.type == "none":
         forbidden = ToolChoice("none") if past_calls and tools else None
         return tuple(tools) if forbidden else (), forbidden, None
-    single = ToolChoice("auto", disable_parallel_tool_use=True) if tools and choice.disable_parallel_tool_use else None
+    one = bool(choice.disable_parallel_tool_use)
+    single = ToolChoice("auto", disable_parallel_tool_use=True) if tools and one else None
     if choice.type == "auto":
         return tuple(tools), single, None
     if not tools:
         raise bad_request("There are no tools to call.", "tool_choice")
     if choice.type == "any":
-        return tuple(tools), single, MUST_CALL_ANY
-    chosen = tuple(tool for tool in tools if tool.name == choice.name)
-    if not chosen:
+        return tuple(tools), ToolChoice("any", one), MUST_CALL_ANY
+    if choice.name not in seen:
         raise bad_request(f"No tool has the name {choice.name!r}.", "tool_choice.name")
-    return chosen, single, MUST_CALL_ONE.format(choice.name)
+    return tuple(tools), ToolChoice("tool", one, choice.name), MUST_CALL_ONE.format(choice.name)
 
 
 def _effort(asked: MessagesRequest, rules: Rules, model: str) -> tuple[str | None, bool]:
     abilities = rules.abilities_of(model)
-    if asked.thinking is not None and asked.thinking.type == "disabled" and abilities.thinking_off:
+    if asked.thinking is not None and asked.thinking.type == "disabled" and (rules.native or abilities.thinking_off):
         return None, False
     effort = None if asked.output_config is None else asked.output_config.effort
     if effort is not None and effort not in EFFORTS:
@@ -281,7 +286,7 @@ def _sampling(asked: MessagesRequest, rules: Rules) -> Sampling:
     for name, value in (("temperature", asked.temperature), ("top_p", asked.top_p)):
         if value is not None and not 0 <= value <= 1:
             raise bad_request("Must be between 0 and 1.", name)
-    return Sampling(asked.temperature, asked.top_p) if rules.forward_sampling else Sampling()
+    return Sampling(asked.temperature, asked.top_p, asked.top_k) if rules.native else Sampling()
 
 
 def _stops(stops: list[str] | None) -> tuple[str, ...]:
@@ -296,10 +301,8 @@ def _ignored(asked: MessagesRequest, rules: Rules, thinking: bool, marked: bool)
     names = [
         name for name in IGNORED if (value := getattr(asked, name)) is not None and value not in NEUTRAL.get(name, ())
     ]
-    if not rules.forward_sampling:
-        names += [name for name in ("temperature", "top_p") if getattr(asked, name) is not None]
-    if asked.top_k is not None:
-        names.append("top_k")
+    if not rules.native:
+        names += [name for name in native.SAMPLING if getattr(asked, name) is not None]
     if asked.thinking is not None and asked.thinking.type == "disabled" and thinking:
         names.append("thinking.type")
     if asked.thinking is not None and asked.thinking.budget_tokens is not None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from proxy.dialects import Comment, ErrorReply, Event, Framing, Identity, Request, Rules
+from proxy.dialects import Comment, ErrorReply, Event, Framing, Identity, Request, Rules, SignedForm
 from proxy.dialects.openai import chat_request
 from proxy.dialects.openai.chat_types import (
     AnswerHead,
@@ -30,6 +30,7 @@ from proxy.dialects.openai.chat_types import (
     usage_of,
 )
 from proxy.dialects.openai.errors import envelope, reply
+from proxy.dialects.openai.signed import Pieces, Signed
 from proxy.dialects.openai.tools import PLAIN_CALLS, CallStyle
 from proxy.protocol.answer import Answer, CallPart
 from proxy.protocol.deltas import (
@@ -37,7 +38,9 @@ from proxy.protocol.deltas import (
     Delta,
     Finished,
     Reason,
+    RedactedThinking,
     Refusal,
+    Signature,
     Started,
     Text,
     Thinking,
@@ -88,15 +91,22 @@ class Chunks:
     A `Failed` delta makes no chunk: what is said of it depends on what has gone out.
     """
 
-    __slots__ = ("_choice_index", "_custom", "_fresh", "_shared", "_style", "_thinking", "model")
+    __slots__ = ("_choice_index", "_custom", "_fresh", "_shared", "_signed", "_style", "_thinking", "model")
 
     def __init__(
-        self, head: AnswerHead, choice_index: int = 0, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True
+        self,
+        head: AnswerHead,
+        choice_index: int = 0,
+        style: CallStyle = PLAIN_CALLS,
+        *,
+        thinking: bool = True,
+        signed: SignedForm | None = None,
     ) -> None:
         self._shared = head
         self._choice_index = choice_index
         self._style = style
         self._thinking = thinking
+        self._signed = Signed(signed if thinking else None)
         self._fresh = True
         # Arguments of custom calls under way, which go out unwrapped when they are complete.
         self._custom: dict[int, list[str]] = {}
@@ -110,9 +120,8 @@ class Chunks:
                 out.append(self._chunk(ChunkDelta(content=delta.text)))
             elif isinstance(delta, Arguments):
                 self._arguments(delta, out)
-            elif isinstance(delta, Thinking) and self._thinking:
-                self._head(out)
-                out.append(self._chunk(ChunkDelta(reasoning_content=delta.text)))
+            elif isinstance(delta, Thinking | Signature | RedactedThinking):
+                self._thought(delta, out)
             elif isinstance(delta, ToolCall):
                 self._call(delta, out)
             elif isinstance(delta, ToolEnd):
@@ -128,6 +137,19 @@ class Chunks:
                 self._head(out)
                 out.append(self._chunk(ChunkDelta(), finish_reason(delta.reason, self._style)))
         return out
+
+    def _thought(self, delta: Thinking | Signature | RedactedThinking, out: list[Chunk]) -> None:
+        pieces = self._signed.piece(delta) or Pieces()
+        text = delta.text if self._thinking and isinstance(delta, Thinking) else UNSET
+        if text is UNSET and pieces == Pieces():
+            return
+        self._head(out)
+        piece = ChunkDelta(
+            reasoning_content=text,
+            thinking_blocks=pieces.thinking_blocks,
+            reasoning_details=pieces.reasoning_details,
+        )
+        out.append(self._chunk(piece))
 
     def _call(self, call: ToolCall, out: list[Chunk]) -> None:
         """The first piece of a call; when nothing went before it, in one delta with the role."""
@@ -189,14 +211,19 @@ def usage_chunk(head: AnswerHead, model: str, tokens: Tokens) -> Chunk:
     return _chunk(head, model, (), usage_of(tokens))
 
 
-def whole_message(answer: Answer, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True) -> Message:
+def whole_message(
+    answer: Answer, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True, signed: SignedForm | None = None
+) -> Message:
     """The message of one choice."""
     calls = answer.calls
+    pieces = Signed(signed if thinking else None).whole(answer)
     legacy = Function(calls[0].name, calls[0].arguments) if style.legacy and calls else UNSET
     return Message(
         content=answer.text or (None if calls or answer.refusal else ""),
         refusal=answer.refusal or None,
         reasoning_content=(thinking and answer.thinking) or UNSET,
+        thinking_blocks=pieces.thinking_blocks,
+        reasoning_details=pieces.reasoning_details,
         function_call=legacy,
         tool_calls=UNSET if style.legacy or not calls else tuple(_whole_call(call, style) for call in calls),
     )
@@ -211,10 +238,18 @@ def _whole_call(call: CallPart, style: CallStyle) -> Call:
 class ChatEncoder:
     """One request's answer, all its choices."""
 
-    def __init__(self, head: AnswerHead, style: CallStyle = PLAIN_CALLS, *, thinking: bool = True) -> None:
+    def __init__(
+        self,
+        head: AnswerHead,
+        style: CallStyle = PLAIN_CALLS,
+        *,
+        thinking: bool = True,
+        signed: SignedForm | None = None,
+    ) -> None:
         self._head = head
         self._style = style
         self._thinking = thinking
+        self._signed: SignedForm | None = signed
         self._choices: dict[int, Chunks] = {}
 
     def open(self) -> Sequence[Event]:
@@ -223,7 +258,9 @@ class ChatEncoder:
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         chunks = self._choices.get(choice)
         if chunks is None:
-            chunks = self._choices[choice] = Chunks(self._head, choice, self._style, thinking=self._thinking)
+            chunks = self._choices[choice] = Chunks(
+                self._head, choice, self._style, thinking=self._thinking, signed=self._signed
+            )
         return [Event(chunk) for chunk in chunks.feed(deltas)]
 
     def close(self, tokens: Tokens) -> Sequence[Event]:
@@ -239,7 +276,7 @@ class ChatEncoder:
         choices = (
             Choice(
                 index,
-                whole_message(answer, self._style, thinking=self._thinking),
+                whole_message(answer, self._style, thinking=self._thinking, signed=self._signed),
                 None,
                 finish_reason(answer.reason or Reason.END_TURN, self._style),
             )
@@ -255,11 +292,11 @@ class ChatEncoder:
         )
 
 
-def _encoder(request: chat_request.ChatPlan, thinking: bool, identity: Identity) -> ChatEncoder:
+def _encoder(request: chat_request.ChatPlan, rules: Rules, identity: Identity) -> ChatEncoder:
     head = AnswerHead(
         f"chatcmpl-{identity.token}", identity.created, identity.fingerprint, with_usage=request.include_usage
     )
-    return ChatEncoder(head, request.style, thinking=thinking)
+    return ChatEncoder(head, request.style, thinking=rules.reasoning, signed=rules.signed)
 
 
 class Chat:
@@ -276,7 +313,7 @@ class Chat:
             asked.model,
             (asked.plan,) * asked.n,
             asked.stream,
-            partial(_encoder, asked, rules.reasoning),
+            partial(_encoder, asked, rules),
             asked.stop,
             asked.ignored,
         )

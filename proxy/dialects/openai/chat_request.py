@@ -17,6 +17,7 @@ from proxy.dialects import RULES, Rules
 from proxy.dialects.openai.messages import conversation
 from proxy.dialects.openai.response_format import response_format
 from proxy.dialects.openai.tools import CallStyle, tool_use
+from proxy.protocol import native
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.models import EFFORTS, Abilities, effort_level
@@ -136,24 +137,30 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         chat.parallel_tool_calls,
         past_calls,
     )
-    effort, thinking = _effort(chat.reasoning_effort, rules.abilities_of(model))
+    abilities = rules.abilities_of(model)
+    effort, thinking = _effort(chat.reasoning_effort, abilities, rules)
     ignored = (*ignored_of(chat, IGNORED, rules), *talk.ignored)
     options = chat.stream_options
     schema = response_format(chat.response_format) if given(chat.response_format) else None
+    plan = Plan(
+        model=model,
+        system=talk.system,
+        messages=messages,
+        tools=use.tools,
+        tool_choice=use.choice,
+        must_call=use.demand is not None,
+        demand=use.demand,
+        max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
+        effort=effort,
+        thinking=thinking,
+        schema=schema,
+        sampling=sampling_of(chat.temperature, chat.top_p, rules),
+    )
+    if schema is not None or not rules.native:
+        # The answer's form is a tool, too: a call must not be forced while it is offered.
+        plan = native.without(plan, {native.TOOL_CHOICE})
     return ChatPlan(
-        plan=Plan(
-            model=model,
-            system="\n\n".join(filter(None, (talk.system, use.demand))) or None,
-            messages=messages,
-            tools=use.tools,
-            tool_choice=use.choice,
-            must_call=use.demand is not None,
-            max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
-            effort=effort,
-            thinking=thinking,
-            schema=schema,
-            sampling=sampling_of(chat.temperature, chat.top_p, rules),
-        ),
+        plan=plan,
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
@@ -168,7 +175,7 @@ def ignored_of(asked: object, names: Sequence[str], rules: Rules) -> tuple[str, 
     """The parameters given that have no effect. Raises Rejection when the server is strict about them."""
 
     def idle(name: str, value: object) -> bool:
-        if not given(value) or (rules.forward_sampling and name in ("temperature", "top_p")):
+        if not given(value) or (rules.native and name in ("temperature", "top_p")):
             return False
         return not (isinstance(value, Raw) and bytes(value) in NEUTRAL.get(name, ()))
 
@@ -179,19 +186,21 @@ def ignored_of(asked: object, names: Sequence[str], rules: Rules) -> tuple[str, 
 
 
 def sampling_of(temperature: float | None, top_p: float | None, rules: Rules) -> Sampling:
-    """Checked always, passed on only when the settings say so. OpenAI's temperature goes to 2, Claude's to 1."""
+    """Checked always, passed on unless the settings say otherwise. OpenAI's temperature goes to 2, Claude's to 1."""
     for name, value, most in (("temperature", temperature, 2), ("top_p", top_p, 1)):
         if value is not None and not 0 <= value <= most:
             raise bad_request(f"Must be between 0 and {most}.", name)
-    if not rules.forward_sampling:
+    if not rules.native:
         return Sampling()
     return Sampling(None if temperature is None else min(temperature, 1.0), top_p)
 
 
-def _effort(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:
+def _effort(asked: str | None, abilities: Abilities, rules: Rules) -> tuple[str | None, bool]:
     """The CLI's effort level, and whether there is thinking at all."""
     if asked is not None and asked not in EFFORTS:
         raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning_effort")
+    if asked == "none" and rules.native:
+        return None, False
     return effort_level(asked, abilities)
 
 

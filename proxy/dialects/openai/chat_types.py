@@ -65,11 +65,33 @@ class CallPiece(Struct, frozen=True):
     custom: CustomPiece | UnsetType = UNSET
 
 
+class ThinkingBlock(Struct, frozen=True):
+    """Thinking as LiteLLM hands it out, or a piece of it. `redacted_thinking` has nothing but `data`."""
+
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: str | UnsetType = UNSET
+    signature: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+
+
+class ReasoningDetail(Struct, frozen=True):
+    """The same as OpenRouter hands it out. Pieces of one block have one `index`; `encrypted` has nothing but `data`."""
+
+    type: Literal["reasoning.text", "reasoning.encrypted"]
+    index: int
+    text: str | UnsetType = UNSET
+    signature: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+    format: Literal["anthropic-claude-v1"] = "anthropic-claude-v1"
+
+
 class ChunkDelta(Struct, frozen=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     refusal: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
+    thinking_blocks: tuple[ThinkingBlock, ...] | UnsetType = UNSET
+    reasoning_details: tuple[ReasoningDetail, ...] | UnsetType = UNSET
     function_call: FunctionPiece | UnsetType = UNSET
     tool_calls: tuple[CallPiece, ...] | UnsetType = UNSET
 
@@ -122,6 +144,8 @@ class Message(Struct, frozen=True, kw_only=True):
     refusal: str | None = None
     annotations: tuple[()] = ()
     reasoning_content: str | UnsetType = UNSET
+    thinking_blocks: tuple[ThinkingBlock, ...] | UnsetType = UNSET
+    reasoning_details: tuple[ReasoningDetail, ...] | UnsetType = UNSET
     function_call: Function | UnsetType = UNSET
     tool_calls: tuple[Call, ...] | UnsetType = UNSET
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.dialects.openai import content
+from proxy.dialects.openai import content, signed
 from proxy.dialects.openai.content import Part
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
@@ -56,6 +56,8 @@ class _InMessage(Struct, frozen=True):
     tool_call_id: str | None = None
     name: str | None = None
     function_call: _FunctionCall | None = None
+    thinking_blocks: list[Raw] | None = None
+    reasoning_details: list[Raw] | None = None
 
 
 _message_decoder: Final = msgspec.json.Decoder(_InMessage)
@@ -165,8 +167,11 @@ class _Talk:
             said.append(TextBlock(message.refusal))
         if self._tell_names and message.name and said:
             said.insert(0, TextBlock(SPEAKER.format(message.name)))
+        sent = list(signed.blocks(message.thinking_blocks or (), f"{where}.thinking_blocks"))
+        if not sent:
+            sent = list(signed.blocks(message.reasoning_details or (), f"{where}.reasoning_details"))
         said += _calls(message, where, index)
-        self.history.say(said)
+        self.history.say([*sent, *said] if said else ())
         return not said
 
     def _result(self, message: _InMessage, where: str) -> bool:

@@ -7,7 +7,7 @@ The names must be such as the Messages API takes; the CLI itself drops names of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -32,7 +32,7 @@ GRAMMAR: Final = "{}\n\nThe input must fit this grammar ({}):\n{}"
 class ToolUse(Struct, frozen=True):
     """What is offered, and how calls go back to the client.
 
-    `demand`: what the model is told when it must call; None when it may do as it likes.
+    `demand`: what the model is told when it must call and `choice` cannot say so; None when it may do as it likes.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -197,9 +197,9 @@ def tool_use(
         where = "function_call"
         named = decoded(_name_decoder, function_call, where)
         choice = _Choice("function", function=named) if isinstance(named, _Name) else named
-    demand = None
+    demand = name = None
     if isinstance(choice, _Choice):
-        tools, demand = _chosen(tools, choice, where)
+        tools, name, demand = _chosen(tools, choice, where)
     elif choice == "required":
         demand = MUST_CALL_ANY
         if not tools:
@@ -211,12 +211,13 @@ def tool_use(
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
     legacy = bool(functions and not raws)
     one_at_a_time = bool(tools) and (legacy or parallel is False)
-    single = ToolChoice("auto", disable_parallel_tool_use=True) if one_at_a_time else None
-    return ToolUse(tools, single, CallStyle(custom, legacy), demand)
+    kind: Literal["auto", "any", "tool"] = "auto" if demand is None else "any" if name is None else "tool"
+    wanted = ToolChoice(kind, one_at_a_time, name) if one_at_a_time or demand is not None else None
+    return ToolUse(tools, wanted, CallStyle(custom, legacy), demand)
 
 
-def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple[Tool, ...], str | None]:
-    """The tools that an object as `tool_choice` leaves, and what the model is told of them."""
+def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple[Tool, ...], str | None, str | None]:
+    """The tools that an object as `tool_choice` leaves, the one that must be called, what the model is told of it."""
     if choice.type == "allowed_tools" and choice.allowed_tools is not None:
         names = []
         for index, raw in enumerate(choice.allowed_tools.tools):
@@ -230,8 +231,9 @@ def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple
         left = _only(tools, names, f"{where}.allowed_tools.tools")
         if choice.allowed_tools.mode == "required" and not left:
             raise bad_request("There are no tools to call.", f"{where}.allowed_tools.tools")
-        return left, MUST_CALL_ANY if choice.allowed_tools.mode == "required" else None
+        return left, None, MUST_CALL_ANY if choice.allowed_tools.mode == "required" else None
     if choice.type in ("function", "custom") and choice.name is not None:
         place = f"{where}.{choice.type}.name" if where == "tool_choice" else f"{where}.name"
-        return _only(tools, [choice.name], place), MUST_CALL_ONE.format(choice.name)
+        _only(tools, [choice.name], place)
+        return tools, choice.name, MUST_CALL_ONE.format(choice.name)
     raise bad_request("An object here names a function, a custom tool or allowed tools.", where)

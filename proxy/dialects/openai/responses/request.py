@@ -17,6 +17,7 @@ from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
 from proxy.dialects.openai.responses.tools import CallForm, tool_use, word
 from proxy.dialects.openai.responses.types import ConversationId, ReasoningConfig, Response, TextConfig
+from proxy.protocol import native
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.models import EFFORTS, effort_level
@@ -159,21 +160,26 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
     wanted = asked.reasoning or _Reasoning()
     if wanted.effort is not None and wanted.effort not in EFFORTS:
         raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning.effort")
-    effort, thinking = effort_level(wanted.effort, rules.abilities_of(model))
+    off = wanted.effort == "none" and rules.native
+    effort, thinking = (None, False) if off else effort_level(wanted.effort, rules.abilities_of(model))
     ignored = (*ignored_of(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored)
     plan = Plan(
         model=model,
-        system="\n\n".join(filter(None, (system, use.demand))) or None,
+        system=system,
         messages=messages,
         tools=use.tools,
         tool_choice=use.choice,
         must_call=use.demand is not None,
+        demand=use.demand,
         max_tokens=_limit(asked.max_output_tokens),
         effort=effort,
         thinking=thinking,
         schema=schema,
         sampling=sampling_of(asked.temperature, asked.top_p, rules),
     )
+    if schema is not None or not rules.native:
+        # The answer's form is a tool, too: a call must not be forced while it is offered.
+        plan = native.without(plan, {native.TOOL_CHOICE})
     return AskedResponse(
         plan=plan,
         model=asked.model,

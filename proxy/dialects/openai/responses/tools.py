@@ -208,7 +208,10 @@ def tool_use(
         tools = tools if forbidden else ()
     elif choice != "auto":
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", "tool_choice")
-    if forbidden is None and tools and parallel is False:
+    if demand is not None:
+        # Only those that may be called are left.
+        forbidden = ToolChoice("any", parallel is False)
+    elif forbidden is None and tools and parallel is False:
         forbidden = ToolChoice("auto", disable_parallel_tool_use=True)
     echo = tuple(_told_back(raw) for raw in raws)
     return ToolUse(tools, forbidden, offer.forms, demand, tuple(dict.fromkeys(offer.ignored)), echo)

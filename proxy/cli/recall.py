@@ -1,0 +1,78 @@
+"""What the model has written, as it wrote it, for as long as its conversation may come back.
+
+Clients send an answer back without its thinking, and texts joined. Where a conversation has to be put in again, each
+answer that is still known here takes the place of what the client sent back for it: so thinking is there when a tool's
+result comes, and the prompt is the one that upstream has in its cache. Nothing of it is written to disk.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from proxy.protocol import fingerprint
+from proxy.protocol.answer import Answer
+from proxy.protocol.plan import Message, Plan
+
+# Bytes of all answers together, as JSON.
+MAX_BYTES: Final = 32 * 1024 * 1024
+# Seconds from an answer's last use: as long as upstream keeps a prompt at most.
+MAX_AGE: Final = 3600.0
+
+
+class _Known(msgspec.Struct):
+    message: Message
+    size: int
+    used: float
+
+
+class Recall:
+    """Answers by the fingerprint of the conversation that ends with them. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float], max_bytes: int = MAX_BYTES, max_age: float = MAX_AGE) -> None:
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self.bytes = 0
+
+    def keep(self, key: bytes, answer: Answer) -> None:
+        """Remember an answer, unless clients send back all of it anyway. The oldest are forgotten for it."""
+        message = fingerprint.full(answer)
+        if message is None:
+            return
+        self._forget(key)
+        known = _Known(message, len(msgspec.json.encode(message)), self._clock())
+        self._known[key] = known
+        self.bytes += known.size
+        while self.bytes > self._max_bytes or (self._known and self._oldest.used < known.used - self._max_age):
+            self._forget(next(iter(self._known)))
+
+    def whole(self, plan: Plan, keys: Sequence[bytes]) -> Plan:
+        """The plan with each answer that is known here as it was written. `keys`: of the plan's messages, in order."""
+        messages = tuple(
+            self._find(key, message) if message.role == "assistant" else message
+            for key, message in zip(keys, plan.messages, strict=True)
+        )
+        return msgspec.structs.replace(plan, messages=messages)
+
+    def _find(self, key: bytes, message: Message) -> Message:
+        known = self._known.get(key)
+        now = self._clock()
+        if known is None or known.used < now - self._max_age:
+            return message
+        known.used = now
+        self._known.move_to_end(key)
+        return known.message
+
+    @property
+    def _oldest(self) -> _Known:
+        return next(iter(self._known.values()))
+
+    def _forget(self, key: bytes) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self.bytes -= known.size

@@ -1,0 +1,67 @@
+"""Which fields of the Messages API a model has refused, by CLI version, kept in a file.
+
+A refusal is learnt by asking: a request with such fields is refused, the same request without them is not. Another
+version of the CLI sends other requests, so it is asked anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+log: Final = logging.getLogger("proxy.refusals")
+# By CLI version, by model: fields that were refused together.
+_Refused = dict[str, dict[str, list[list[str]]]]
+_decoder: Final = msgspec.json.Decoder(_Refused)
+# So many versions are remembered, the newest.
+MAX_VERSIONS: Final = 8
+
+
+class Refusals:
+    """`path` None: remembered until the end of the process. A file that cannot be used costs knowledge only."""
+
+    def __init__(self, path: Path | None = None, version: str = "") -> None:
+        self._path = path
+        self._version = version
+        self._refused: _Refused = {}
+        if path is not None:
+            try:
+                self._refused = _decoder.decode(path.read_bytes())
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError, RecursionError) as error:
+                log.warning("%s is not used: %s", path, error)
+
+    def of(self, model: str) -> list[list[str]]:
+        """What this model has refused, each as the fields that were refused together."""
+        return self._refused.get(self._version, {}).get(model, [])
+
+    def learn(self, model: str, fields: Collection[str]) -> None:
+        """The model has refused these fields together."""
+        found = sorted(fields)
+        refused = self._refused.pop(self._version, {})
+        known = refused.setdefault(model, [])
+        if found not in known:
+            known.append(found)
+        self._refused[self._version] = refused
+        while len(self._refused) > MAX_VERSIONS:
+            del self._refused[next(iter(self._refused))]
+        log.info("%s refuses %s; it is not sent any more", model, ", ".join(found))
+        if self._path is not None:
+            try:
+                self._write(self._path)
+            except OSError as error:
+                log.warning("%s cannot be written: %s", self._path, error)
+
+    def _write(self, path: Path) -> None:
+        """In one step: nobody reads half a file."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(msgspec.json.encode(self._refused))
+        os.replace(file.name, path)

@@ -1,0 +1,132 @@
+"""What the model wrote is remembered for as long as its conversation may come back."""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from proxy.cli.recall import Recall
+from proxy.protocol import fingerprint
+from proxy.protocol.answer import Answer, CallPart, Part, RedactedPart, TextPart, ThinkingPart
+from proxy.protocol.plan import (
+    Message,
+    Plan,
+    RedactedThinkingBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+
+ASK = Message("user", (TextBlock("hi"),))
+RESULT = Message("user", (ToolResultBlock("toolu_1", (TextBlock("sunny"),)),))
+CALL = CallPart("toolu_1", "look", '{"a": 1}')
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answer(*parts: Part) -> Answer:
+    return Answer(model="claude-opus-5-5", parts=parts)
+
+
+def keys(*messages: Message, owner: str = "") -> list[bytes]:
+    found = [fingerprint.start(owner)]
+    for message in messages:
+        found.append(fingerprint.extend(found[-1], message))
+    return found[1:]
+
+
+def whole(recall: Recall, *messages: Message, owner: str = "") -> tuple[Message, ...]:
+    return recall.whole(Plan("opus", None, messages), keys(*messages, owner=owner)).messages
+
+
+def kept(recall: Recall, said: Answer, *before: Message) -> Message:
+    """Keeps the answer; what a client sends back for it."""
+    echo = fingerprint.echo(said)
+    assert echo is not None
+    recall.keep(keys(*before, echo)[-1], said)
+    return echo
+
+
+def test_thinking_is_there_again_where_its_call_is_answered() -> None:
+    recall = Recall(Clock())
+    echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), RedactedPart("eA=="), TextPart("So."), CALL), ASK)
+    found = whole(recall, ASK, echo, RESULT)
+    blocks = (
+        ThinkingBlock("Hm.", "c2ln"),
+        RedactedThinkingBlock("eA=="),
+        TextBlock("So."),
+        ToolUseBlock("toolu_1", "look", Raw(b'{"a": 1}')),
+    )
+    assert found == (ASK, Message("assistant", blocks, "claude-opus-5-5"), RESULT)
+
+
+def test_texts_that_clients_join_are_apart_again() -> None:
+    recall = Recall(Clock())
+    echo = kept(recall, answer(TextPart("a"), TextPart("b")), ASK)
+    assert echo.content == (TextBlock("ab"),)
+    assert whole(recall, ASK, echo, ASK)[1].content == (TextBlock("a"), TextBlock("b"))
+
+
+def test_what_a_client_sends_back_in_another_shape_is_the_same_answer() -> None:
+    recall = Recall(Clock())
+    kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So."), CALL), ASK)
+    shaped = Message("assistant", (TextBlock("So."), ToolUseBlock("toolu_1", "look", Raw(b'{ "a":1 }'))))
+    assert isinstance(whole(recall, ASK, shaped, RESULT)[1].content[0], ThinkingBlock)
+
+
+def test_other_histories_and_other_clients_get_nothing_of_it() -> None:
+    recall = Recall(Clock())
+    echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)
+    other = Message("user", (TextBlock("hello"),))
+    edited = Message("assistant", (TextBlock("So!"),))
+    for messages in ((other, echo, ASK), (ASK, edited, ASK), (ASK, ASK, echo, ASK)):
+        assert whole(recall, *messages) == messages
+    assert whole(recall, ASK, echo, ASK, owner="somebody else") == (ASK, echo, ASK)
+
+
+def test_what_clients_send_back_whole_takes_no_room() -> None:
+    recall = Recall(Clock())
+    kept(recall, answer(TextPart("So."), CALL), ASK)
+    kept(recall, answer(ThinkingPart("unsigned"), TextPart("So.")), ASK)
+    recall.keep(b"", answer(ThinkingPart("Hm.", "c2ln")))
+    assert recall.bytes == 0
+
+
+def test_the_least_used_are_forgotten_when_there_are_too_many() -> None:
+    recall = Recall(Clock(), max_bytes=2000)
+    said = [answer(ThinkingPart("x" * 600, "c2ln"), TextPart(str(number))) for number in range(3)]
+    echoes = [kept(recall, each, ASK) for each in said[:2]]
+    assert whole(recall, ASK, echoes[0], ASK) != (ASK, echoes[0], ASK)
+    echoes.append(kept(recall, said[2], ASK))
+    assert recall.bytes <= 2000
+    found = [whole(recall, ASK, echo, ASK) != (ASK, echo, ASK) for echo in echoes]
+    assert found == [True, False, True]
+    kept(recall, answer(ThinkingPart("x" * 3000, "c2ln"), TextPart("too long")), ASK)
+    assert recall.bytes == 0
+
+
+def test_an_answer_is_forgotten_an_age_after_its_last_use() -> None:
+    clock = Clock()
+    recall = Recall(clock, max_age=10)
+    echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)
+    for clock.now in (9.0, 18.0):
+        assert whole(recall, ASK, echo, ASK) != (ASK, echo, ASK)
+    clock.now = 29.0
+    assert whole(recall, ASK, echo, ASK) == (ASK, echo, ASK)
+    kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("new")), ASK)
+    assert recall.bytes < 300, "the old one is gone"
+
+
+def test_keeping_an_answer_again_does_not_count_it_twice() -> None:
+    recall = Recall(Clock())
+    said = answer(ThinkingPart("Hm.", "c2ln"), TextPart("So."))
+    kept(recall, said, ASK)
+    size = recall.bytes
+    kept(recall, said, ASK)
+    assert recall.bytes == size
