@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from proxy.protocol.aliases import TOOL_NAME, escaped, normalised, tool_names
+from proxy.protocol.calls import Written, digest
+from proxy.protocol.deltas import Arguments, Delta, Text, ToolCall, ToolEnd
 from proxy.protocol.known_tools import KNOWN_TOOLS
-from proxy.protocol.plan import Message, TextBlock, Tool, ToolResultBlock, ToolUseBlock
-from proxy.protocol.translation import Translation
+from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock, ToolUseBlock
+from proxy.protocol.translation import Heard, Translation
 
 
 def raw(value: Any) -> Raw:
@@ -143,7 +145,7 @@ def test_values_are_sent_as_the_cli_would_make_them() -> None:
             "default": "5 km²",
             "examples": ["a\u200cb", "²"],
         },
-        one={"const": "①", "pattern": "^①é$"},
+        one={"const": "①", "pattern": "^①é\\d\\²$"},
         free={"type": "string", "default": "①"},
         some={"items": {"enum": [{"ｋ": "①"}]}, "default": [{"ｋ": "①"}]},
     )
@@ -153,7 +155,7 @@ def test_values_are_sent_as_the_cli_would_make_them() -> None:
             "default": "5 km2 (2)",
             "examples": ["ab", "²"],
         },
-        one={"const": "1", "pattern": "^\\u2460\\u00e9$"},
+        one={"const": "1", "pattern": "^\\u2460\\u00e9\\d\\u00b2$"},
         free={"type": "string", "default": "①"},
         some={"items": {"enum": [{"k": "1"}]}, "default": [{"k": "1"}]},
     )
@@ -181,6 +183,32 @@ def test_definitions_and_references_stay_together() -> None:
     }
     translation = Translation([tool(schema)])
     assert back(translation, '{"a":"1","c":"1"}') == '{"$a":"1","c":"①"}'
+
+
+@pytest.mark.parametrize(
+    ("reference", "word"),
+    [
+        ("#/$defs/a", "①"),
+        ("#/$defs/%61", "①"),
+        ("#/properties/list/prefixItems/0", "①"),
+        ("#/properties/list/prefixItems/1", "1"),
+        ("#/properties/list/prefixItems/" + "1" * 5000, "1"),
+        ("#/properties/list/items/enum", "1"),
+        ("#/nowhere", "1"),
+        ("#/%ff", "1"),
+        ("#anchor", "1"),
+        ("https://example.com/", "1"),
+    ],
+)
+def test_references_are_followed_as_far_as_they_lead(reference: str, word: str) -> None:
+    schema = {
+        **properties(x={"$ref": reference}, list={"prefixItems": [{"const": "①"}], "items": {"enum": ["②"]}}),
+        "$defs": {"a": {"const": "①"}},
+    }
+    assert sent(schema)["properties"]["x"] == {"$ref": reference}
+    assert back(Translation([tool(schema)]), '{"x":"1"}') == json.dumps({"x": word}, ensure_ascii=False).replace(
+        " ", ""
+    )
 
 
 def test_alternatives_at_the_root_are_put_into_one_argument() -> None:
@@ -300,6 +328,80 @@ def test_messages_without_calls_stay_as_they_are() -> None:
     translation = Translation([tool(ODD)])
     message = Message("user", (TextBlock("①"), ToolResultBlock("x", (TextBlock("②"),))))
     assert translation.message(message) is message
+
+
+# ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def heard(translation: Translation, *deltas: Delta) -> list[Delta]:
+    return Heard(translation).take(list(deltas))
+
+
+def test_an_answer_is_put_into_the_clients_words() -> None:
+    translation = Translation([tool(ODD, "Bash"), tool(properties(), "get")])
+    said: list[Delta] = [
+        Text("Bash_tool"),
+        ToolCall(0, "toolu_1", "Bash_tool"),
+        ToolCall(1, "toolu_2", "get"),
+        Arguments(0, '{"to'),
+        Arguments(1, '{"top":1}'),
+        Arguments(0, "p"),
+        Arguments(0, '":1,"size":"5 km2'),
+        ToolEnd(1),
+        ToolEnd(0),
+        ToolCall(2, "toolu_3", "Bash_tool"),
+        Arguments(2, "{}"),
+        ToolEnd(2),
+    ]
+    assert heard(translation, *said) == [
+        Text("Bash_tool"),
+        ToolCall(0, "toolu_1", "Bash"),
+        ToolCall(1, "toolu_2", "get"),
+        Arguments(0, "{"),
+        Arguments(1, '{"top":1}'),
+        Arguments(0, '"$top":1,"size":'),
+        ToolEnd(1),
+        Arguments(0, '"5 km2'),
+        ToolEnd(0),
+        ToolCall(2, "toolu_3", "Bash"),
+        Arguments(2, "{}"),
+        ToolEnd(2),
+    ]
+
+
+def test_deltas_of_ordinary_tools_are_handed_on_themselves() -> None:
+    said: list[Delta] = [ToolCall(0, "toolu_1", "get"), Arguments(0, "{}"), ToolEnd(0)]
+    assert Heard(Translation([tool(properties(), "get")])).take(said) is said
+
+
+def test_a_plan_is_carried_out_with_what_is_sent() -> None:
+    hello = Message("user", (TextBlock("Hello"),))
+    plan = Plan("opus", None, (hello, call({"$top": 1}), hello), (tool(ODD),))
+    made = Translation(plan.tools, plan.messages).plan(plan)
+    assert made.messages == (hello, call({"top": 1}), hello)
+    assert b'"top"' in bytes(made.tools[0].schema)
+    plain = Plan("opus", None, (hello,), (tool(properties()),))
+    assert Translation(plain.tools, plain.messages).plan(plain) is plain
+
+
+@pytest.mark.parametrize(
+    ("written", "held", "same"),
+    [
+        ('{"a": 1, "b": "\\u00e9"}', '{"b":"é","a":1.0}', True),
+        ('{"a":12345678901234567890}', '{"a":12345678901234567000}', True),
+        ('{"a":"\\\\u00e9"}', '{"a":"é"}', False),
+        ('{"a":"5"}', '{"a":5}', False),
+        ('{"a"', '{"a"', True),
+        ("[" * 100_000, "{}", False),
+    ],
+)
+def test_a_call_that_the_cli_has_mended_is_known(written: str, held: str, same: bool) -> None:
+    calls = Written()
+    calls.take(
+        [ToolCall(0, "toolu_1", "x"), Arguments(0, written[:3]), Arguments(0, written[3:]), ToolEnd(0), Text("")]
+    )
+    assert calls.same("toolu_1", digest(held.encode())) is same
+    assert not calls.same("toolu_2", digest(held.encode()))
 
 
 # ── laws ────────────────────────────────────────────────────────────────────────────────────────────────────

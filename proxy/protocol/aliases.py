@@ -20,8 +20,6 @@ ARGUMENT_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 # A property of this name is lost where JavaScript copies an object.
 _LOST: Final = "__proto__"
 _DROPPED: Final = frozenset(("Cf", "Co", "Cs"))
-# The CLI gives up after so many rounds; no text is known that needs more than three.
-_ROUNDS: Final = 10
 # A character outside ASCII, with the backslash before it if there is one; or any other escape.
 _FOREIGN: Final = re.compile(r"\\?([^\x00-\x7f])|\\.")
 
@@ -29,13 +27,12 @@ _FOREIGN: Final = re.compile(r"\\?([^\x00-\x7f])|\\.")
 def _normal(text: str, dropped: frozenset[str]) -> str:
     if text.isascii():
         return text
-    for _ in range(_ROUNDS):
+    while True:
         before = text
         text = unicodedata.normalize("NFKC", text)
         text = "".join(char for char in text if unicodedata.category(char) not in dropped)
         if text == before:
-            break
-    return text
+            return text
 
 
 def normalised(text: str) -> str:
@@ -67,11 +64,9 @@ class Aliases:
     def take(
         self, names: Iterable[str], wanted: Iterable[tuple[str, str]], mark: str = "_{}", longest: int = 0
     ) -> None:
-        """`names` stay as they are. `wanted`: others, each with the alias that it gets, or one made of it by `mark`."""
+        """`names` stay as they are. `wanted`: others, each once, with its alias, or one is made of that by `mark`."""
         self._taken.update(names)
         for name, alias in wanted:
-            if name in self.out:
-                continue
             unlike, number = alias, 1
             while normalised(unlike) in self._taken:
                 number += 1

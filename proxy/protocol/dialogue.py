@@ -24,6 +24,7 @@ from msgspec import Struct
 from proxy.protocol import commands, kinds
 from proxy.protocol.answer import Fold
 from proxy.protocol.assembly import STRUCTURED_OUTPUT
+from proxy.protocol.calls import Written, digest
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.deltas import COMPLETE, Delta, Finished, Reason, Tokens
 from proxy.protocol.failures import About, Failure, Kind
@@ -74,10 +75,11 @@ BLOCKED: Final = "blocking_limit"
 
 
 class HeldCall(Struct, frozen=True):
-    """A call that the CLI waits for: its control request, and the JSON-RPC request in it."""
+    """A call that the CLI waits for: its control request, the JSON-RPC request in it, the digest of its arguments."""
 
     request_id: str
     rpc_id: int | str | None
+    arguments: bytes
 
 
 class _Unattributed(Struct, frozen=True):
@@ -99,6 +101,7 @@ class Dialogue:
         self._turn = Turn()
         self._translation = Translation()
         self._heard = Heard(self._translation)
+        self._written = Written()
         self._schema: Schema | None = None
         self._reason: Reason | None = None
         self._out: list[bytes] = []
@@ -179,6 +182,7 @@ class Dialogue:
         return (
             len(results) == len(message.content)
             and {block.tool_use_id for block in results} == set(self._held)
+            and all(self._written.same(call_id, call.arguments) for call_id, call in self._held.items())
             and commands.can_answer(results)
         )
 
@@ -233,10 +237,12 @@ class Dialogue:
         self._turn = Turn(self._schema)
         self._turn.limits = limits
         self._heard = Heard(self._translation)
+        self._written = Written()
         self.answer = Fold()
         self._reason = None
 
     def _handed_on(self, deltas: list[Delta]) -> list[Delta]:
+        self._written.take(deltas)
         deltas = self._heard.take(deltas)
         self.answer.take(deltas)
         if deltas and isinstance(deltas[-1], Finished):
@@ -305,7 +311,9 @@ class Dialogue:
         """A tool call is held until the client's results come, the rest of MCP is answered at once."""
         message = line.request.message
         if line.request.subtype == "mcp_message" and message.method == "tools/call":
-            self._held[message.params.meta.tool_use_id] = HeldCall(line.request_id, message.id)
+            self._held[message.params.meta.tool_use_id] = HeldCall(
+                line.request_id, message.id, digest(bytes(message.params.arguments))
+            )
         elif line.request.subtype == "mcp_message":
             self._out.append(commands.mcp_reply(line, self._translation.tools))
 

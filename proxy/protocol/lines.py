@@ -195,6 +195,7 @@ class ToolMeta(Struct, frozen=True):
 
 
 class RpcParams(Struct, frozen=True):
+    arguments: Raw = Raw(b"{}")
     meta: ToolMeta = field(default=ToolMeta(), name="_meta")
 
 

@@ -51,8 +51,6 @@ class Offered(Struct, frozen=True):
 
     def there(self, arguments: Raw) -> Raw:
         """Arguments of the client's, a JSON object, as they are sent."""
-        if self.same:
-            return arguments
         text = translated(bytes(arguments).decode(), self._root, there=True)
         return Raw(
             (text if self.wrapper is None else f"{{{msgspec.json.encode(self.wrapper).decode()}:{text}}}").encode()

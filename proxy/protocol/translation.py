@@ -112,14 +112,15 @@ class Heard:
     def _one(self, delta: Delta) -> Iterator[Delta]:
         if isinstance(delta, ToolCall):
             self._arguments[delta.tool_index] = self._translation.arguments(delta.name)
-            yield ToolCall(delta.tool_index, delta.id, self._translation.call_name(delta.name))
-            return
+            delta = ToolCall(delta.tool_index, delta.id, self._translation.call_name(delta.name))
         translator = self._arguments.get(delta.tool_index) if isinstance(delta, Arguments | ToolEnd) else None
-        if translator is None:
-            yield delta
-        elif isinstance(delta, Arguments | ToolEnd):
-            text = translator.close() if isinstance(delta, ToolEnd) else translator.feed(delta.text)
+        if translator is not None and isinstance(delta, Arguments):
+            text = translator.feed(delta.text)
             if text:
                 yield Arguments(delta.tool_index, text)
-            if isinstance(delta, ToolEnd):
-                yield delta
+            return
+        if translator is not None and isinstance(delta, ToolEnd):
+            text = translator.close()
+            if text:
+                yield Arguments(delta.tool_index, text)
+        yield delta

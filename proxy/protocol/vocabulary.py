@@ -166,7 +166,7 @@ class Vocabulary:
         if steps is None:
             return None
         for step in steps:
-            if isinstance(at, list) and step.isdecimal() and int(step) < len(at):
+            if isinstance(at, list) and _INDEX.fullmatch(step) and int(step) < len(at):
                 at = at[int(step)]
             elif isinstance(at, dict) and step in at:
                 at = at[step]
@@ -190,6 +190,7 @@ def _values(values: dict[str, None]) -> dict[str, str]:
     return aliases.out
 
 
+_INDEX: Final = re.compile(r"[0-9]{1,9}")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 

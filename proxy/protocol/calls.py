@@ -1,0 +1,47 @@
+"""Whether the CLI holds a call as the model wrote it.
+
+It mends arguments to its own liking: texts that look like escapes or like JSON become what they look like. In what it
+sends on the model then finds calls that it has not made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from proxy.protocol.deltas import Arguments, Delta, ToolCall, ToolEnd
+
+
+def digest(arguments: str | bytes) -> bytes:
+    """The same for the same arguments, however they are written, numbers as JavaScript has them."""
+    try:
+        text = json.dumps(json.loads(arguments, parse_int=float), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        text = arguments.encode() if isinstance(arguments, str) else arguments
+    return hashlib.sha256(text).digest()
+
+
+class Written:
+    """The calls of one answer, from its deltas as they come from the CLI."""
+
+    __slots__ = ("_digests", "_ids", "_pieces")
+
+    def __init__(self) -> None:
+        self._ids: dict[int, str] = {}
+        self._pieces: dict[int, list[str]] = {}
+        self._digests: dict[str, bytes] = {}
+
+    def take(self, deltas: Iterable[Delta]) -> None:
+        for delta in deltas:
+            if isinstance(delta, ToolCall):
+                self._ids[delta.tool_index] = delta.id
+                self._pieces[delta.tool_index] = []
+            elif isinstance(delta, Arguments):
+                self._pieces[delta.tool_index].append(delta.text)
+            elif isinstance(delta, ToolEnd):
+                self._digests[self._ids[delta.tool_index]] = digest("".join(self._pieces.pop(delta.tool_index)))
+
+    def same(self, call_id: str, arguments: bytes) -> bool:
+        """Whether that call had arguments of this digest."""
+        return self._digests.get(call_id) == arguments
