@@ -181,7 +181,8 @@ async def test_nothing_is_added_and_nothing_cut_by_the_tools(server: Server, up:
         await client.chat.completions.create(model="opus", messages=[user("with-bash")], tools=[tool])
     body = arrived(up, "with-bash")
     assert body["messages"] == [user("with-bash")]
-    assert [tool["description"] for tool in body["tools"]] == [description]
+    (arrived_tool,) = body["tools"]
+    assert arrived_tool["description"].startswith(description)
 
 
 async def test_the_model_is_told_a_neutral_directory_and_others_stay_clean(server: Server, up: Upstream) -> None:
