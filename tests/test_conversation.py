@@ -110,7 +110,7 @@ async def test_what_is_sent_and_in_which_order(begin: Begin, tmp_path: Path) -> 
 
 
 async def test_each_past_message_waits_for_the_one_before(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CLI answers each of the user's past messages; the next line may not be written before (cli notes 3)."""
+    """The CLI answers each of the user's past messages; the next line may not be written before."""
     conversation = await begin()
     written: list[list[str]] = []
     taken_in = 0

@@ -82,5 +82,5 @@ def test_no_built_in_tools_no_files_of_the_host_no_session_left_behind() -> None
     assert ("--setting-sources", "") in pairs
     assert ("--permission-mode", "dontAsk") in pairs
     assert {"--strict-mcp-config", "--disable-slash-commands", "--no-session-persistence"} <= set(FLAGS)
-    # Refused for root, and not needed: cli notes 2.
+    # Refused for root, and not needed: there are no built-in tools to permit.
     assert "--dangerously-skip-permissions" not in FLAGS

@@ -316,7 +316,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     assert caught.value.failure.kind is Kind.BAD_REQUEST
 
 
-# Tolerance (wire notes)
+# Tolerance
 
 
 @pytest.mark.parametrize(

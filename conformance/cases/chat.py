@@ -100,7 +100,7 @@ async def an_answer_can_be_echoed_whole(target: Target) -> None:
     text_of(await target.whole(body))
 
 
-@case("wire notes: what must be tolerated", shows=["behaviour.unknown fields"], uses=["chat/plain"])
+@case("fields that clients send beyond the documented ones", shows=["behaviour.unknown fields"], uses=["chat/plain"])
 async def unknown_fields_are_skipped(target: Target) -> None:
     """Fields that are not known, in the body, in a message and in a part, change nothing."""
     body = target.body("chat/plain", frobnicate={"deep": [1]}, n_predict=7)

@@ -1,6 +1,6 @@
 """How the CLI is started: its arguments, and the whole of its environment.
 
-The arguments are the same for every child and say nothing of any request (cli notes 2): nothing of the user's is ever
+The arguments are the same for every child and say nothing of any request: nothing of the user's is ever
 on a command line. The environment is built from nothing: what is not named here does not reach the child.
 """
 

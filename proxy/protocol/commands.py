@@ -1,6 +1,6 @@
 """What is written to the CLI's stdin. Every function returns whole lines, newline included.
 
-Rules (cli notes 2 to 6): everything of the request goes over stdin, nothing on the command line. Every user message
+Rules: everything of the request goes over stdin, nothing on the command line. Every user message
 is `client_composed`, or the CLI would expand `@path` and `/command` in it. The model is chosen by a setting:
 `set_model` with a name that the CLI does not list costs a request of its own to the Messages API.
 """
@@ -110,7 +110,7 @@ class _Initialize(Struct, frozen=True, omit_defaults=True):
 
 class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
     CLAUDE_CODE_MAX_OUTPUT_TOKENS: str | UnsetType = UNSET
-    # A JSON object, as text, that the CLI merges into the body of its request (cli notes 6).
+    # A JSON object, as text, that the CLI merges into the body of its request.
     CLAUDE_CODE_EXTRA_BODY: str | UnsetType = UNSET
     CLAUDE_CODE_DISABLE_THINKING: str | UnsetType = UNSET
     # Tokens from which on the CLI takes a conversation for too long and asks nobody; empty: as the model has it.
