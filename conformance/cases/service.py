@@ -128,3 +128,22 @@ async def metrics_can_be_read(target: Target) -> None:
     names = {re.split(r"[{ ]", line)[0] for line in values}
     untyped = {name for name in names if name not in types and re.sub("_(sum|count|bucket)$", "", name) not in types}
     same([], sorted(untyped), "names without a type")
+
+
+@case(
+    "README, the page",
+    shows=["endpoint.GET /", "endpoint.GET /v1/status", "endpoint.GET /v1/inspector",
+           "endpoint.GET /v1/inspector/{request_id}"],
+    uses=["chat/plain"],
+    scripted=True,
+)  # fmt: skip
+async def the_latest_requests_can_be_looked_at(target: Target) -> None:
+    """The page is there without a key; /v1/status and /v1/inspector tell of the requests, without text of theirs."""
+    page = await target.send("GET", "/")
+    same({"$matches": "^text/html"}, page.headers["content-type"], "content-type of /")
+    await target.whole(target.body("chat/plain"))
+    listed = await _once(target, "/v1/inspector", lambda body: body["data"])
+    one = body_of(await target.send("GET", f"/v1/inspector/{listed['data'][0]['id']}"))
+    need(one["id"] == listed["data"][0]["id"], f"asked for {listed['data'][0]['id']}, got {one['id']}")
+    need("Italy" not in json.dumps([listed, one]), "there is text of a message")
+    same({"$above": -1}, body_of(await target.send("GET", "/v1/status"))["under_way"], "under_way")
