@@ -55,11 +55,13 @@ class Aliases:
     `out` has the names that are changed, in the order given. No two are alike once the CLI has normalised them.
     """
 
-    __slots__ = ("_taken", "out")
+    __slots__ = ("_number", "_taken", "out")
 
     def __init__(self) -> None:
         self.out: dict[str, str] = {}
         self._taken: set[str] = set()
+        # The number that was last tried for an alias: many names may want the same.
+        self._number: dict[str, int] = {}
 
     def take(
         self, names: Iterable[str], wanted: Iterable[tuple[str, str]], mark: str = "_{}", longest: int = 0
@@ -67,9 +69,9 @@ class Aliases:
         """`names` stay as they are. `wanted`: others, each once, with its alias, or one is made of that by `mark`."""
         self._taken.update(names)
         for name, alias in wanted:
-            unlike, number = alias, 1
+            unlike = alias
             while normalised(unlike) in self._taken:
-                number += 1
+                self._number[alias] = number = self._number.get(alias, 1) + 1
                 end = mark.format(number)
                 unlike = (alias[: longest - len(end)] if longest else alias) + end
             self._taken.add(normalised(unlike))

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from proxy.protocol.aliases import LONGEST_ARGUMENT, Aliases, normalised, passes, plain, property_alias
 
-# So many schemas are looked at for one tool's translation. Beyond them words are translated wherever they stand.
+# So many schemas and words in them are looked at for one tool's translation. Beyond that words are translated wherever
+# they stand.
 MOST_LOOKED_AT: Final = 50_000
 
 _ONE: Final = frozenset((
@@ -150,7 +151,7 @@ class Vocabulary:
             if id(schema) in seen:
                 continue
             seen[id(schema)] = schema
-            self._budget -= 1
+            self._budget -= 1 + sum(len(value) for value in schema.values() if isinstance(value, list | dict))
             if self._budget < 0:
                 return None
             left += [one for keyword, _, one in inner(schema) if keyword in _SAME]
