@@ -144,6 +144,6 @@ async def the_latest_requests_can_be_looked_at(target: Target) -> None:
     await target.whole(target.body("chat/plain"))
     listed = await _once(target, "/v1/inspector", lambda body: body["data"])
     one = body_of(await target.send("GET", f"/v1/inspector/{listed['data'][0]['id']}"))
-    need(one["id"] == listed["data"][0]["id"], f"asked for {listed['data'][0]['id']}, got {one['id']}")
+    same(listed["data"][0]["id"], one["request"]["id"], "the request's id")
     need("Italy" not in json.dumps([listed, one]), "there is text of a message")
     same({"$above": -1}, body_of(await target.send("GET", "/v1/status"))["under_way"], "under_way")

@@ -157,7 +157,12 @@ async def an_early_failure_is_a_status(target: Target) -> None:
     await target.refused(target.body("errors/overloaded", stream=True), 503)
 
 
-@case("clients that close the connection before the end", shows=["behaviour.cancelling"], uses=["chat/ten_turns"], settings=QUIET)
+@case(
+    "clients that close the connection before the end",
+    shows=["behaviour.cancelling"],
+    uses=["chat/ten_turns"],
+    settings=QUIET,
+)
 async def a_client_may_leave(target: Target) -> None:
     """After a client has left in mid-stream nothing of its request stays busy."""
     async with target.http.stream("POST", CHAT, json=target.body("chat/ten_turns", stream=True)) as answer:
