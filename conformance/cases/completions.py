@@ -107,7 +107,13 @@ NO_EFFECT: dict[str, Any] = {
 def _no_effect(field: str, value: Any) -> None:
     words = f"In a legacy completion {field} is accepted, and named in x-ignored-params where it has no effect."
 
-    @case(TYPE, name=f"ignores_{field}", requirement=words, shows=[f"legacy.{field}"], uses=["legacy/continued"])
+    # Passed on to the Messages API as its own, unless the server is set not to.
+    settings = {"CLAUDE_PROXY_NATIVE": "off"} if field in ("temperature", "top_p") else {}
+
+    @case(
+        TYPE, name=f"ignores_{field}", requirement=words, shows=[f"legacy.{field}"], uses=["legacy/continued"],
+        settings=settings,
+    )  # fmt: skip
     async def run(target: Target) -> None:
         answer = await target.send("POST", LEGACY, asked(target, **{field: value}))
         good(answer, "text completion")

@@ -8,6 +8,9 @@ from conformance.target import CHAT, Target, good, need, same
 
 API = "openai.types.chat.completion_create_params"
 # A value of each field that Claude Code has no way to honour, as OpenAI's own tests and clients send it.
+# Passed on to the Messages API as its own, unless the server is set not to.
+SAMPLING = ("temperature", "top_p")
+NOT_NATIVE = {"CLAUDE_PROXY_NATIVE": "off"}
 NO_EFFECT: dict[str, Any] = {
     "audio": {"format": "wav", "voice": "alloy"},
     "frequency_penalty": 0.5,
@@ -59,7 +62,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def _no_effect(field: str, value: Any) -> None:
     words = f"{field} is accepted, and named in x-ignored-params where it has no effect."
 
-    @case(API, name=f"ignores_{field}", requirement=words, shows=[f"request.{field}"], uses=["chat/plain"])
+    settings = NOT_NATIVE if field in SAMPLING else {}
+
+    @case(
+        API, name=f"ignores_{field}", requirement=words, shows=[f"request.{field}"], uses=["chat/plain"],
+        settings=settings,
+    )  # fmt: skip
     async def run(target: Target) -> None:
         answer = await target.send("POST", CHAT, target.body("chat/plain", **{field: value}))
         good(answer, "completion")
@@ -85,6 +93,7 @@ for _name, (_changes, _param) in REFUSED.items():
     "openai-python, tests/api_resources/chat/test_completions.py",
     shows=["behaviour.every parameter at once"],
     uses=["chat/plain"],
+    settings=NOT_NATIVE,
 )
 async def every_parameter_at_once_is_accepted(target: Target) -> None:
     """A request with all parameters that have no effect, as OpenAI's own tests send it, is answered."""
@@ -117,7 +126,7 @@ async def effort_is_accepted(target: Target) -> None:
 @case(
     "the setting CLAUDE_PROXY_STRICT_PARAMS",
     shows=["behaviour.strict parameters"],
-    settings={"CLAUDE_PROXY_STRICT_PARAMS": "on"},
+    settings={"CLAUDE_PROXY_STRICT_PARAMS": "on"} | NOT_NATIVE,
 )
 async def a_strict_server_refuses_what_has_no_effect(target: Target) -> None:
     """A server that is set to be strict answers 400, naming the parameter that would have no effect."""
