@@ -31,13 +31,13 @@ async def test_headers_timings_and_how_it_was_served(local: Serve) -> None:
     async with server.client() as client:
         answer = await client.post(
             "/v1/chat/completions",
-            json=chat("hi", temperature=1, stream=True),
+            json=chat("hi", seed=1, stream=True),
             headers={"cookie": "cookie-secret", "x-mine": "yes"},
         )
     (one,) = (await fetch(server, "/v1/inspector"))["data"]
     assert one["id"] == answer.headers["x-request-id"]
     assert (one["state"], one["outcome"], one["status"], one["served"]) == ("ended", "ok", 200, "new")
-    assert one["ignored"] == ["temperature"]
+    assert one["ignored"] == ["seed"]
     assert (one["prompt_tokens"], one["cached_tokens"], one["completion_tokens"]) == (22, 7, 12)
     assert 0 <= one["first_delta"] <= one["duration"]
     whole = await fetch(server, f"/v1/inspector/{one['id']}")

@@ -140,4 +140,4 @@ def test_a_server_whose_log_is_not_read_serves_and_ends(tmp_path: Path, pipe: Pi
             assert server.chat(chat(f"{number}")).status_code == 200
         assert server.get("/health").status_code == 200
         assert server.end(signal.SIGTERM) == 0
-    assert len(os.read(pipe.reading, 1 << 16)) >= 4096 - 200, "the pipe was full"
+    assert len(os.read(pipe.reading, 1 << 16)) >= 4096 - 512, "the pipe was full: not even another line had room"

@@ -172,7 +172,7 @@ async def test_an_upload_that_outlasts_the_grace_is_told_so(process: Served, beg
     with raw(process, begun) as sock:
         await asyncio.to_thread(process.get, "/health")
         process.process.terminate()
-        assert await ended(process, 15) == 0
+        assert await ended(process, 15) == 0, process.log()
         came = sock.recv(65536)
     assert (b" 503 " in came and b'"shutting_down"' in came) if b"length" in begun else came == b""
     assert "Traceback" not in process.log()

@@ -20,6 +20,8 @@ NO_GOOD_STREAM = {
 STREAMED_ELSEWHERE = {
     "completions/a_continuation_is_streamed",
     "parameters/thinking_is_reasoning_content",
+    "responses/streams_named_events",
+    "responses/the_python_client_reads_it",
     "structured/json_is_streamed_as_content",
     "structured/words_instead_of_json_are_a_refusal",
     "tools/a_call_is_streamed_in_pieces",

@@ -238,4 +238,7 @@ class Validator:
             job.verdicts.set_result(Verdicts((), Limit.BUSY))
         for worker in self._workers:
             worker.kill()
-        await asyncio.gather(*self._tasks, *(worker.exited for worker in self._workers))
+        # Not gathered: when this is cancelled the futures that are waited for must not be.
+        left = {*self._tasks, *(worker.exited for worker in self._workers)}
+        if left:
+            await asyncio.wait(left)
