@@ -169,15 +169,16 @@ def _memory(process: int) -> float:
 
 
 def below(process: int) -> list[int]:
-    """All processes below `process`, from /proc, but for the shell that ends them should it be killed."""
+    """All processes of the CLI below `process`, from /proc: neither the shell that ends them should it be killed, nor
+    the workers that judge schemas."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            reaper = parent == process and (entry / "cmdline").read_bytes().startswith(b"sh\0-c\0\ncd /\n")
+            command = (entry / "cmdline").read_bytes() if parent == process else b""
         except OSError:
             continue
-        if not reaper:
+        if not command.startswith(b"sh\0-c\0\ncd /\n") and b"validator_worker" not in command:
             parents[int(entry.name)] = parent
     found, new = set[int](), {process}
     while new:
