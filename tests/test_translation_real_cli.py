@@ -119,7 +119,8 @@ async def test_tools_of_any_name_arrive_and_their_calls_are_changed_in_nothing(t
     uses = [block for entry in said(body) if entry["role"] == "assistant" for block in entry["content"]]
     assert [block["input"] for block in uses] == [ARGUMENTS] * len(names)
     assert sorted(block["name"] for block in uses) == sorted(sent)
-    assert [entry["role"] for entry in body["messages"]][-1] == "system"
+    # What arrives is what was sent, and the one message of the environment.
+    assert [entry["role"] for entry in body["messages"]].count("system") == 1
     assert [entry["role"] for entry in said(body)] == ["user", "assistant", "user"]
 
     # The model calls them all, and is answered in the same conversation.
@@ -141,8 +142,9 @@ async def test_texts_are_normalised_as_we_think(talk: Talk) -> None:
     chars = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     wanted = [char for char in chars if unicodedata.category(char) != "Cn" or ord(char) % 97 == 0]
     lines = [f"{ord(char):x} {char} " for char in wanted if char != "\n"]
-    for start in range(0, len(lines), 100_000):
-        some = lines[start : start + 100_000]
+    # As many at once as a schema may have bytes for.
+    for start in range(0, len(lines), 40_000):
+        some = lines[start : start + 40_000]
         # Titles are sent as they are: they are not ours to translate.
         schema = {"type": "object", "properties": {"a": {"type": "string", "title": "\n".join(some)}}}
         await talk.chat({"tools": [function("look_up", schema)], "messages": [{"role": "user", "content": "Hello"}]})
