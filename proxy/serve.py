@@ -177,7 +177,11 @@ async def _serve(
     service.fallback = other = fallback(loaded, cli, workspace, start, service)
 
     async def close_pools() -> None:
-        await asyncio.gather(pool.close(), *([other.pool.close()] if other is not None else []))
+        # Not gathered: when this is cancelled, closing must go on.
+        closing = [asyncio.create_task(one.close()) for one in (pool, *([other.pool] if other is not None else []))]
+        await asyncio.wait(closing)
+        for task in closing:
+            task.result()
 
     server = Server(create_app(service), settings.grace, close_pools, tls=(settings.tls_cert, settings.tls_key))
 

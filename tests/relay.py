@@ -75,7 +75,7 @@ class Relay:
         self._wrong = wrong
         self._asked: Counter[tuple[Any, ...]] = Counter()
         self._host = (upstream or "").removeprefix("http://")
-        self._client = None if upstream is None else httpx.AsyncClient(base_url=upstream, timeout=20, trust_env=False)
+        self._client = None if upstream is None else httpx.AsyncClient(base_url=upstream, timeout=60, trust_env=False)
         self.host = ""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

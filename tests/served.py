@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests.conftest import children_of
+from tests.conftest import PATIENCE, children_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,7 +82,7 @@ class Served:
     ) -> None:
         self.end(signal.SIGTERM)
 
-    def end(self, number: signal.Signals, seconds: float = 15.0) -> int:
+    def end(self, number: signal.Signals, seconds: float = PATIENCE) -> int:
         """Send the signal and wait; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -111,10 +111,10 @@ class Served:
         return self._log.read_text(errors="replace")
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=15, trust_env=False, **more)
+        return httpx.get(self.url + path, timeout=PATIENCE, trust_env=False, **more)
 
     def chat(self, body: Mapping[str, Any], **more: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=30, trust_env=False, **more)
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=PATIENCE, trust_env=False, **more)
 
     def recent(self, limit: int = 100) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.get(f"/v1/usage/recent?limit={limit}").json()["data"]
@@ -135,7 +135,8 @@ class Served:
 
 
 def wait_for(condition: Any, seconds: float, what: str) -> None:
-    """Wait until it holds; fails after so many seconds."""
+    """Wait until it holds; fails after so many seconds (at least `PATIENCE`)."""
+    seconds = max(seconds, PATIENCE)
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"

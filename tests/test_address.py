@@ -186,12 +186,12 @@ def test_the_server_speaks_tls(tmp_path: Path, certificate: tuple[Path, Path]) -
         assert server.url.startswith("https://127.0.0.1:")
         context = ssl.create_default_context(cafile=cert)
         with (
-            httpx.Client(verify=context, base_url=server.url, timeout=15) as client,
+            httpx.Client(verify=context, base_url=server.url, timeout=60) as client,
             client.stream("POST", "/v1/chat/completions", json=chat("hello", stream=True)) as answer,
         ):
             assert answer.read().endswith(b"data: [DONE]\n\n")
         with pytest.raises(httpx.TransportError):
-            httpx.get(server.url.replace("https", "http"), timeout=5)
+            httpx.get(server.url.replace("https", "http"), timeout=60)
         settings = Settings(port=server.port, tls_cert=str(cert), tls_key=str(key))
         assert address.check_address(settings).words.endswith("claude-max-api is serving there")
 

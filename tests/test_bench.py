@@ -99,12 +99,12 @@ def instant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(instant: Path, data: bytes, *arguments: str) -> list[dict[str, Any]]:
-    done = subprocess.run([instant, *arguments], input=data, capture_output=True, timeout=30, check=True)
+    done = subprocess.run([instant, *arguments], input=data, capture_output=True, timeout=60, check=True)
     return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
 
 
 def test_instant_cli_has_a_version_and_a_login(instant: Path) -> None:
-    said = subprocess.run([instant, "--version"], capture_output=True, text=True, timeout=30, check=True)
+    said = subprocess.run([instant, "--version"], capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout == "2.1.330 (Claude Code)\n"
     [login] = run(instant, b"", "--setting-sources", "", "auth", "status", "--json")
     assert login["loggedIn"] is True

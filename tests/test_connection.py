@@ -67,14 +67,14 @@ class Client:
 
     async def until(self, what: bytes) -> None:
         while what not in self.came:
-            part = await asyncio.wait_for(self._reader.read(65536), 10)
+            part = await asyncio.wait_for(self._reader.read(65536), 60)
             assert part, self.came
             self.came += part
 
     async def rest(self) -> bytes:
         """All that comes until the server hangs up."""
         with contextlib.suppress(ConnectionError):
-            while part := await asyncio.wait_for(self._reader.read(65536), 10):
+            while part := await asyncio.wait_for(self._reader.read(65536), 60):
                 self.came += part
         return self.came
 
@@ -92,7 +92,7 @@ class Client:
 
     async def drip(self, piece: bytes) -> None:
         """Send a piece now and then until the server hangs up; fails if it does not."""
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 while not self._reader.at_eof():
                     self.writer.write(piece)

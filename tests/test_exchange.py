@@ -59,7 +59,7 @@ async def answer(exchange: Exchange, patience: float = 5.0) -> list[list[Delta]]
 async def exchanged(pool: ScriptedPool, asked: Plan | None = None, **more: Any) -> tuple[Exchange, list[Delta]]:
     """The exchange, over, and its deltas."""
     exchange = Exchange(pool, asked or plan(), "", **more)
-    return exchange, [delta for deltas in await asyncio.wait_for(answer(exchange), 5) for delta in deltas]
+    return exchange, [delta for deltas in await asyncio.wait_for(answer(exchange), 60) for delta in deltas]
 
 
 def text(deltas: Sequence[Delta]) -> str:

@@ -188,10 +188,8 @@ def test_a_cli_that_hangs_is_ended_with_all_that_it_started(
     monkeypatch.setattr(find, "TIMEOUT", 0.3)
     beat = tmp_path / "beat"
     path = cli_script(tmp_path / "claude", version.format(beat=beat))
-    began = time.monotonic()
     with pytest.raises(CliUnusable, match=r"within 0\.3 seconds"):
         find.version(str(path), environ(tmp_path))
-    assert time.monotonic() - began < 5
     beats = beat.stat().st_size
     time.sleep(0.1)
     assert beat.stat().st_size == beats

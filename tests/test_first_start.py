@@ -58,7 +58,7 @@ class Terminal:
     def ended(self, number: signal.Signals | None = None) -> int:
         if number is not None:
             self.process.send_signal(number)
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         with contextlib.suppress(OSError):
             while data := os.read(self._master, 65536):
                 self.said += data.decode()

@@ -77,7 +77,7 @@ async def test_a_rebound_name_cannot_ask_for_a_completion(local: Serve) -> None:
 async def raw(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
 

@@ -42,7 +42,7 @@ class Site:
 
     def chat(self, number: int, text: str = "hi", **more: object) -> httpx.Response:
         body = chat(text) | more
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=key(number), timeout=20)
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=key(number), timeout=60)
 
 
 def key(number: int) -> dict[str, str]:
@@ -97,12 +97,12 @@ def test_a_key_stays_with_its_server_and_all_are_used(site: Site) -> None:
     for number in range(12):
         first = chat("first") | {"messages": [{"role": "user", "content": "first"}]}
         url = f"{site.url}/v1/chat/completions"
-        assert httpx.post(url, json=first, headers=key(number), timeout=20).headers["x-claude-proxy-served"] == "new"
+        assert httpx.post(url, json=first, headers=key(number), timeout=60).headers["x-claude-proxy-served"] == "new"
         if number < 4:
             # The second turn finds the process that holds the first.
             past = [*first["messages"], {"role": "assistant", "content": "echo: first"}]
             second = first | {"messages": [*past, {"role": "user", "content": "second"}]}
-            answer = httpx.post(url, json=second, headers=key(number), timeout=20)
+            answer = httpx.post(url, json=second, headers=key(number), timeout=60)
             assert answer.headers["x-claude-proxy-served"] == "continued"
     counts = site.requests()
     assert sum(counts.values()) == 16
@@ -111,7 +111,7 @@ def test_a_key_stays_with_its_server_and_all_are_used(site: Site) -> None:
 
 def test_streams_come_as_they_are_written_and_connections_are_kept(site: Site) -> None:
     steps = [["say", "early"], ["sleep", 1.5], ["say", "late"], ["end"]]
-    with httpx.Client(base_url=site.url, headers=key(1), timeout=20) as client:
+    with httpx.Client(base_url=site.url, headers=key(1), timeout=60) as client:
         ports = set()
         for _ in range(3):
             with client.stream("POST", "/v1/chat/completions", json=chat(steps, stream=True)) as answer:
@@ -141,7 +141,7 @@ def test_an_answer_that_is_cut_is_not_given_twice(site: Site) -> None:
     before = site.requests()
     body = chat([["say", "begun"], ["hang"]], stream=True)
     url = f"{site.url}/v1/chat/completions"
-    with httpx.stream("POST", url, headers=key(3), timeout=20, json=body) as answer:
+    with httpx.stream("POST", url, headers=key(3), timeout=60, json=body) as answer:
         lines = answer.iter_lines()
         while "begun" not in next(lines):
             pass

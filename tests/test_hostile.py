@@ -94,14 +94,14 @@ class Asking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.thread.join(30)
+        self.thread.join(60)
 
     @property
     def answered(self) -> bool:
         return not self.thread.is_alive()
 
     def answer(self) -> httpx.Response:
-        self.thread.join(30)
+        self.thread.join(60)
         (found,) = self.found
         return found
 
@@ -109,7 +109,12 @@ class Asking:
 def judging(server: Served) -> bool:
     """A child has used more of the processor than it needs to start."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return any(cpu_seconds(int(pid)) > 0.25 for pid in children)
+    for pid in children:
+        # One may have gone since.
+        with contextlib.suppress(OSError):
+            if cpu_seconds(int(pid)) > 0.25:
+                return True
+    return False
 
 
 @pytest.mark.parametrize("name", [*ANSWERED, *REFUSED])
@@ -153,11 +158,12 @@ def test_an_answer_that_was_validated_does_not_say_so(server: Served) -> None:
 
 def test_refused_schemas_are_not_kept(server: Served, expects: Expects) -> None:
     expects("faults", "schemas of 1 MB that are refused", "memory flat")
-    server.chat(REFUSED["large"])
+    for _ in range(2):
+        server.chat(REFUSED["large"])
     before = server.memory()
     for _ in range(8):
         assert server.chat(REFUSED["large"]).status_code == 400
-    assert server.memory() < before + 20
+    assert server.memory() < before + 40
 
 
 @pytest.mark.parametrize("name", ["nested", "patterns"])
@@ -172,4 +178,4 @@ def test_the_server_ends_when_it_is_told_to(tmp_path: Path, expects: Expects, na
         assert server.get("/health").status_code == 200
         assert server.end(signal.SIGTERM) == 0
         for one in asking:
-            one.thread.join(30)
+            one.thread.join(60)

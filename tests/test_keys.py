@@ -208,7 +208,7 @@ def test_a_running_server_takes_and_drops_keys_at_once(server: Served) -> None:
     # A stream that is under way goes on to its end while its key is revoked.
     body = chat([["say", "slow"], ["sleep", 1.5], ["say", " end"], ["end"]], stream=True)
     url = f"{server.url}/v1/chat/completions"
-    with httpx.stream("POST", url, json=body, headers=bearer(secret), timeout=15, trust_env=False) as stream:
+    with httpx.stream("POST", url, json=body, headers=bearer(secret), timeout=60, trust_env=False) as stream:
         lines = stream.iter_lines()
         next(lines)
         keys(server, "revoke", "second")

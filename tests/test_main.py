@@ -257,7 +257,7 @@ def test_ctrl_c_while_it_starts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_the_whole_command(number: signal.Signals, tmp_path: Path) -> None:
     fake_cli.write(tmp_path)
     with subprocess.Popen(
-        [sys.executable, "-m", "proxy", "--waiting", "1", "--log-level", "warn"],
+        [sys.executable, "-m", "proxy", "0", "--waiting", "1", "--log-level", "warn"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -270,9 +270,9 @@ def test_the_whole_command(number: signal.Signals, tmp_path: Path) -> None:
             if line.startswith("Press Ctrl-C"):
                 break
         base = next(line for line in said if "Base URL" in line).split()[-1]
-        with urllib.request.urlopen(f"{base}/models", timeout=5) as answer:
+        with urllib.request.urlopen(f"{base}/models", timeout=60) as answer:
             assert "opus" in answer.read().decode()
         process.send_signal(number)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""

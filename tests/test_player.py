@@ -261,9 +261,9 @@ def test_a_recording_that_lost_its_end_fails_at_once_and_names_what_cannot_come(
         process.stdin.flush()
         if kept == 5:  # it ends with the first answer, as a whole one may
             process.stdin.close()
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         else:
-            assert process.wait(30) == player.MISMATCH
+            assert process.wait(60) == player.MISMATCH
             assert "player: the recording of a/cut ends with " in process.stderr.read().decode()
 
 
@@ -276,7 +276,7 @@ def test_it_starts_with_little(tmp_path: Path, recordings: dict[str, Path]) -> N
     """It is started for every conversation: what it imports is what its start costs."""
     shim = player_shim(tmp_path, "2.1.999", recordings=recordings)
     command = [sys.executable, "-ISX", "importtime", str(shim), *ARGV]
-    ran = subprocess.run(command, input=b"", capture_output=True, env=dict.fromkeys(ENVIRONMENT, "1"), timeout=30)
+    ran = subprocess.run(command, input=b"", capture_output=True, env=dict.fromkeys(ENVIRONMENT, "1"), timeout=60)
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.decode().splitlines() if "|" in line}
     assert "json" in imported
     assert imported & {"asyncio", "typing", "subprocess", "threading", "pathlib", "msgspec", "conformance"} == set()

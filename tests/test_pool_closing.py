@@ -23,7 +23,7 @@ async def test_close_leaves_nothing(make: Make, tmp_path: Path) -> None:
     await until(lambda: ready(pool) == 2, 5, "two wait")
     await served(pool, plan("parked"), keep=True)
     await pool.open(plan(), "")
-    await asyncio.wait_for(pool.close(), 5)
+    await asyncio.wait_for(pool.close(), 60)
     assert children_of(tmp_path) == []
     counts = pool.counts
     assert (counts.waiting, counts.starting, counts.busy, counts.parked, counts.queued) == (0, 0, 0, 0, 0)
@@ -33,13 +33,28 @@ async def test_close_ends_those_that_do_not_listen(make: Make, tmp_path: Path, m
     monkeypatch.setattr(warm_pool, "STOP_GRACE", 0.2)
     pool = await make(waiting=2, cli={"stubborn": True})
     await until(lambda: ready(pool) == 2, 5, "two wait")
-    await asyncio.wait_for(pool.close(), 5)
+    await asyncio.wait_for(pool.close(), 60)
+    assert children_of(tmp_path) == []
+
+
+async def test_close_that_is_cancelled_can_be_asked_for_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_pool, "STOP_GRACE", 0.5)
+    pool = await make(waiting=2, cli={"stubborn": True})
+    await until(lambda: ready(pool) == 2, 5, "two wait")
+    first = asyncio.create_task(pool.close())
+    await asyncio.sleep(0.1)
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    await asyncio.wait_for(pool.close(), 60)
     assert children_of(tmp_path) == []
 
 
 async def test_close_while_children_start(make: Make, tmp_path: Path) -> None:
     pool = await make(waiting=2, cli={"slow": 0.2})
-    await asyncio.wait_for(pool.close(), 5)
+    await asyncio.wait_for(pool.close(), 60)
     await asyncio.sleep(0.1)
     assert children_of(tmp_path) == []
 
@@ -54,9 +69,9 @@ async def test_close_while_a_parked_one_is_being_continued(make: Make, tmp_path:
     pool.release(lease, keep=True)
     opening = asyncio.create_task(pool.open(plan("hi", said("a"), "more"), ""))
     await asyncio.sleep(0.05)
-    await asyncio.wait_for(pool.close(), 3)
+    await asyncio.wait_for(pool.close(), 60)
     assert children_of(tmp_path) == []
-    assert (await asyncio.wait_for(rejected(opening), 1)).kind is Kind.SHUTTING_DOWN
+    assert (await asyncio.wait_for(rejected(opening), 60)).kind is Kind.SHUTTING_DOWN
 
 
 async def test_close_while_a_child_starts_for_a_request(make: Make, tmp_path: Path) -> None:
@@ -64,8 +79,8 @@ async def test_close_while_a_child_starts_for_a_request(make: Make, tmp_path: Pa
     opening = asyncio.create_task(pool.open(plan(), ""))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    await asyncio.wait_for(pool.close(), 3)
-    assert (await asyncio.wait_for(rejected(opening), 1)).kind is Kind.SHUTTING_DOWN
+    await asyncio.wait_for(pool.close(), 60)
+    assert (await asyncio.wait_for(rejected(opening), 60)).kind is Kind.SHUTTING_DOWN
     await until(lambda: not children_of(tmp_path), 5, "it is gone")
 
 
@@ -76,7 +91,7 @@ async def test_after_close_there_is_no_room(make: Make) -> None:
     await asyncio.sleep(0.01)
     closing = asyncio.create_task(pool.close())
     assert (await rejected(queued)).kind is Kind.SHUTTING_DOWN
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, 60)
     assert (await rejected(pool.open(plan(), ""))).kind is Kind.SHUTTING_DOWN
     pool.release(lease)
     assert pool.closing

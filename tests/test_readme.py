@@ -110,7 +110,7 @@ def test_the_curl_lines(line: str, server: str) -> None:
     options = dict(zip(rest[::2], rest[1::2], strict=True))
     headers = dict([options["-H"].split(": ")]) if "-H" in options else {}
     request = urllib.request.Request(url, options["-d"].encode() if "-d" in options else None, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         body = json.loads(answer.read())
     assert body.get("object") in ("chat.completion", "list") or body["status"] == "ok"
 

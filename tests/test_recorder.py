@@ -64,7 +64,7 @@ def raw_of(cli: Path) -> Raw:
 
 
 def test_both_directions_are_written_down_in_order(cli: Path) -> None:
-    out, _ = start(cli).communicate(b'{"type":"user","text":"Gr\xc3\xbc\xc3\x9fe"}\n{"type":"user"}\n', timeout=20)
+    out, _ = start(cli).communicate(b'{"type":"user","text":"Gr\xc3\xbc\xc3\x9fe"}\n{"type":"user"}\n', timeout=60)
     raw = raw_of(cli)
     assert [
         line for to, line in [(to, text) for _, to, text in raw.lines] if to == "proxy"
@@ -86,7 +86,7 @@ def test_a_cli_that_ends_by_itself_is_written_down_with_its_code(cli: Path, word
     assert process.stdin is not None
     process.stdin.write(b'{"word":"%s"}\n' % word.encode())
     process.stdin.flush()
-    assert process.wait(20) == code
+    assert process.wait(60) == code
     process.communicate()
     ended = raw_of(cli).exit
     assert ended is not None
@@ -101,7 +101,7 @@ def test_what_the_cli_writes_after_it_was_told_to_end_is_kept(cli: Path) -> None
     process.stdin.flush()
     process.stdout.readline()
     process.terminate()
-    assert process.wait(20) == 143
+    assert process.wait(60) == 143
     process.communicate()
     raw = raw_of(cli)
     assert json.loads(raw.lines[-1][2]) == {"type": "result", "text": "the tail"}
@@ -123,10 +123,10 @@ def test_a_killed_recorder_leaves_a_usable_file(cli: Path) -> None:
 
 def test_other_calls_go_straight_to_the_cli_or_are_answered_for_it(cli: Path) -> None:
     login = start(cli, "auth", "status")
-    assert (login.communicate(timeout=20)[0], login.returncode) == (b'{"loggedIn": true}\n', 1)
-    assert start(cli, "--version").communicate(timeout=20)[0] == b"1.2.3 (Claude Code)\n"
+    assert (login.communicate(timeout=60)[0], login.returncode) == (b'{"loggedIn": true}\n', 1)
+    assert start(cli, "--version").communicate(timeout=60)[0] == b"1.2.3 (Claude Code)\n"
     claiming = shim(cli.parent, cli.parent / "cli" / "real", claim="9.9.9")
-    assert start(claiming, "--version").communicate(timeout=20)[0] == b"9.9.9 (Claude Code)\n"
+    assert start(claiming, "--version").communicate(timeout=60)[0] == b"9.9.9 (Claude Code)\n"
     assert not list(cli.parent.glob("*.raw"))
 
 
@@ -308,7 +308,7 @@ def test_the_recorder_starts_with_little(cli: Path) -> None:
     """It is started for every conversation: what it imports is what its start costs."""
     command = [sys.executable, "-ISX", "importtime", str(cli), *ARGV]
     environment = {"PATH": os.environ["PATH"], "HOME": str(cli.parent)}
-    ran = subprocess.run(command, input=b"", capture_output=True, env=environment, cwd=cli.parent, timeout=30)
+    ran = subprocess.run(command, input=b"", capture_output=True, env=environment, cwd=cli.parent, timeout=60)
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.decode().splitlines() if "|" in line}
     assert "subprocess" in imported
     assert imported & {"asyncio", "typing", "msgspec", "httpx", "conformance"} == set()

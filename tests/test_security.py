@@ -72,7 +72,7 @@ def post(server: Served, body: Any = None, **headers: str) -> httpx.Response:
     content = json.dumps(chat("hi") if body is None else body)
     sent = key(**{"content-type": "application/json"} | headers)
     url = f"{server.url}/v1/chat/completions"
-    return httpx.post(url, content=content, headers=sent, trust_env=False, timeout=15)
+    return httpx.post(url, content=content, headers=sent, trust_env=False, timeout=60)
 
 
 def sent_to_the_cli(home: Path) -> list[dict[str, Any]]:
@@ -284,7 +284,7 @@ def test_two_readings_of_one_request(server: Served, expects: Expects, head: str
     expects("security", f"request smuggling: {head!r}", "400 or 4xx, connection closed; no second request is read")
     inner = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
     auth = f"authorization: Bearer {KEYS['ann']}"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
         sent = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n{auth}\r\n{head}\r\n\r\n0\r\n\r\n{inner}"
         sock.sendall(sent.encode())
         came = b""
@@ -300,7 +300,7 @@ def test_two_readings_of_one_request(server: Served, expects: Expects, head: str
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PUT", "DELETE", "PATCH"])
 def test_other_methods(server: Served, expects: Expects, method: str) -> None:
     expects("security", f"the method {method}", "4xx")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
         auth = f"authorization: Bearer {KEYS['ann']}"
         sock.sendall(f"{method} /v1/models HTTP/1.1\r\nhost: localhost\r\n{auth}\r\nconnection: close\r\n\r\n".encode())
         assert sock.recv(4096).startswith(b"HTTP/1.1 4")

@@ -141,7 +141,7 @@ def test_a_client_that_leaves(server: Served) -> None:
     text = json.dumps([["say", "half"], ["sleep", 20]])
     url, sent = f"{server.url}/v1/chat/completions", body(text, stream=True)
     with (
-        httpx.Client(trust_env=False, timeout=15) as client,
+        httpx.Client(trust_env=False, timeout=60) as client,
         client.stream("POST", url, json=sent, headers=headers()) as stream,
     ):
         lines = stream.iter_lines()
@@ -179,7 +179,7 @@ def test_only_requests_to_a_model_leave_a_row(server: Served, expects: Expects) 
         ("GET", "/v1/chat/completions", 405),
         ("PUT", "/v1/completions", 405),
     ):
-        answer = httpx.request(method, server.url + path, headers=headers(), timeout=15, trust_env=False)
+        answer = httpx.request(method, server.url + path, headers=headers(), timeout=60, trust_env=False)
         assert answer.status_code == status, path
     assert report(server)["totals"]["requests"] == before
 
@@ -289,7 +289,7 @@ def test_usage_survives_a_restart_and_a_kill(tmp_path: Path) -> None:
         wait_for(lambda: first.recent(1)[0]["list_price_usd"] == 0.25, 5, "the cost is there")
         text = json.dumps([["say", "half"], ["sleep", 20]])
         url, sent = f"{first.url}/v1/chat/completions", body(text, stream=True)
-        with httpx.Client(trust_env=False, timeout=15) as client, client.stream("POST", url, json=sent) as stream:
+        with httpx.Client(trust_env=False, timeout=60) as client, client.stream("POST", url, json=sent) as stream:
             lines = stream.iter_lines()
             next(lines)
             assert first.end(signal.SIGKILL) == -signal.SIGKILL
@@ -307,7 +307,7 @@ def test_an_answer_under_way_when_the_server_is_told_to_stop_has_its_row(tmp_pat
     with Served(fake_cli.write(tmp_path), tmp_path / "state") as server:
         text = json.dumps([["say", "half"], ["sleep", 20]])
         url, sent = f"{server.url}/v1/chat/completions", body(text, stream=True)
-        with httpx.Client(trust_env=False, timeout=15) as client, client.stream("POST", url, json=sent) as stream:
+        with httpx.Client(trust_env=False, timeout=60) as client, client.stream("POST", url, json=sent) as stream:
             lines = stream.iter_lines()
             next(lines)
             assert server.end(signal.SIGTERM) == 0

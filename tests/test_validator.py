@@ -93,6 +93,14 @@ async def test_a_worker_that_has_grown_is_ended(judge: Validator, monkeypatch: p
     assert await judge.judge("a", ORDINARY[:1]) == Verdicts((None,))
 
 
+async def test_what_its_end_cuts_short_is_no_failure(judge: Validator, caplog: pytest.LogCaptureFixture) -> None:
+    asked = asyncio.create_task(judge.judge("a", ORDINARY[:1]))
+    await until(lambda: bool(judge.pids), 5, "a worker starts")
+    await judge.close()
+    assert (await asked).limit is Limit.BUSY
+    assert not caplog.records
+
+
 @linux
 async def test_a_worker_has_no_environment_and_a_group_of_its_own(judge: Validator) -> None:
     await judge.warm()

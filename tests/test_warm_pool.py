@@ -74,7 +74,7 @@ async def test_without_idle_processes_children_are_started_on_demand(make: Make,
 
 async def test_the_models_of_the_cli_are_learned(make: Make) -> None:
     pool = await make(waiting=1)
-    await asyncio.wait_for(pool.warm_pool.models_known.wait(), 5)
+    await asyncio.wait_for(pool.warm_pool.models_known.wait(), 60)
     assert [model.value for model in pool.warm_pool.models] == ["default", "opus", "haiku"]
 
 
@@ -230,7 +230,7 @@ async def test_a_wake_up_for_one_who_leaves_goes_to_the_next(make: Make, monkeyp
     await asyncio.sleep(0.01)
     first.conversation.child.exited.add_done_callback(lambda _: leaving.cancel())
     pool.release(first)
-    pool.release(await asyncio.wait_for(staying, 5))
+    pool.release(await asyncio.wait_for(staying, 60))
 
 
 # A CLI that hangs at its start

@@ -194,7 +194,8 @@ class Child(asyncio.SubprocessProtocol):
             await asyncio.wait([self.exited], timeout=grace)
         # If it did not listen. What it has left behind goes when it does.
         self._signal_group(signal.SIGKILL)
-        await self.exited
+        # Not awaited itself: when this is cancelled the future must not be.
+        await asyncio.wait([self.exited])
         self._transport.close()
 
     def pause(self) -> None:

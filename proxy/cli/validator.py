@@ -130,7 +130,7 @@ class _Worker:
     async def end(self) -> None:
         """Returns when the process is gone."""
         self.kill()
-        await self.exited
+        await asyncio.wait((self.exited,))
 
 
 class _Job(Struct, frozen=True):
@@ -227,7 +227,7 @@ class Validator:
         verdicts = await worker.judge(job.question, job.count)
         if worker.alive:
             self._idle.append(worker)
-        if verdicts.limit is not None:
+        if verdicts.limit is not None and not self._closed:
             log.warning("A schema was not validated: %s", verdicts.limit.value)
         return verdicts
 
