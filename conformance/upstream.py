@@ -32,6 +32,8 @@ from vcr.serializers import yamlserializer  # type: ignore[import-untyped]
 from conformance.facts import shown
 
 REAL = "https://api.anthropic.com"
+MESSAGES = "/v1/messages"
+COUNTING = "/v1/messages/count_tokens"
 _BODY_LIMIT = 64 << 20
 
 
@@ -104,6 +106,12 @@ def error(status: int, kind: str, message: str, headers: Mapping[str, str] | Non
         (msgspec.json.encode(body),),
         Play(**play),
     )
+
+
+def counted(body: Mapping[str, Any]) -> Reply:
+    """A count: the more the request says the larger, and never what the CLI guesses by itself."""
+    tokens = 7 + len(json.dumps(simplified(body)["messages"])) + len(json.dumps(body.get("tools", [])))
+    return Reply(200, (("content-type", "application/json"),), (msgspec.json.encode({"input_tokens": tokens}),))
 
 
 def text(*pieces: str) -> dict[str, Any]:
@@ -380,6 +388,8 @@ class Library:
     def __call__(self, request: Arrived) -> Reply:
         body = request.body
         start = self._start(body)
+        if start is None and request.target.startswith(COUNTING):
+            return counted(body)
         if start is None:
             return error(400, "invalid_request_error", f"no cassette opens with {shown(opening(body))}")
         if request.session is not None and request.session in self._gone:
@@ -464,8 +474,8 @@ _CREDENTIALS = {"authorization", "x-api-key", "cookie"}
 class Upstream:
     """`async with Upstream(answer) as up`: serves on `up.url`; what arrived is in `up.requests`.
 
-    `answer` is a function of the request, a Library or a Live. Anything but POST /v1/messages is a 404 and lands in
-    `up.others`.
+    `answer` is a function of the request, a Library or a Live. Anything but POST to MESSAGES or COUNTING is a 404 and
+    lands in `up.others`.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -512,7 +522,7 @@ class Upstream:
             await _write(writer, error(413, "request_too_large", "more than this loopback takes"))
             return False
         content = await reader.readexactly(length)
-        if method != "POST" or target.partition("?")[0] != "/v1/messages":
+        if method != "POST" or target.partition("?")[0] not in (MESSAGES, COUNTING):
             self.others.append(f"{method} {target}")
             return await _write(writer, error(404, "not_found_error", target))
         request = Arrived(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 _MODEL = "claude-opus-5-5"
+_RESOLVED = {"haiku": "claude-haiku-5-5"}
 _USAGE = {"input_tokens": 10, "cache_creation_input_tokens": 5, "cache_read_input_tokens": 7, "output_tokens": 1}
 
 
@@ -41,6 +42,8 @@ def write(directory: Path, **faults: Any) -> Path:
     refuse      answers this subtype of control request with an error
     limited     says these lines to every question, unless it has an API key or is to use the model `haiku`
     cost        what it says that an answer has cost, by a login with an API key
+    window      how many tokens each of its models takes; None: it does not say
+    uncounted   the Messages API counts nothing for it: it says its own guess for a count
     questions   ends with exit code 9 at the question after so many
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -152,13 +155,24 @@ class _Fake:
             models = [
                 {"value": "default", "resolvedModel": _MODEL, "displayName": "Default"},
                 {"value": "opus", "resolvedModel": _MODEL, "displayName": "Opus"},
-                {"value": "haiku", "resolvedModel": "claude-haiku-5-5", "displayName": "Haiku"},
+                {"value": "haiku", "resolvedModel": _RESOLVED["haiku"], "displayName": "Haiku"},
             ]
             response["response"] = {"models": models}
+        elif subtype == "get_context_usage":
+            guess = len(self.past) * 5
+            true = self.settings.get("uncounted") or line["request"]["detail"] == "summary"
+            response["response"] = self.context(guess if true else guess + 7)
         if subtype == "apply_flag_settings":
             env = line["request"]["settings"].get("env", {})
             self.blocked = bool(env.get("CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE", self.blocked))
         self.put({"type": "control_response", "response": response})
+
+    def context(self, tokens: int) -> dict[str, Any]:
+        window = self.settings.get("window", 1_000_000)
+        used = {"name": "Messages", "tokens": tokens, "kind": "used"}
+        free = {"name": "Free space", "tokens": (window or 0) - tokens, "kind": "free"}
+        model = _RESOLVED.get(self.model, _MODEL)
+        return {"categories": [used, free], "totalTokens": tokens, "maxTokens": window, "model": model}
 
     def ask(self, content: list[dict[str, Any]]) -> None:
         self.asked += 1

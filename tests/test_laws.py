@@ -62,6 +62,9 @@ def questions() -> list[Asked]:
     found = []
     for path in transcript.every(ROOT):
         recording = transcript.read(path)
+        if not any(_is_question(crossing.line) for crossing in recording.lines if crossing.to == "cli"):
+            # Counted, not asked.
+            continue
         name = path.relative_to(ROOT).with_suffix("").as_posix()
         parts: list[list[bytes]] = [[]]
         schema = None

@@ -44,6 +44,7 @@ class Case(msgspec.Struct, frozen=True):
 _found: Final[dict[str, Case]] = {}
 # What a scenario is evidence for by its name, beside the fields of its requests and the facts of its answers.
 TOPICS: Final = {
+    "counting/messages": "endpoint.POST /v1/messages/count_tokens",
     "messages/": "endpoint.POST /v1/messages",
     "verbatim/": "behaviour.verbatim text",
     "media/": "behaviour.images and files",

@@ -19,10 +19,11 @@ from proxy.cli.process import Child
 from proxy.offload import off_loop
 from proxy.protocol.answer import Fold
 from proxy.protocol.commands import SystemPromptMode
-from proxy.protocol.deltas import Delta, Tokens
-from proxy.protocol.dialogue import Cost, Dialogue, ModelsUsed, PlanLimits, Ready
-from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import ModelUse, RateLimitInfo
+from proxy.protocol.counting import Count, counted
+from proxy.protocol.deltas import Delta, Failed, Tokens
+from proxy.protocol.dialogue import ContextUse, Cost, Dialogue, ModelsUsed, PlanLimits, Ready
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.lines import ControlResult, ModelUse, RateLimitInfo
 from proxy.protocol.plan import Message, Plan, size_of
 
 # The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
@@ -79,6 +80,8 @@ class Conversation:
         self._observer = observer
         self._deadline = 0.0
         self._heard_at = 0.0
+        # What is put in, in tokens: as counted, and as guessed.
+        self._context: dict[bool, ControlResult] = {}
         # Requests asked here since the CLI last said what all has cost.
         self._unpriced: tuple[str, ...] = ()
 
@@ -105,6 +108,35 @@ class Conversation:
         """Begin the conversation that `plan` describes and ask its last message (`Dialogue.begin`)."""
         await off_loop(size_of(plan.messages), partial(self._dialogue.begin, opening=opening), plan)
         self._asked()
+
+    async def count(self, plan: Plan) -> Count:
+        """How many tokens the conversation that `plan` describes has; nothing of it is answered. Raises Rejection.
+
+        Nothing can be asked here any more.
+        """
+        await off_loop(size_of(plan.messages), self._dialogue.count, plan)
+        await self._learn_context(guessed_only=False)
+        count = counted(self._context[False], self._context[True])
+        if count is None:
+            raise Rejection(Failure(Kind.CLI_CONFUSED, "The CLI has counted, and does not say how many tokens."))
+        return count
+
+    async def context_window(self, model: str) -> int | None:
+        """How many tokens this model takes in all; None if the CLI does not say. Raises Rejection.
+
+        To be called only where nothing has been asked, and where nothing will be.
+        """
+        self._context.clear()
+        self._dialogue.size(model)
+        await self._learn_context(guessed_only=True)
+        return self._context[True].maxTokens
+
+    async def _learn_context(self, *, guessed_only: bool) -> None:
+        self._asked()
+        while True not in self._context or not (guessed_only or False in self._context):
+            for delta in await self._step():
+                if isinstance(delta, Failed):
+                    raise Rejection(delta.failure)
 
     def can_ask(self, message: Message) -> bool:
         """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""
@@ -174,6 +206,8 @@ class Conversation:
                 self._observer.limits(report.info)
             elif isinstance(report, ModelsUsed):
                 self.models_used |= report.models
+            elif isinstance(report, ContextUse):
+                self._context[report.guessed] = report.usage
             elif isinstance(report, Cost):
                 unpriced, self._unpriced = self._unpriced, ()
                 if unpriced:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -27,7 +27,7 @@ from proxy.cli.validator import Validator
 from proxy.cli.warm_pool import WarmPool
 from proxy.offload import off_loop
 from proxy.protocol import fingerprint
-from proxy.protocol.failures import SHUTTING_DOWN, Rejection
+from proxy.protocol.failures import SHUTTING_DOWN, Kind, Rejection
 from proxy.protocol.lines import ModelUse
 from proxy.protocol.plan import Plan, size_of
 from proxy.settings import Settings
@@ -90,6 +90,8 @@ class Pool:
         self.warm_pool = WarmPool(settings, launch, start, self._in_background)
         self._limiter = FairLimiter(settings.max_conversations, settings.max_queue, settings.queue_wait)
         self._busy: dict[Conversation, Lease] = {}
+        # Processes that count, or say something else that is no answer.
+        self._spare: set[Conversation] = set()
         self._parked = ParkedConversations(self._end, self._learn_models)
         self._memory = Memory(None, None)
         self._max_parked = capacity.max_parked(settings.parked, self._memory, 0, capacity.PARKED_COST)
@@ -105,7 +107,8 @@ class Pool:
     @property
     def counts(self) -> Counts:
         return Counts(
-            self.warm_pool.waiting, self.warm_pool.starting, len(self._busy), len(self._parked), len(self._limiter),
+            self.warm_pool.waiting, self.warm_pool.starting, len(self._busy) + len(self._spare), len(self._parked),
+            len(self._limiter),
             self._processes_memory(),
         )  # fmt: skip
 
@@ -146,6 +149,31 @@ class Pool:
             raise
         plan = self._recall.whole(plan, keys)
         return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued))
+
+    @contextlib.asynccontextmanager
+    async def spare(self, owner: str) -> AsyncIterator[Conversation]:
+        """A slot and a process for what is to be neither answered nor gone on with; it is ended afterwards.
+
+        `owner`: the name of the API key. Raises Rejection, as `open` does.
+        """
+        await self._limiter.acquire(owner)
+        conversation: Conversation | None = None
+        try:
+            self._last_request = asyncio.get_running_loop().time()
+            conversation = await self._child()
+            self._spare.add(conversation)
+            self.warm_pool.request_sent(conversation)
+            yield conversation
+        except Rejection as rejection:
+            if self._closing and rejection.failure.kind is Kind.CLI_DIED:
+                raise Rejection(SHUTTING_DOWN) from None
+            raise
+        finally:
+            if conversation is not None:
+                self._spare.discard(conversation)
+                self._in_background(conversation.child.stop(STOP_GRACE))
+                self.warm_pool.first_token(conversation)
+            self._limiter.release(owner)
 
     async def renew(self, lease: Lease) -> Lease:
         """The same slot with another conversation, on a new child, for one that was continued and has died.
@@ -218,7 +246,7 @@ class Pool:
         self._limiter.close(Rejection(SHUTTING_DOWN))
         for lease in tuple(self._busy.values()):
             self.release(lease)
-        for conversation in self._parked.close():
+        for conversation in (*self._spare, *self._parked.close()):
             self._in_background(conversation.child.stop(STOP_GRACE))
         if self._round is not None:
             self._round.cancel()
@@ -264,7 +292,7 @@ class Pool:
 
     def _processes_memory(self) -> int | None:
         idle = self.warm_pool.processes
-        used = [conversation.child for conversation in (*self._busy, *self._parked)]
+        used = [conversation.child for conversation in (*self._busy, *self._spare, *self._parked)]
         if not idle and not used:
             return 0
         if _average([*idle, *used]) is None:

@@ -22,6 +22,10 @@ from proxy.protocol import commands
 PACE: Final = 0.02
 # The first question of a conversation gets the first, all others the second.
 ANSWERS: Final = ("welcome", "further")
+# What is said instead of a count: characters of a token, and a model with its size.
+CHARACTERS: Final = 4
+WINDOW: Final = 1_000_000
+MODEL: Final = "claude-opus-5-5"
 _PLAYED: Final = frozenset(("stream_event", "assistant", "rate_limit_event", "result"))
 
 
@@ -88,6 +92,7 @@ class DemoChild(Child):
         super().__init__()
         self._asked = 0
         self._blocked = False
+        self._size = 0
         self._playing: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -100,8 +105,11 @@ class DemoChild(Child):
             if command.type == "control_request":
                 limit = command.request.settings.env.limit
                 self._blocked = self._blocked if limit is None else bool(limit)
-                self._say(commands.success(command.request_id))
-            elif command.type == "user" and not command.shouldQuery:
+                counts = command.request.subtype == "get_context_usage"
+                self._say(self._guess(command.request_id) if counts else commands.success(command.request_id))
+            else:
+                self._size += len(line)
+            if command.type == "user" and not command.shouldQuery:
                 self._asked += 1
                 self._say(b'{"type":"result","subtype":"success","num_turns":0}\n')
             elif command.type == "user" and self._blocked:
@@ -113,6 +121,14 @@ class DemoChild(Child):
                 task = asyncio.get_running_loop().create_task(self._play(name))
                 self._playing.add(task)
                 task.add_done_callback(self._playing.discard)
+
+    def _guess(self, request_id: str) -> bytes:
+        """How many tokens it has been told, roughly: nobody counts here."""
+        tokens = self._size // CHARACTERS
+        part = {"name": "Messages", "tokens": tokens, "kind": "used"}
+        usage = {"categories": [part], "totalTokens": tokens, "maxTokens": WINDOW, "model": MODEL}
+        response = {"subtype": "success", "request_id": request_id, "response": usage}
+        return msgspec.json.encode({"type": "control_response", "response": response}) + b"\n"
 
     async def _play(self, name: str) -> None:
         for line in _answer(name):

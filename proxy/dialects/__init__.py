@@ -152,6 +152,24 @@ class Request(Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
+class CountRequest(Struct, frozen=True):
+    """A request whose tokens are to be counted. `model`: as the client named it; `ignored`: as in `Request`."""
+
+    model: str
+    plan: Plan
+    ignored: tuple[str, ...] = ()
+
+
+class CountingDialect(Protocol):
+    """An API's way to ask for a count."""
+
+    def decode(self, body: bytes, rules: Rules) -> CountRequest:
+        """What is to be counted. Raises `Rejection`."""
+
+    def encode(self, tokens: int) -> Struct:
+        """The answer."""
+
+
 class ErrorReply(Struct, frozen=True):
     """An error as the API answers it."""
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, UnsetType, structs
 
 import proxy
-from proxy.dialects import Dialect
+from proxy.dialects import CountingDialect, Dialect
 from proxy.dialects.openai.errors import CODES, ErrorEnvelope
 from proxy.http import docs
 from proxy.http.service import Service
@@ -53,7 +53,8 @@ class Route(Struct, frozen=True):
     """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream, which has no name
     and ends with `[DONE]`; `events`: of the events of a stream that are named after their `type`.
 
-    `dialect`: a request to a model, in this dialect; `resource`: what serves any other.
+    `dialect`: a request to a model, in this dialect; `counting`: one whose tokens are counted; `resource`: what serves
+    any other.
 
     `statuses`: those that come with `answer`; `kinds`: failures beyond those that can happen anywhere.
     """
@@ -76,6 +77,7 @@ class Route(Struct, frozen=True):
     query: Mapping[str, Mapping[str, Any]] = {}
     open: bool = False
     dialect: Dialect | None = None
+    counting: CountingDialect | None = None
     resource: Callable[[Service], object] | None = None
 
 
@@ -118,6 +120,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "`unmet`: the model was to call a tool, and did not when it was asked again either.",
         "schema": {"const": "unmet"},
     },
+    "x-claude-proxy-count": {
+        "description": "The Messages API did not count (all of) the request: the number is the CLI's guess.",
+        "schema": {"const": "estimated"},
+    },
     "x-claude-proxy-validation": {
         "description": "`skipped`: whether the answer, or a call in it, fits its schema took too long to find out.",
         "schema": {"const": "skipped"},
@@ -150,6 +156,7 @@ _SERVED: Final = (
     "x-claude-proxy-emulated", "x-claude-proxy-tool-choice",
     "x-claude-proxy-validation",
 )  # fmt: skip
+_COUNTED: Final = ("x-claude-proxy-count", "x-ignored-params")
 _PLAN: Final = (
     "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",
     "x-ratelimit-remaining-requests",
@@ -280,6 +287,8 @@ def _success(one: Route, status: int) -> dict[str, Any]:
     response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
     response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}
+    if one.counting is not None:
+        response["headers"] |= _headers((*_COUNTED, *_PLAN))
     if one.event is not None or one.events:
         response["headers"] |= _headers((*_SERVED, *_PLAN))
         response["content"][SSE] = {"itemSchema": _named(one) if one.events else _event(one)}
@@ -327,7 +336,7 @@ def _failures(one: Route) -> dict[str, Any]:
 def _failure(one: Route, kinds: list[Kind]) -> dict[str, Any]:
     words = ", ".join(kind.value.replace("_", " ").replace("cli", "CLI") for kind in kinds)
     response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
-    if one.dialect is not None:
+    if one.dialect is not None or one.counting is not None:
         response["headers"] |= _headers((*_RETRIES, *_PLAN))
     schema = {"allOf": [_ref(one.errors.body), one.errors.said(kinds)]}
     return response | {"content": {JSON: {"schema": schema}}}

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from proxy.dialects import Dialect
 from proxy.dialects.anthropic import errors as anthropic_errors
-from proxy.dialects.anthropic.messages import Messages
+from proxy.dialects.anthropic.messages import Messages, MessagesCount, TokensCount
 from proxy.dialects.anthropic.request import MessagesRequest
 from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
 from proxy.dialects.openai import chat_types, completions
@@ -18,6 +18,7 @@ from proxy.dialects.openai.errors import CODES
 from proxy.dialects.openai.responses import dialect as responses
 from proxy.dialects.openai.responses.types import Response, ResponseEvent
 from proxy.http import health, inspector, metrics, models, openapi, page, response_shapes, shapes, status, usage
+from proxy.http.counting import CountTokens
 from proxy.http.model_requests import ModelRequests
 from proxy.http.openapi import ANYWHERE, Errors, Route
 from proxy.http.service import Service
@@ -27,6 +28,7 @@ from proxy.usage.report import SECONDS, RecentUsage, UsageReport
 CHAT: Final = Chat()
 LEGACY: Final = LegacyCompletions()
 MESSAGES: Final = Messages()
+MESSAGES_COUNT: Final = MessagesCount()
 RESPONSES: Final = responses.Responses()
 
 
@@ -54,6 +56,8 @@ OF_RESPONSES: Final = Errors(responses.ErrorEnvelope, lambda kind: TABLE[kind].s
 ANSWERING: Final = (
     frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.NOT_FOUND, Kind.METHOD, Kind.NO_WEBSOCKET}
 )
+# What can happen to a request that is counted: nobody answers it.
+COUNTING: Final = ANSWERING - {Kind.SCHEMA_UNMET}
 _MOMENT: Final = {
     "anyOf": [
         {"type": "string", "format": "date"},
@@ -88,6 +92,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         AnswerMessage, MessagesRequest,
         {"model": "opus", "max_tokens": 1024, "messages": [{"role": "user", "content": "Say hello."}]},
         events=get_args(StreamedEvent), errors=ANTHROPIC, kinds=ANSWERING, dialect=MESSAGES,
+    ),
+    Route(
+        "post", "/v1/messages/count_tokens", "countMessageTokens", "Count the tokens of a conversation.",
+        "By the Messages API itself, through the CLI: nothing is answered and nothing is billed. Where it does not "
+        "count, the CLI guesses, and the header `x-claude-proxy-count` says so.",
+        TokensCount, MessagesRequest, {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
+        errors=ANTHROPIC, kinds=COUNTING, counting=MESSAGES_COUNT,
     ),
     Route(
         "post", "/v1/responses", "createResponse", "Answer a conversation, given as items, whole or as a stream.",
@@ -178,5 +189,7 @@ def resource(route: Route, service: Service) -> object:
     """What serves the route."""
     if route.dialect is not None:
         return ModelRequests(service, route.dialect)
+    if route.counting is not None:
+        return CountTokens(service, route.counting)
     assert route.resource is not None
     return route.resource(service)

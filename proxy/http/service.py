@@ -8,6 +8,7 @@ import time
 import msgspec
 from msgspec import Struct
 
+from proxy.cli.counting import Counter
 from proxy.cli.pool import Pool
 from proxy.dialects import Rules
 from proxy.http.accounts import Accounts
@@ -56,6 +57,7 @@ class Service:
         self.fallback: Fallback | None = None
         self.keyring = keyring or Keyring(settings.api_keys)
         self.pool = pool
+        self.counter = Counter(pool)
         self.cli_version = cli_version
         self.login_method = login_method
         self.demo = demo

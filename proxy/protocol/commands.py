@@ -33,6 +33,8 @@ LIST_MODELS_ID: Final = "models"
 INITIALIZE_ID: Final = "initialize"
 SETTINGS_ID: Final = "settings"
 UNBLOCK_ID: Final = "unblock"
+COUNT_ID: Final = "count"
+ESTIMATE_ID: Final = "estimate"
 # The MCP version whose handshake results the CLI takes from `initialize` (2.1.272 … 2.1.330).
 MCP_VERSION: Final = "2025-11-25"
 
@@ -55,6 +57,12 @@ class _Control(Struct, frozen=True):
 
 class _ListModels(Struct, frozen=True):
     subtype: Literal["list_models"] = "list_models"
+
+
+class _ContextUsage(Struct, frozen=True):
+    # `full` has the Messages API count; `summary` is estimated by the CLI.
+    detail: Literal["full", "summary"]
+    subtype: Literal["get_context_usage"] = "get_context_usage"
 
 
 class _ServerInfo(Struct, frozen=True):
@@ -169,6 +177,21 @@ class _AssistantLine(Struct, frozen=True):
 def list_models() -> bytes:
     """Asks for the models; also the sign that a child is ready. Leaves it as generic as it was."""
     return _line(_Control(LIST_MODELS_ID, _ListModels()))
+
+
+def count() -> bytes:
+    """Asks how many tokens all has that was put in so far."""
+    return _line(_Control(COUNT_ID, _ContextUsage("full")))
+
+
+def estimate() -> bytes:
+    """The same, as the CLI guesses it by itself: nothing is sent to the Messages API."""
+    return _line(_Control(ESTIMATE_ID, _ContextUsage("summary")))
+
+
+def choose(model: str) -> bytes:
+    """The model, and nothing else of a conversation."""
+    return _line(_Control(SETTINGS_ID, _ApplySettings(_Settings(model))))
 
 
 def _manifest(tools: tuple[Tool, ...]) -> _Manifest:

@@ -1,6 +1,7 @@
 """One conversation with the CLI, without the process: requests in, bytes for its stdin out; its lines in, deltas out.
 
 `begin` or `ask`, then `receive` every line until the answer is over; write what `to_send` gives after each of these.
+`count` puts a conversation in and has its tokens counted instead: the reports tell, and nothing may be asked after it.
 After an answer `settled` tells when the CLI waits for us, so that `ask` may follow if `can_ask` says so.
 
 The user's messages of the past go in one by one: after each the CLI's acknowledgement is awaited, or it would change
@@ -34,6 +35,7 @@ from proxy.protocol.lines import (
     ControlReply,
     ControlRequest,
     ControlResponse,
+    ControlResult,
     Line,
     ModelUse,
     RateLimitInfo,
@@ -67,7 +69,14 @@ class ModelsUsed(Struct, frozen=True):
     models: Mapping[str, ModelUse]
 
 
-Report = Ready | Cost | PlanLimits | ModelsUsed
+class ContextUse(Struct, frozen=True):
+    """What is put in takes so many tokens, by the Messages API or as the CLI guesses it."""
+
+    guessed: bool
+    usage: ControlResult
+
+
+Report = Ready | Cost | PlanLimits | ModelsUsed | ContextUse
 
 
 # What the CLI's result says of a question that was too long to be sent.
@@ -145,12 +154,29 @@ class Dialogue:
 
         `opening`: the first of the user's messages of the past goes in as the module says; else like the others.
         """
+        plan = self._translated(plan)
+        *past, question = plan.messages
+        self._opening = opening and any(message.role == "user" for message in past)
+        self._put_in_all(plan, past, commands.ask(question))
+
+    def count(self, plan: Plan) -> None:
+        """Begin the conversation that `plan` describes, and have counted what it holds instead of asking anything."""
+        plan = self._translated(plan)
+        self._put_in_all(plan, plan.messages, commands.count() + commands.estimate())
+
+    def size(self, model: str) -> None:
+        """Have said how much of context this model takes; for a process with no conversation in it."""
+        self._out.append(commands.choose(model) + commands.estimate())
+
+    def _translated(self, plan: Plan) -> Plan:
         self._translation = Translation(plan.tools, plan.messages)
         plan = self._translation.plan(plan)
         self._schema = plan.schema
         self._begin_turn()
-        *past, question = plan.messages
-        self._opening = opening and any(message.role == "user" for message in past)
+        return plan
+
+    def _put_in_all(self, plan: Plan, past: Sequence[Message], end: bytes) -> None:
+        """Settings and past, then `end`: the first of it now, the rest as the CLI takes it in."""
         chunk: list[bytes | _Unattributed] = [
             commands.initialize(plan, self._mode), commands.settings(plan, blocked=self._opening)
         ]  # fmt: skip
@@ -164,7 +190,7 @@ class Dialogue:
                 chunk.append(_Unattributed(index, message))
             else:
                 chunk.append(commands.past(message, index))
-        self._chunks.append([*chunk, commands.ask(question)])
+        self._chunks.append([*chunk, end])
         self._put_in()
 
     def _put_in(self) -> None:
@@ -303,6 +329,9 @@ class Dialogue:
     def _reply(self, reply: ControlReply) -> Failure | None:
         if reply.request_id == commands.INITIALIZE_ID:
             self._reports.append(Ready())
+        if reply.request_id in (commands.COUNT_ID, commands.ESTIMATE_ID) and reply.subtype == "success":
+            usage = reply.response or ControlResult()
+            self._reports.append(ContextUse(reply.request_id == commands.ESTIMATE_ID, usage))
         if reply.subtype == "success" or reply.request_id == commands.LIST_MODELS_ID:
             return None
         return Failure(Kind.CLI_CONFUSED, f"The CLI refused a command ({reply.request_id}): {reply.error}")

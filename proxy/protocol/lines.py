@@ -228,8 +228,22 @@ class ListedModel(Struct, frozen=True):
     supportsThinkingOff: bool = False
 
 
+class ContextCategory(Struct, frozen=True):
+    """A part of what the model is given, in tokens. `kind` is `used` for what a request holds."""
+
+    name: str
+    tokens: int = 0
+    kind: str = ""
+
+
 class ControlResult(Struct, frozen=True):
+    """What any control request of ours is answered with: `models` the list of models, the rest the use of context."""
+
     models: list[ListedModel] = field(default_factory=list)
+    categories: list[ContextCategory] = field(default_factory=list)
+    totalTokens: int | None = None
+    maxTokens: int | None = None
+    model: str = ""
 
 
 class ControlReply(Struct, frozen=True):

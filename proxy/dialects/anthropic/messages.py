@@ -1,11 +1,13 @@
-"""`POST /v1/messages`: the dialect."""
+"""`POST /v1/messages` and `/v1/messages/count_tokens`: the dialect."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Final
 
-from proxy.dialects import ErrorReply, Event, Framing, Identity, Request, Rules
+from msgspec import Struct
+
+from proxy.dialects import CountRequest, ErrorReply, Event, Framing, Identity, Request, Rules
 from proxy.dialects.anthropic.decode import decode
 from proxy.dialects.anthropic.encoder import MessageEncoder, event
 from proxy.dialects.anthropic.errors import reply
@@ -32,3 +34,20 @@ class Messages:
 
     def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
         return reply(failure, now, request_id)
+
+
+class TokensCount(Struct, frozen=True):
+    """`anthropic.types.MessageTokensCount`."""
+
+    input_tokens: int
+
+
+class MessagesCount:
+    """`POST /v1/messages/count_tokens`."""
+
+    def decode(self, body: bytes, rules: Rules) -> CountRequest:
+        asked = decode(body, rules, counting=True)
+        return CountRequest(asked.model, asked.plan, asked.ignored)
+
+    def encode(self, tokens: int) -> TokensCount:
+        return TokensCount(tokens)

@@ -1,0 +1,59 @@
+"""Anthropic's Messages API: how many tokens a request has. Nothing is streamed."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from anthropic.types import MessageTokensCount
+from anthropic.types.message_count_tokens_params import MessageCountTokensParams
+from pydantic import TypeAdapter, ValidationError
+
+from conformance.apis import Section, messages
+from conformance.upstream import opening as opening
+
+PATH = "/v1/messages/count_tokens"
+REQUEST = "count_tokens"
+SECTIONS: Mapping[str, Section] = {
+    "count_tokens": Section(
+        "Counting requests",
+        "Every field of `anthropic.types.message_count_tokens_params`.",
+        tuple(MessageCountTokensParams.__annotations__),
+    ),
+}
+SHOWS: Mapping[str, str] = {}
+_count: TypeAdapter[MessageTokensCount] = TypeAdapter(MessageTokensCount)
+
+
+def headers(key: str | None) -> dict[str, str]:
+    return messages.headers(key)
+
+
+def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(body)
+
+
+def is_streamed(body: Mapping[str, Any]) -> bool:
+    return False
+
+
+def read(body: Any) -> dict[str, Any]:
+    """The count, as the fact `usage`; or an error."""
+    return messages.read(body) if body.get("type") == "error" else {"usage": body}
+
+
+def read_stream(text: str) -> dict[str, Any]:
+    raise ValueError(f"a count is not streamed: {text[:100]!r}")
+
+
+def wrong(status: int, body: Any) -> list[str]:
+    if status != 200:
+        return messages.wrong(status, body)
+    try:
+        _count.validate_json(json.dumps(body), strict=True)
+    except ValidationError as error:
+        return [str(error)]
+    return []
+
+
+def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
+    return ["a count is not streamed"]
