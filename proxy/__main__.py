@@ -89,6 +89,8 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             find.look(serve.with_login(settings, settings.fallback), environ)
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
+    if not cli.demo and (version := doctor.check_version(cli.version)).state == "warn":
+        startup.say(f"Note: the CLI is {version.words} ({version.help})")
     state = state_dir(settings, environ, sys.platform)
     for check in (
         doctor.check_state_directory(state),
@@ -114,7 +116,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _doctor(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return doctor.run(vars(arguments), environ, arguments.live)
+    return doctor.run(vars(arguments), environ, arguments.live, arguments.cli_check)
 
 
 def _usage(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -149,7 +151,10 @@ COMMANDS: Final = {
     "doctor": Command(
         "Look at everything that an answer needs, a line for each.",
         _doctor,
-        {"--live": "Also send one tiny real request."},
+        {
+            "--live": "Also send one tiny real request.",
+            "--cli-check": "Also try this very CLI with scripted answers, offline and without a login.",
+        },
     ),
     "usage": Command(
         "Show what has been used, and what the plan has left.",

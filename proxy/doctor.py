@@ -19,13 +19,14 @@ from msgspec.structs import replace
 
 from proxy.address import check_address, check_tls
 from proxy.checks import Check
-from proxy.cli import capacity, find, memory
+from proxy.cli import capacity, find, memory, unproven
 from proxy.cli.capacity import Memory
 from proxy.cli.conversation import Conversation, Timeouts
 from proxy.cli.find import CliProblem
 from proxy.cli.launch import BILLED, environment, launch
 from proxy.cli.process import STOP_GRACE
 from proxy.cli.workspace import BASE, Workspace, locate
+from proxy.cli_check import check_cli
 from proxy.protocol.deltas import Failed, Finished, Started
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.settings import SETTINGS, SettingError, Settings, unknown
@@ -34,6 +35,8 @@ from proxy.settings.sources import Loaded, load
 
 # The newest CLI version with fixtures; a test compares it with their directories.
 NEWEST_PROVEN: Final = "2.1.330"
+# So many names of what is new about the CLI are shown.
+SHOWN: Final = 5
 # Seconds within which the live request has to be answered.
 LIVE_TIMEOUT: Final = 90.0
 LIVE_PLAN: Final = Plan("haiku", None, (Message("user", (TextBlock("Reply with the word ok."),)),), max_tokens=32)
@@ -132,7 +135,7 @@ def check_memory(settings: Settings, memory: Memory) -> Check:
 def check_version(version: find.Version) -> Check:
     if version > tuple(map(int, NEWEST_PROVEN.split("."))):
         words = f"{find.shown(version)}, newer than the newest one that this release was tested with ({NEWEST_PROVEN})."
-        return Check("warn", "version", words, "if something is odd, look for a newer claude-max-api-proxy")
+        return Check("warn", "version", words, "to try it: claude-max-api doctor --cli-check")
     return Check("ok", "version", find.shown(version))
 
 
@@ -169,7 +172,19 @@ async def check_live(settings: Settings, path: str, environ: Mapping[str, str], 
         workspace.close()
 
 
-def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> Iterator[Check]:
+def check_unproven(state: Path, version: find.Version) -> Check | None:
+    """What servers have seen this CLI write that no recording of this release has; None: nothing."""
+    seen = unproven.read(state / unproven.FILE).get(find.shown(version), [])
+    if not seen:
+        return None
+    shown = ", ".join(map(str, sorted(seen)[:SHOWN])) + (f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
+    words = f"CLI {find.shown(version)} has written what this release was not tested with: {shown}."
+    return Check("warn", "cli lines", words, "claude-max-api doctor --cli-check")
+
+
+def _checks(
+    arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool, cli_check: bool
+) -> Iterator[Check]:
     """All of them, in the order in which they depend on one another; what cannot be looked at is left out."""
     try:
         loaded = load(arguments, environ)
@@ -189,21 +204,28 @@ def _checks(arguments: Mapping[str, str | None], environ: Mapping[str, str], liv
         path = find.find(settings, environ)
         yield Check("ok", name, path)
         name, env = "version", environment(settings, environ)
-        yield check_version(find.version(path, env))
+        version = find.version(path, env)
+        yield check_version(version)
         name, login = "login", find.login(path, env)
         find.check_login(login, settings.login, path)
         yield Check("ok" if settings.login != "api-key" else "warn", name, str(login))
     except CliProblem as problem:
         yield Check("FAIL", name, problem.message, problem.help)
         return
+    if (seen := check_unproven(directory, version)) is not None:
+        yield seen
+    if cli_check and state.state != "FAIL":
+        yield from asyncio.run(check_cli(settings, path, environ, locate(directory)))
     if live and state.state != "FAIL":
         yield asyncio.run(check_live(settings, path, environ, locate(directory)))
 
 
-def run(arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool) -> int:
+def run(
+    arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool = False, cli_check: bool = False
+) -> int:
     """Print a line for each check; the exit code is 0 only if none failed."""
     failed = False
-    for check in _checks(arguments, environ, live):
+    for check in _checks(arguments, environ, live, cli_check):
         print(check, flush=True)
         failed |= check.state == "FAIL"
     print("Some checks failed." if failed else "All checks passed.")

@@ -22,6 +22,8 @@ from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Child, Launch
 from proxy.cli.refusals import Refusals
+from proxy.cli.unproven import FILE as UNPROVEN_FILE
+from proxy.cli.unproven import UNPROVEN
 from proxy.cli.workspace import Workspace, locate, logs_elsewhere
 from proxy.demo import DemoChild
 from proxy.http.accounts import Accounts
@@ -167,6 +169,7 @@ async def _serve(
     ledger = None if cli.demo else Ledger(file, settings.usage_days, settings.login)
     accounts = Accounts(ledger)
     state = None if cli.demo else state_dir(settings, environ, sys.platform)
+    UNPROVEN.remember(None if state is None else state / UNPROVEN_FILE, cli.version_text)
     refusals = Refusals(None if state is None else state / "refusals.json", cli.version_text)
     pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts, refusals=refusals)
     service = Service(

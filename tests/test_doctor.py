@@ -13,6 +13,7 @@ from proxy.address import bind
 from proxy.checks import Check
 from proxy.cli import capacity, find
 from proxy.cli.capacity import Memory
+from proxy.cli_check import CASES
 from proxy.doctor import NEWEST_PROVEN
 from proxy.settings import Settings
 from tests import fake_cli
@@ -271,3 +272,33 @@ def test_live_with_the_real_cli_and_nobody_upstream(
     printed = capsys.readouterr().out
     assert states(printed) == dict.fromkeys(ALL, "ok") | {"live": "FAIL"}
     assert "ECONNREFUSED" in printed
+
+
+@pytest.mark.real_cli
+def test_the_cli_is_tried_offline(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    environ |= {"CLAUDE_PROXY_CLI": os.environ["CLAUDE_CLI"], "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-any"}
+    assert doctor.run({}, environ, cli_check=True) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "cli check" in line]
+    assert rows == [f"ok    cli check  {case.name}" for case in CASES]
+
+
+def test_a_cli_that_does_something_else_fails_every_case(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It answers by itself, and asks no Messages API.
+    assert doctor.run({}, environ, cli_check=True) == 1
+    rows = [line for line in capsys.readouterr().out.splitlines() if "cli check" in line]
+    assert [row[:4] for row in rows] == ["FAIL"] * len(CASES)
+    assert "the question did not arrive as it was put in" in rows[0]
+    assert "the structured answer is" in rows[2]
+    assert "the kind of failure is None" in rows[4]
+
+
+def test_a_cli_that_cannot_be_started_fails_every_case(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ["CLAUDE_PROXY_CLI"] = str(cli_script(tmp_path / "claude", otherwise="echo 'no such flag' >&2; exit 1"))
+    assert doctor.run({}, environ, cli_check=True) == 1
+    rows = [line for line in capsys.readouterr().out.splitlines() if "cli check" in line]
+    assert len(rows) == len(CASES)
+    assert all(row.startswith("FAIL") and "It said: no such flag" in row for row in rows)

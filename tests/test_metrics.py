@@ -138,6 +138,17 @@ def test_what_a_percent_of_the_window_is_worth() -> None:
     assert "plan_percent" not in generate_latest(metrics.registry).decode()
 
 
+def test_what_no_recording_has_is_counted_by_name(server: Served) -> None:
+    new = {"type": "invented", "text": "secret"}
+    server.chat(chat(steps(new, *say.answer("x"))))
+    text = server.get("/metrics").text
+    (row,) = [line for line in text.splitlines() if line.startswith("claude_max_api_cli_unproven_total{")]
+    assert 'name="invented"' in row
+    assert 'sort="line type"' in row
+    assert row.endswith("} 1.0")
+    assert "secret" not in text
+
+
 def test_scraping_does_not_make_the_page_longer(server: Served) -> None:
     samples(server)
     lengths = {len(samples(server)) for _ in range(5)}

@@ -19,6 +19,7 @@ from typing import Final
 from msgspec import Struct
 
 from proxy.cli.reaper import REAPER
+from proxy.cli.unproven import UNPROVEN
 from proxy.protocol.lines import Line, LineDecoder, label
 
 log: Final = logging.getLogger("proxy.cli")
@@ -46,7 +47,7 @@ class Child(asyncio.SubprocessProtocol):
     """A running CLI. Made by `start`; `read` gives its lines, `write` feeds it, `stop` ends it."""
 
     def __init__(self) -> None:
-        self._decoder = LineDecoder()
+        self._decoder = LineDecoder(UNPROVEN.watch())
         self._lines: list[Line] = []
         self._waiter: asyncio.Future[None] | None = None
         self._stderr = bytearray()

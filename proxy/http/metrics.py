@@ -6,7 +6,7 @@ Labels have few values: routes as declared, statuses, kinds of failure, models t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import falcon
@@ -22,12 +22,13 @@ from prometheus_client import (
     exposition,
     values,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from proxy.cli.pool import Counts
 from proxy.http.edge import Trace
 from proxy.protocol.allowance import Allowance, current
+from proxy.protocol.unproven import Unproven
 from proxy.usage.estimate import WindowEstimate
 
 PREFIX: Final = "claude_max_api"
@@ -38,12 +39,17 @@ SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 
 
 class Snapshot(Struct, frozen=True):
-    """The server at a moment. `lost`: entries of usage that could not be written. `worth`: of the five-hour window."""
+    """The server at a moment. `lost`: entries of usage that could not be written. `worth`: of the five-hour window.
+
+    `unproven`: what the CLI of `cli_version` has written that no recording has, and how often.
+    """
 
     counts: Counts
     allowance: Allowance
     lost: int
     worth: WindowEstimate | None
+    cli_version: str = ""
+    unproven: Mapping[Unproven, int] = {}
 
 
 class Metrics(Collector):
@@ -145,6 +151,14 @@ class Metrics(Collector):
             "Entries of usage that could not be written.",
             snapshot.lost,
         )
+        unproven = CounterMetricFamily(
+            f"{PREFIX}_cli_unproven",
+            "Types of line, fields and stop reasons of the CLI that no recording of this release has.",
+            labels=("sort", "name", "cli_version"),
+        )
+        for one, count in snapshot.unproven.items():
+            unproven.add_metric((one.sort, one.name, snapshot.cli_version), count)
+        yield unproven
         if snapshot.worth is not None:
             yield GaugeMetricFamily(
                 f"{PREFIX}_plan_percent_list_price_usd",

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from proxy.cli.counting import Counter
 from proxy.cli.pool import Pool
+from proxy.cli.unproven import UNPROVEN
 from proxy.dialects import Rules
 from proxy.http.accounts import Accounts
 from proxy.http.fallback import Fallback
@@ -83,7 +84,8 @@ class Service:
     def _snapshot(self) -> Snapshot:
         accounts = self.accounts
         worth = None if accounts.ledger is None else accounts.ledger.estimate
-        return Snapshot(self.pool.counts, accounts.allowance, accounts.lost, worth)
+        counts = dict(UNPROVEN.counts)
+        return Snapshot(self.pool.counts, accounts.allowance, accounts.lost, worth, self.cli_version, counts)
 
     def reload(self, settings: Settings) -> None:
         """Offer these settings' model names from now on."""

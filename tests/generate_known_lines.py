@@ -1,0 +1,60 @@
+"""What the recordings hold of the CLI's lines: `python -m tests.generate_known_lines`.
+
+Written to proxy/protocol/known_lines.py, by which a running server tells what no recording has.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from proxy.protocol.lines import Line, decode_line, label
+
+ROOT: Final = Path(__file__).parent.parent
+FILE: Final = ROOT / "proxy/protocol/known_lines.py"
+TRANSCRIPTS: Final = ROOT / "fixtures/transcripts"
+_HEAD: Final = '''"""What the recordings hold of the CLI's lines: made by `python -m tests.generate_known_lines`."""
+
+from typing import Final
+'''
+
+
+def recorded() -> Iterator[tuple[Line, dict[str, object]]]:
+    """Every line that a CLI of any recorded version wrote."""
+    for path in sorted(TRANSCRIPTS.rglob("*.jsonl")):
+        for row in path.read_bytes().split(b"\n")[1:]:
+            said = json.loads(row) if row else {}
+            if said.get("to") == "proxy" and isinstance(said["line"], dict):
+                yield decode_line(json.dumps(said["line"]).encode()), said["line"]
+
+
+def text() -> str:
+    """The file's content."""
+    # Without what is generated: an empty table must be enough to make it from.
+    from proxy.protocol.unproven import paths, stop_reason
+
+    fields: dict[str, set[str]] = {}
+    reasons = set()
+    for line, table in recorded():
+        fields.setdefault(label(line), set()).update(paths(table))
+        if (reason := stop_reason(line)) is not None:
+            reasons.add(reason)
+    rows = ""
+    for name, found in sorted(fields.items()):
+        rows += f'    "{name}": frozenset((\n{_names(sorted(found))}    )),\n'
+    return (
+        f"{_HEAD}\n# By type of line: the names of its fields.\nFIELDS: Final = {{\n{rows}}}  # fmt: skip\n"
+        f"STOP_REASONS: Final = frozenset((\n{_names(sorted(reasons))}))  # fmt: skip\n"
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    words = " ".join(f'"{name}",' for name in names)
+    return textwrap.indent(textwrap.fill(words, 108, break_long_words=False, break_on_hyphens=False), " " * 8) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), "utf-8")
