@@ -78,6 +78,10 @@ class Ended(Exception):
         self.code = code
 
 
+# At the end of a header's `ends`: any lines may follow.
+MORE = "+"
+
+
 class Candidate:
     """A transcript that everything sent so far agrees with. `lacking`: what it needs, and was not launched with."""
 
@@ -272,7 +276,7 @@ class Conversation:
 def _check_end(candidate: Candidate, row: str) -> None:
     """Raises Mismatch if a recording ends before its end: a proxy would wait for what cannot come."""
     found = kind(json.loads(row)["line"]) if row else "nothing"
-    if not found.startswith(candidate.ends):
+    if not candidate.ends.endswith(MORE) and not found.startswith(candidate.ends):
         raise Mismatch(f"player: the recording of {candidate.name} ends with {found}; no {candidate.ends} can come")
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
@@ -225,7 +226,13 @@ def _outcome(cli: Cli, asked: Sequence[_Asked], raws: Mapping[Path, Raw], casset
     kept: tuple[Transcript, ...] = ()
     asides, launched = None, None
     for one, until in zip(asked, [*(each.start for each in asked[1:]), None], strict=True):
-        mine = [raw for path, raw in raws.items() if recordings.opened(path, raw, scenario.start, one.start, until)]
+        # In the order in which they were asked: which process of those that wait is taken first says nothing.
+        begun = [
+            (at, raw)
+            for path, raw in raws.items()
+            if (at := recordings.opened(path, raw, scenario.start, one.start, until)) is not None
+        ]
+        mine = [raw for _, raw in sorted(begun, key=itemgetter(0))]
         made = _transcripts(cli, scenario, mine, cassette)
         found = [*one.problems, *_faults(scenario, mine, made)]
         if kept and list(map(_sent, kept)) != list(map(_sent, made)):
@@ -253,7 +260,7 @@ async def _kill(scenario: Scenario, folder: Path, start: int) -> None:
     """Kills the CLI once it has written the line after which the scenario wants it dead."""
     while True:
         for path, raw in recordings.every(folder).items():
-            if not recordings.opened(path, raw, scenario.start, start):
+            if recordings.opened(path, raw, scenario.start, start) is None:
                 continue
             if scenario.killed in [kind(json.loads(text)) for _, to, text in raw.lines if to == "proxy"]:
                 os.kill(raw.pid, signal.SIGKILL)

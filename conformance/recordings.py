@@ -115,14 +115,14 @@ async def ended(folder: Path) -> dict[Path, Raw]:
         await asyncio.sleep(0.05)
 
 
-def opened(path: Path, raw: Raw, text: str, start: int, until: int | None = None) -> bool:
-    """Whether a conversation opens with this text of its user, said in that time (nanoseconds, monotonic)."""
+def opened(path: Path, raw: Raw, text: str, start: int, until: int | None = None) -> int | None:
+    """When a conversation opened with this text of its user, if it did so in that time (nanoseconds, monotonic)."""
     for at, to, line in raw.lines:
         if to == "cli" and (said := json.loads(line)).get("type") == "user":
             moment = _began(path) + (at + 1) * 1_000_000
             in_time = moment >= start and (until is None or moment < until)
-            return in_time and opening({"messages": [said["message"]]}) == text
-    return False
+            return moment if in_time and opening({"messages": [said["message"]]}) == text else None
+    return None
 
 
 def _began(path: Path) -> int:

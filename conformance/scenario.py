@@ -99,7 +99,10 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
     ends: Annotated[
         str | list[str],
-        _told("the kind of the CLI's last line, or its beginning; a list if there are several processes, in order"),
+        _told(
+            "the kind of the CLI's last line, or its beginning, with a `+` if any lines may follow, as the proxy ends "
+            "the CLI while it writes; a list if there are several processes, in order"
+        ),
     ] = "result"
     more: Annotated[bool, _told("the CLI may send requests beyond those in `upstream`, after the answer has ended")] = (
         False

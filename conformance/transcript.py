@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from conformance import launch
-from conformance.player import kind
+from conformance.player import MORE, kind
 
 FORMAT = 2
 # Requests that may come at any time, with their answers, beside the recordings of conversations.
@@ -25,7 +25,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the recording comes from.
 
     `needs`: the launch arguments and environment variables without which the CLI would have written something else.
-    `ends`: the kind of the CLI's last line, or its beginning: a recording that ends otherwise is not whole.
+    `ends`: the kind of the CLI's last line, or its beginning: a recording that ends otherwise is not whole. With a `+`
+    at its end any lines may follow: the proxy ends the CLI while it writes.
     """
 
     format: int
@@ -115,11 +116,13 @@ def unended(transcript: Transcript) -> str:
     """Why a recording is not whole by its last line, or nothing."""
     if transcript.exit is not None:
         return ""
+    ends = transcript.header.ends
+    if ends.endswith(MORE):
+        kinds = [kind(line.line) for line in transcript.lines if line.to == "proxy"]
+        return "" if any(one.startswith(ends[:-1]) for one in kinds) else f"it has no {ends[:-1]}"
     last = transcript.lines[-1] if transcript.lines else None
     found = kind(last.line) if last is not None and last.to == "proxy" else "nothing of the CLI"
-    return (
-        "" if found.startswith(transcript.header.ends) else f"it ends with {found}, not with {transcript.header.ends}"
-    )
+    return "" if found.startswith(ends) else f"it ends with {found}, not with {ends}"
 
 
 def initialized(lines: Iterable[Crossing]) -> dict[str, Any] | None:

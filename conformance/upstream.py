@@ -8,6 +8,8 @@ response, `play`, a table of whole numbers, all optional:
     size     bytes of one chunk; without it one SSE event is one chunk, one write
     cut      close the connection after that many chunks; 0: after the headers, -1: before them
     hang     the same, but the connection stays open and silent
+    again    1: what the same process asks after that gets the same answer, and does not count as arrived: how often
+             the CLI asks again after a refusal depends on its version
 
 A header's value such as `+18000` is the time so many seconds after it is sent, in seconds since 1970: the CLI drops
 windows of the plan that end long ago, or more than a year ahead.
@@ -45,6 +47,7 @@ class Play(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int | None = None
     cut: int | None = None
     hang: int | None = None
+    again: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -362,6 +365,7 @@ class Library:
         self._arrived: dict[str, list[Arrived]] = {}
         self._surprises: dict[str, list[str]] = {}
         self._gone: set[str | None] = set()
+        self._refused: dict[str, tuple[str | None, Reply]] = {}
 
     def add(self, start: str, cassette: Cassette) -> None:
         """Conversations that open with this text are answered from this cassette."""
@@ -376,6 +380,7 @@ class Library:
         self._unplayed[start] = list(self._cassettes[start].interactions)
         self._arrived[start] = []
         self._surprises[start] = []
+        self._refused.pop(start, None)
 
     def arrived(self, start: str) -> list[Arrived]:
         """The requests that were answered from this cassette, or should have been, in order."""
@@ -395,6 +400,8 @@ class Library:
         if request.session is not None and request.session in self._gone:
             # A CLI of an earlier round that is about to end: it must not get an answer that is meant for another.
             return error(400, "invalid_request_error", "this conversation is over", hang=-1)
+        if (refused := self._refused.get(start)) is not None and refused[0] == request.session:
+            return refused[1]
         self._arrived[start].append(request)
         arriving = VcrRequest("POST", f"{REAL}{request.target}", msgspec.json.encode(body), {})
         failed = "every interaction is played"
@@ -404,6 +411,8 @@ class Library:
             )
             if not fails:
                 self._unplayed[start].remove(interaction)
+                if interaction.reply.play.again:
+                    self._refused[start] = request.session, interaction.reply
                 return interaction.reply
             failed = "; ".join(str(reason) for _, reason in fails)
         # Silence, not an error: what the CLI asks after the end of an answer must not change the recording.

@@ -275,14 +275,21 @@ def test_only_silences_that_the_upstream_kept_are_kept_and_no_times() -> None:
     [
         ("result", None, "it ends with stream_event/message_stop, not with result"),
         ("stream_event", None, ""),
+        ("user+", None, "it has no user"),
+        ("stream_event/message_start+", None, ""),
         ("result", 137, ""),
     ],
 )
 def test_a_recording_ends_as_its_scenario_says_or_with_the_cli(ends: str, code: int | None, why: str) -> None:
-    stop = transcript.Crossing("proxy", {"type": "stream_event", "event": {"type": "message_stop"}})
+    events = ({"type": "stream_event", "event": {"type": f"message_{name}"}} for name in ("start", "stop"))
     header = transcript.Header(2, "1.2.3", "a/b", [], "recorded", "scripted", ends)
     exit = None if code is None else transcript.Exit(code)
-    assert transcript.unended(transcript.Transcript(header, (stop,), exit)) == why
+    assert (
+        transcript.unended(
+            transcript.Transcript(header, tuple(transcript.Crossing("proxy", event) for event in events), exit)
+        )
+        == why
+    )
 
 
 def test_a_conversation_is_known_by_its_first_text_and_when_it_was_said(tmp_path: Path) -> None:
