@@ -15,7 +15,7 @@ from openai.types import Completion as Judge
 from proxy.dialects import Rules
 from proxy.dialects.openai.chat_types import AnswerHead, usage_of
 from proxy.dialects.openai.completions import (
-    CONTINUE,
+    COMPLETE,
     FILL,
     IGNORED,
     Completions,
@@ -68,7 +68,7 @@ def test_a_prompt_is_to_be_gone_on_with() -> None:
     (plan,) = made.plans
     assert (plan.model, plan.system, plan.messages) == (
         "opus",
-        CONTINUE,
+        COMPLETE,
         (Message("user", (TextBlock("Once upon "),)),),
     )
     assert (made.stream, made.include_usage, made.ignored, made.stop) == (False, False, (), ())
@@ -82,7 +82,7 @@ def test_a_gap_is_to_be_filled() -> None:
 @pytest.mark.parametrize("suffix", [None, "", " \n"])
 def test_no_suffix(suffix: str | None) -> None:
     (plan,) = request(suffix=suffix).plans
-    assert (plan.system, len(plan.messages[0].content)) == (CONTINUE, 1)
+    assert (plan.system, len(plan.messages[0].content)) == (COMPLETE, 1)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_limits_stops_and_the_stream() -> None:
 
 def test_what_has_no_effect_is_said() -> None:
     every: dict[str, Any] = dict.fromkeys(IGNORED, 1) | {"logit_bias": {"50": 1}, "user": "x"}
-    assert request(**every).ignored == IGNORED
+    assert request(**every).ignored == tuple(IGNORED)
     assert request(seed=None).ignored == ()
 
 

@@ -28,10 +28,11 @@ from proxy.cli.launch import BILLED, FIXED, FLAGS, PASSED, PASSED_FOR_LOGIN, SET
 from proxy.cli.process import Child
 from proxy.dialects import Rules
 from proxy.dialects.openai import chat_request as requests
-from proxy.dialects.openai.chat import PARAMS, ChatEncoder, Chunks
+from proxy.dialects.openai.chat import ChatEncoder, Chunks
 from proxy.dialects.openai.chat_request import ChatPlan
 from proxy.dialects.openai.chat_types import AnswerHead, Chunk
 from proxy.dialects.openai.errors import envelope
+from proxy.dialects.openai.stream import PARAMS
 from proxy.dialects.openai.tools import PLAIN_CALLS
 from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Failed, Finished, Tokens

@@ -9,6 +9,7 @@ Tolerances are part of the shapes: null for whatever is optional, unknown fields
 
 from __future__ import annotations
 
+from collections.abc import Container
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -251,7 +252,7 @@ COMPLETIONS: Final[dict[str, Any]] = {
 }
 
 
-def declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: tuple[str, ...]) -> type[Struct]:
+def declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: Container[str]) -> type[Struct]:
     """`decoded` with the declared shapes. Raises ValueError for a field whose shape is not known."""
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for field in structs.fields(decoded):

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import (
     AssistantBlock,
     Block,
@@ -31,6 +32,8 @@ from proxy.protocol.plan import (
 # Of one request: more than any model's window holds, and not so many that they keep a processor for seconds.
 MAX_MESSAGES: Final = 10_000
 MAX_PARTS: Final = 10_000
+# Of what these come to: a text is one block, a tool's result two and more.
+MAX_BLOCKS: Final = 2 * (MAX_MESSAGES + MAX_PARTS)
 # What stands for the result of a call that has none.
 NO_RESULT: Final = (TextBlock("No result was given for this call."),)
 # A system message after the first message: the CLI takes that role nowhere but in front.
@@ -69,11 +72,19 @@ class PastCall(Struct, frozen=True):
 
 
 class History:
-    """Add what the client sent in its order, then `finish`."""
+    """Say what is to come (`expect`), add what the client sent in its order, then `finish`.
 
-    __slots__ = ("_answered", "_blocks", "_calls", "_ids", "_messages", "_open", "_results", "_said", "system")
+    `where`: the parameter that holds it all. Whatever was expected, no more can be added than is bounded here.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_added", "_answered", "_blocks", "_calls", "_ids", "_messages", "_open", "_parts", "_results", "_said",
+        "_turns", "_where", "system",
+    )  # fmt: skip
+
+    def __init__(self, where: str = "messages") -> None:
+        self._where = where
+        self._turns = self._parts = self._added = 0
         self.system: list[str] = []
         self._messages: list[Message] = []
         # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
@@ -102,10 +113,28 @@ class History:
         by_id = {wire: client for client, waiting in self._open.items() for wire in waiting}
         return next((by_id[wire] for wire in self._calls if wire in by_id), None)
 
+    def expect(self, where: str, *, messages: int = 0, parts: int = 0) -> None:
+        """So many messages, and content parts and calls in them, are to be looked at; it is told before they are.
+
+        Raises Rejection, naming `where`, when there are too many in all.
+        """
+        self._turns += messages
+        self._parts += parts
+        if self._turns > MAX_MESSAGES:
+            raise bad_request(f"At most {MAX_MESSAGES} messages can be given.", where)
+        if self._parts > MAX_PARTS:
+            raise bad_request(f"At most {MAX_PARTS} content parts and tool calls can be given in all messages.", where)
+
+    def _add(self, count: int) -> None:
+        self._added += count
+        if self._added > MAX_BLOCKS:
+            raise bad_request("There are too many messages and content parts.", self._where)
+
     def instruct(self, text: str) -> None:
         """A system message: the system prompt, or what the user's turn under way holds at this place."""
         if not text.strip():
             return
+        self._add(1)
         if self.begun:
             self._blocks.append(TextBlock(LATER_SYSTEM.format(text)))
         else:
@@ -113,12 +142,14 @@ class History:
 
     def ask(self, blocks: Sequence[TextBlock | ImageBlock | DocumentBlock]) -> None:
         """What the user says."""
+        self._add(len(blocks))
         self._blocks += blocks
 
     def say(self, parts: Sequence[AssistantBlock | PastCall]) -> None:
         """What the assistant said, in its order. Directly after more of the assistant's it is one turn with that."""
         if not parts:
             return
+        self._add(len(parts))
         if self._blocks or self._results:
             self._end_turn()
         for part in parts:
@@ -141,6 +172,7 @@ class History:
         wire = waiting.popleft() if waiting else self._answered.get(call_id)
         if wire is None:
             return False
+        self._add(1 + len(content))
         self._answered[call_id] = wire
         self._results[wire] = ToolResultBlock(wire, content, is_error)
         return True

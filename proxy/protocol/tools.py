@@ -9,9 +9,12 @@ from msgspec import Raw
 
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
+from proxy.protocol.plan import Tool
 from proxy.protocol.schema import check_size
 
 MAX_TOOLS: Final = 1024
+# Bytes of all tools' schemas and descriptions together: more than any model's window holds.
+MAX_TOOLS_BYTES: Final = 8 << 20
 NAMELESS: Final = "A tool needs a name."
 # A tool that takes free text is offered as one with this argument.
 CUSTOM_ARGUMENT: Final = "input"
@@ -39,11 +42,39 @@ def parameters(raw: Raw, where: str) -> Raw:
     return Raw(msgspec.json.encode(schema))
 
 
-def checked_name(name: str, where: str, seen: set[str]) -> str:
-    """The name, which is then among those `seen`. Raises Rejection."""
-    if not name:
-        raise bad_request(NAMELESS, where)
-    if name in seen:
-        raise bad_request(f"Two tools have the name {name!r}.", where)
-    seen.add(name)
-    return name
+class Offer:
+    """The tools of a request, by name, while they are gathered. `where`: the parameter that holds them."""
+
+    def __init__(self, where: str = "tools") -> None:
+        self.tools: dict[str, Tool] = {}
+        self._where = where
+        self._bytes = 0
+
+    def add(
+        self,
+        name: str,
+        description: str | None,
+        schema: Raw | None,
+        where: str,
+        field: str = "parameters",
+        *,
+        again: bool = False,
+    ) -> None:
+        """A tool at `where`, whose schema stands in `field`; None: it takes free text. `again`: it may replace another.
+
+        Raises Rejection for a name that is missing or another's, and for what is too much in all.
+        """
+        place = f"{where}.{field}"
+        if not name:
+            raise bad_request(NAMELESS, f"{where}.name")
+        if name in self.tools and not again:
+            raise bad_request(f"Two tools have the name {name!r}.", f"{where}.name")
+        # Counted before anything is decoded.
+        self._bytes += len(name) + len(description or "") + len(bytes(schema or b""))
+        if self._bytes > MAX_TOOLS_BYTES:
+            message = f"The tools of a request can have {MAX_TOOLS_BYTES} bytes of schemas and descriptions in all."
+            raise bad_request(message, place)
+        made = CUSTOM_SCHEMA if schema is None else parameters(schema, place)
+        self.tools[name] = Tool(name, description or "", made, "" if schema is None else place)
+        if len(self.tools) > MAX_TOOLS:
+            raise bad_request(f"At most {MAX_TOOLS} tools can be given.", self._where)

@@ -8,20 +8,21 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.dialects import Rules
+from proxy.dialects import Rules, parameters
 from proxy.dialects.anthropic import request as api
-from proxy.dialects.anthropic.request import IGNORED, NEUTRAL, REFUSED, AnyBlock, MessagesRequest
-from proxy.protocol import media, native, plan
+from proxy.dialects.anthropic.request import IGNORED, REFUSED, AnyBlock, MessagesRequest
+from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
+from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.history import History, PastCall
 from proxy.protocol.media import MAX_IMAGES, PartBlock, images_in
-from proxy.protocol.models import EFFORTS, effort_level
-from proxy.protocol.plan import AssistantBlock, Plan, Sampling, Schema, Tool, ToolChoice
+from proxy.protocol.plan import AssistantBlock, Plan, Schema
 from proxy.protocol.schema import answer_schema
-from proxy.protocol.tools import MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE, checked_name, parameters
+from proxy.protocol.tools import Offer
 
 _decoder: Final = msgspec.json.Decoder(MessagesRequest)
+MODES: Final[dict[str, Mode]] = {"auto": "auto", "none": "none", "any": "required", "tool": "required"}
 SEARCH_RESULT: Final = "Search result: {title} ({source})\n{text}"
 
 
@@ -46,37 +47,32 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
         raise bad_request("Field required.", "max_tokens")
     if asked.max_tokens is not None and asked.max_tokens < 1:
         raise bad_request("Must be at least 1.", "max_tokens")
-    for name in REFUSED:
+    for name, neutral in REFUSED.items():
         value = getattr(asked, name)
-        if value is not None and value not in NEUTRAL.get(name, ()):
+        if value is not None and value not in neutral:
             raise bad_request("Not supported: Claude Code has no way to pass it on.", name)
     model = rules.model_for(asked.model)
     system, messages, marked = _conversation(asked)
-    tools, choice, demand = _tools(asked, past_calls=_calls_in(messages))
-    effort, thinking = _effort(asked, rules, model)
-    made = Plan(
-        model=model,
-        system=system,
-        messages=messages,
-        tools=tools,
-        tool_choice=choice,
-        must_call=demand is not None,
-        demand=demand,
+    thinking = _thinking(asked, rules, model)
+    made = parameters.plan_of(
+        rules,
+        model,
+        system,
+        messages,
+        use=_tools(asked, messages),
         max_tokens=asked.max_tokens,
-        effort=effort,
         thinking=thinking,
         schema=_schema(asked),
-        sampling=_sampling(asked, rules),
+        sampling=parameters.sampling(rules, asked.temperature, asked.top_p, asked.top_k),
     )
-    if made.schema is not None or not rules.native:
-        # The answer's form is a tool, too: a call must not be forced while it is offered.
-        made = native.without(made, {native.TOOL_CHOICE})
     return Decoded(
         asked.model,
         made,
         bool(asked.stream),
         _stops(asked.stop_sequences),
-        _ignored(asked, rules, thinking, marked or any(tool.cache_control is not None for tool in asked.tools or ())),
+        _ignored(
+            asked, rules, thinking.on, marked or any(tool.cache_control is not None for tool in asked.tools or ())
+        ),
     )
 
 
@@ -87,6 +83,7 @@ def _conversation(asked: MessagesRequest) -> tuple[str | None, tuple[plan.Messag
     texts = [asked.system] if isinstance(asked.system, str) else [block.text for block in blocks]
     for text in texts:
         talk.history.instruct(text)
+    talk.history.expect("messages", messages=len(asked.messages))
     for index, message in enumerate(asked.messages):
         talk.take(message, f"messages[{index}]")
     system, messages = talk.history.finish()
@@ -105,6 +102,7 @@ class _Talk:
 
     def take(self, message: api.InMessage, where: str) -> None:
         blocks = [api.TextBlock(text=message.content)] if isinstance(message.content, str) else message.content
+        self.history.expect(where, parts=0 if isinstance(message.content, str) else len(blocks))
         self.marked = self.marked or any(block.cache_control is not None for block in blocks)
         placed = [(block, f"{where}.content[{index}]") for index, block in enumerate(blocks)]
         if message.role == "assistant":
@@ -220,53 +218,35 @@ def _bad_source(source: api.Source, where: str) -> Exception:
     return bad_request("The source is of no supported type, or has no data.", where)
 
 
-def _calls_in(messages: Sequence[plan.Message]) -> bool:
-    return any(isinstance(block, plan.ToolUseBlock) for message in messages for block in message.content)
-
-
-def _tools(asked: MessagesRequest, *, past_calls: bool) -> tuple[tuple[Tool, ...], ToolChoice | None, str | None]:
+def _tools(asked: MessagesRequest, messages: Sequence[plan.Message]) -> ToolUse:
     """Tools, how they may be used, and what the model is told when it must call one."""
-    offered = asked.tools or ()
-    if len(offered) > MAX_TOOLS:
-        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools")
-    seen: set[str] = set()
-    tools: list[Tool] = []
-    for index, tool in enumerate(offered):
+    offer = Offer()
+    for index, tool in enumerate(asked.tools or ()):
         where = f"tools[{index}]"
         if tool.type not in (None, "custom"):
             raise bad_request(
                 f"Tools of type {tool.type!r} are not supported: only those of `custom`.", f"{where}.type"
             )
-        name = checked_name(tool.name, f"{where}.name", seen)
-        place = f"{where}.input_schema"
-        tools.append(Tool(name, tool.description or "", parameters(_raw(tool.input_schema), place), place))
-    choice = asked.tool_choice
-    if choice is None:
-        return tuple(tools), None, None
-    if choice.type == "none":
-        forbidden = ToolChoice("none") if past_calls and tools else None
-        return tuple(tools) if forbidden else (), forbidden, None
-    one = bool(choice.disable_parallel_tool_use)
-    single = ToolChoice("auto", disable_parallel_tool_use=True) if tools and one else None
-    if choice.type == "auto":
-        return tuple(tools), single, None
-    if not tools:
-        raise bad_request("There are no tools to call.", "tool_choice")
-    if choice.type == "any":
-        return tuple(tools), ToolChoice("any", one), MUST_CALL_ANY
-    if choice.name not in seen:
+        offer.add(tool.name, tool.description, _raw(tool.input_schema), where, "input_schema")
+    choice = asked.tool_choice or api.ToolChoice("auto")
+    if choice.type == "tool" and offer.tools and choice.name not in offer.tools:
         raise bad_request(f"No tool has the name {choice.name!r}.", "tool_choice.name")
-    return tuple(tools), ToolChoice("tool", one, choice.name), MUST_CALL_ONE.format(choice.name)
+    return parameters.tool_use(
+        tuple(offer.tools.values()),
+        MODES[choice.type],
+        "tool_choice",
+        messages=messages,
+        single=bool(choice.disable_parallel_tool_use),
+        name=choice.name if choice.type == "tool" else None,
+    )
 
 
-def _effort(asked: MessagesRequest, rules: Rules, model: str) -> tuple[str | None, bool]:
-    abilities = rules.abilities_of(model)
-    if asked.thinking is not None and asked.thinking.type == "disabled" and (rules.native or abilities.thinking_off):
-        return None, False
+def _thinking(asked: MessagesRequest, rules: Rules, model: str) -> Thinking:
+    off = asked.thinking is not None and asked.thinking.type == "disabled"
+    if off and (rules.native or rules.abilities_of(model).thinking_off):
+        return NO_THINKING
     effort = None if asked.output_config is None else asked.output_config.effort
-    if effort is not None and effort not in EFFORTS:
-        raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "output_config.effort")
-    return effort_level(effort, abilities)
+    return parameters.thinking(effort, "output_config.effort", model, rules)
 
 
 def _schema(asked: MessagesRequest) -> Schema | None:
@@ -282,13 +262,6 @@ def _schema(asked: MessagesRequest) -> Schema | None:
     return answer_schema(_raw(format.schema), f"{where}.schema")
 
 
-def _sampling(asked: MessagesRequest, rules: Rules) -> Sampling:
-    for name, value in (("temperature", asked.temperature), ("top_p", asked.top_p)):
-        if value is not None and not 0 <= value <= 1:
-            raise bad_request("Must be between 0 and 1.", name)
-    return Sampling(asked.temperature, asked.top_p, asked.top_k) if rules.native else Sampling()
-
-
 def _stops(stops: list[str] | None) -> tuple[str, ...]:
     for index, stop in enumerate(stops or ()):
         if not stop.strip():
@@ -298,16 +271,10 @@ def _stops(stops: list[str] | None) -> tuple[str, ...]:
 
 def _ignored(asked: MessagesRequest, rules: Rules, thinking: bool, marked: bool) -> tuple[str, ...]:
     """What had no effect. Raises Rejection when the server is strict about it."""
-    names = [
-        name for name in IGNORED if (value := getattr(asked, name)) is not None and value not in NEUTRAL.get(name, ())
-    ]
-    if not rules.native:
-        names += [name for name in native.SAMPLING if getattr(asked, name) is not None]
+    names = parameters.without_effect(asked, IGNORED, rules)
     if asked.thinking is not None and asked.thinking.type == "disabled" and thinking:
         names.append("thinking.type")
     if asked.thinking is not None and asked.thinking.budget_tokens is not None:
         names.append("thinking.budget_tokens")
-    if names and rules.strict:
-        raise bad_request("This parameter has no effect here, and the server is set to refuse such.", names[0])
     # The CLI sets its own marks; an answer is the same with and without, so this is never refused.
-    return (*names, "cache_control") if marked else tuple(names)
+    return (*parameters.told(names, rules), *(("cache_control",) if marked else ()))

@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 from msgspec import Raw, Struct
 
+from proxy.dialects.parameters import Ignored
+
 
 class Block(Struct, frozen=True, tag_field="type"):
     """`cache_control` is taken: the CLI sets its own marks."""
@@ -144,18 +146,16 @@ class MessagesRequest(Struct, frozen=True, kw_only=True):
     workspace_id: Any = None
 
 
-# Accepted, without effect, and named in the response header.
-IGNORED: Final = (
-    "metadata", "service_tier", "context_management", "inference_geo", "speed", "diagnostics", "user_profile_id",
-    "workspace_id",
-)  # fmt: skip
-# Refused when they ask for something: the answer would be to another question.
-REFUSED: Final = ("container", "mcp_servers")
-# Values of theirs that ask for what is done anyway.
-NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
+# Accepted, without effect, and named in the response header; values that ask for what is done anyway.
+IGNORED: Final[Ignored] = {
     "metadata": ({},),
     "service_tier": ("auto", "standard_only"),
-    "speed": ("standard",),
     "context_management": ({},),
-    "mcp_servers": ([],),
+    "inference_geo": (),
+    "speed": ("standard",),
+    "diagnostics": (),
+    "user_profile_id": (),
+    "workspace_id": (),
 }
+# Refused when they ask for something: the answer would be to another question.
+REFUSED: Final[Ignored] = {"container": (), "mcp_servers": ([],)}

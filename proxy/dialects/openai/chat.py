@@ -9,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from proxy.dialects import Comment, ErrorReply, Event, Framing, Identity, Request, Rules, SignedForm
+from proxy.dialects import Comment, ErrorReply, Framing, Identity, Request, Rules, SignedForm
 from proxy.dialects.openai import chat_request
 from proxy.dialects.openai.chat_types import (
     AnswerHead,
@@ -29,8 +29,9 @@ from proxy.dialects.openai.chat_types import (
     Usage,
     usage_of,
 )
-from proxy.dialects.openai.errors import envelope, reply
+from proxy.dialects.openai.errors import reply
 from proxy.dialects.openai.signed import Pieces, Signed
+from proxy.dialects.openai.stream import PARAMS, ChunkEncoder
 from proxy.dialects.openai.tools import PLAIN_CALLS, CallStyle
 from proxy.protocol.answer import Answer, CallPart
 from proxy.protocol.deltas import (
@@ -48,7 +49,7 @@ from proxy.protocol.deltas import (
     ToolCall,
     ToolEnd,
 )
-from proxy.protocol.failures import About, Failure
+from proxy.protocol.failures import Failure
 
 FINISH_REASONS: Final[dict[Reason, Literal["stop", "length", "tool_calls", "content_filter"]]] = {
     Reason.END_TURN: "stop",
@@ -59,8 +60,6 @@ FINISH_REASONS: Final[dict[Reason, Literal["stop", "length", "tool_calls", "cont
     Reason.TOOL_USE: "tool_calls",
     Reason.REFUSAL: "content_filter",
 }
-PARAMS: Final = {About.MODEL: "model", About.SCHEMA: "response_format.json_schema.schema", About.TOOLS: "tools"}
-DONE: Final = Event("[DONE]")
 _ROLE: Final = ChunkDelta(role="assistant", content="", refusal=None)
 
 
@@ -235,7 +234,7 @@ def _whole_call(call: CallPart, style: CallStyle) -> Call:
     return Call(call.id, "function", Function(call.name, call.arguments))
 
 
-class ChatEncoder:
+class ChatEncoder(ChunkEncoder):
     """One request's answer, all its choices."""
 
     def __init__(
@@ -246,31 +245,13 @@ class ChatEncoder:
         thinking: bool = True,
         signed: SignedForm | None = None,
     ) -> None:
-        self._head = head
+        super().__init__(head, lambda choice: Chunks(head, choice, style, thinking=thinking, signed=signed))
         self._style = style
         self._thinking = thinking
         self._signed: SignedForm | None = signed
-        self._choices: dict[int, Chunks] = {}
 
-    def open(self) -> Sequence[Event]:
-        return ()
-
-    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
-        chunks = self._choices.get(choice)
-        if chunks is None:
-            chunks = self._choices[choice] = Chunks(
-                self._head, choice, self._style, thinking=self._thinking, signed=self._signed
-            )
-        return [Event(chunk) for chunk in chunks.feed(deltas)]
-
-    def close(self, tokens: Tokens) -> Sequence[Event]:
-        if not self._head.with_usage:
-            return (DONE,)
-        model = next(iter(self._choices.values())).model
-        return Event(usage_chunk(self._head, model, tokens)), DONE
-
-    def fail(self, failure: Failure) -> Sequence[Event]:
-        return (Event(envelope(failure, PARAMS)),)
+    def _usage_chunk(self, model: str, tokens: Tokens) -> Chunk:
+        return usage_chunk(self._head, model, tokens)
 
     def whole(self, answers: Sequence[Answer], tokens: Tokens) -> Struct:
         choices = (

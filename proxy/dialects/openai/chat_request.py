@@ -7,21 +7,19 @@ parameter. Shapes: `openai.types.chat.completion_create_params` of the PyPI pack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.dialects import RULES, Rules
+from proxy.dialects import RULES, Rules, parameters
 from proxy.dialects.openai.messages import conversation
 from proxy.dialects.openai.response_format import response_format
 from proxy.dialects.openai.tools import CallStyle, tool_use
-from proxy.protocol import native
+from proxy.dialects.parameters import Ignored
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.models import EFFORTS, Abilities, effort_level
-from proxy.protocol.plan import Plan, Sampling, ToolUseBlock
+from proxy.protocol.plan import Plan
 
 # What a field of any shape holds when it is not given: msgspec has no optional Raw.
 ABSENT: Final = Raw()
@@ -57,44 +55,48 @@ class ChatRequest(Struct, frozen=True):
     stop: str | list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    audio: Raw = ABSENT
-    frequency_penalty: Raw = ABSENT
-    logit_bias: Raw = ABSENT
-    logprobs: Raw = ABSENT
-    metadata: Raw = ABSENT
-    moderation: Raw = ABSENT
-    prediction: Raw = ABSENT
-    presence_penalty: Raw = ABSENT
-    prompt_cache_key: Raw = ABSENT
-    prompt_cache_options: Raw = ABSENT
-    prompt_cache_retention: Raw = ABSENT
-    safety_identifier: Raw = ABSENT
-    seed: Raw = ABSENT
-    service_tier: Raw = ABSENT
-    store: Raw = ABSENT
-    top_logprobs: Raw = ABSENT
-    user: Raw = ABSENT
-    verbosity: Raw = ABSENT
-    web_search_options: Raw = ABSENT
+    audio: Any = None
+    frequency_penalty: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    metadata: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    presence_penalty: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    safety_identifier: Any = None
+    seed: Any = None
+    service_tier: Any = None
+    store: Any = None
+    top_logprobs: Any = None
+    user: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
 
 
-# Accepted, without effect, and said so in the response header `x-ignored-params`.
-IGNORED: Final = (
-    "temperature", "top_p", "audio", "frequency_penalty", "logit_bias", "logprobs", "metadata", "moderation",
-    "prediction", "presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-    "safety_identifier", "seed", "service_tier", "store", "top_logprobs", "user", "verbosity", "web_search_options",
-)  # fmt: skip
-
-
-# Values of theirs that ask for what is done anyway.
-NEUTRAL: Final[dict[str, tuple[bytes, ...]]] = {
-    "frequency_penalty": (b"0", b"0.0"),
-    "logit_bias": (b"{}",),
-    "logprobs": (b"false",),
-    "metadata": (b"{}",),
-    "presence_penalty": (b"0", b"0.0"),
-    "service_tier": (b'"auto"', b'"default"'),
-    "store": (b"false",),
+# Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
+IGNORED: Final[Ignored] = {
+    "audio": (),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "metadata": ({},),
+    "moderation": (),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "prompt_cache_key": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "safety_identifier": (),
+    "seed": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "top_logprobs": (),
+    "user": (),
+    "verbosity": (),
+    "web_search_options": (),
 }
 
 
@@ -112,6 +114,8 @@ class ChatPlan(Struct, frozen=True):
 
 
 MAX_STOPS: Final = 4
+# OpenAI's highest temperature.
+HOTTEST: Final = 2
 MAX_CHOICES: Final = 8
 
 
@@ -128,80 +132,37 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     model = rules.model_for(chat.model)
     talk = conversation(chat.messages)
     messages = talk.messages
-    past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
-    use = tool_use(
+    use, style = tool_use(
         chat.tools,
         chat.functions,
         chat.tool_choice if given(chat.tool_choice) else None,
         chat.function_call if given(chat.function_call) else None,
         chat.parallel_tool_calls,
-        past_calls,
+        messages,
     )
-    abilities = rules.abilities_of(model)
-    effort, thinking = _effort(chat.reasoning_effort, abilities, rules)
-    ignored = (*ignored_of(chat, IGNORED, rules), *talk.ignored)
+    ignored = (*parameters.without_effect(chat, IGNORED, rules), *talk.ignored)
     options = chat.stream_options
-    schema = response_format(chat.response_format) if given(chat.response_format) else None
-    plan = Plan(
-        model=model,
-        system=talk.system,
-        messages=messages,
-        tools=use.tools,
-        tool_choice=use.choice,
-        must_call=use.demand is not None,
-        demand=use.demand,
+    plan = parameters.plan_of(
+        rules,
+        model,
+        talk.system,
+        messages,
+        use=use,
         max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
-        effort=effort,
-        thinking=thinking,
-        schema=schema,
-        sampling=sampling_of(chat.temperature, chat.top_p, rules),
+        thinking=parameters.thinking(chat.reasoning_effort, "reasoning_effort", model, rules),
+        schema=response_format(chat.response_format) if given(chat.response_format) else None,
+        sampling=parameters.sampling(rules, chat.temperature, chat.top_p, hottest=HOTTEST),
     )
-    if schema is not None or not rules.native:
-        # The answer's form is a tool, too: a call must not be forced while it is offered.
-        plan = native.without(plan, {native.TOOL_CHOICE})
     return ChatPlan(
         plan=plan,
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
-        ignored=ignored,
-        style=use.style,
+        ignored=parameters.told(ignored, rules),
+        style=style,
         stop=stops_of(chat.stop),
         n=count_of(chat.n),
     )
-
-
-def ignored_of(asked: object, names: Sequence[str], rules: Rules) -> tuple[str, ...]:
-    """The parameters given that have no effect. Raises Rejection when the server is strict about them."""
-
-    def idle(name: str, value: object) -> bool:
-        if not given(value) or (rules.native and name in ("temperature", "top_p")):
-            return False
-        return not (isinstance(value, Raw) and bytes(value) in NEUTRAL.get(name, ()))
-
-    ignored = tuple(name for name in names if idle(name, getattr(asked, name)))
-    if ignored and rules.strict:
-        raise bad_request(f"`{ignored[0]}` has no effect here, and the server is set to refuse such.", ignored[0])
-    return ignored
-
-
-def sampling_of(temperature: float | None, top_p: float | None, rules: Rules) -> Sampling:
-    """Checked always, passed on unless the settings say otherwise. OpenAI's temperature goes to 2, Claude's to 1."""
-    for name, value, most in (("temperature", temperature, 2), ("top_p", top_p, 1)):
-        if value is not None and not 0 <= value <= most:
-            raise bad_request(f"Must be between 0 and {most}.", name)
-    if not rules.native:
-        return Sampling()
-    return Sampling(None if temperature is None else min(temperature, 1.0), top_p)
-
-
-def _effort(asked: str | None, abilities: Abilities, rules: Rules) -> tuple[str | None, bool]:
-    """The CLI's effort level, and whether there is thinking at all."""
-    if asked is not None and asked not in EFFORTS:
-        raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning_effort")
-    if asked == "none" and rules.native:
-        return None, False
-    return effort_level(asked, abilities)
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from proxy.dialects import RULES, Comment, ErrorReply, Event, Framing, Identity, Request, Rules
-from proxy.dialects.openai.chat import DONE, PARAMS
+from proxy.dialects import RULES, Comment, ErrorReply, Framing, Identity, Request, Rules, parameters
 from proxy.dialects.openai.chat_request import (
     ABSENT,
+    HOTTEST,
     MAX_CHOICES,
     StreamOptions,
     count_of,
     given,
-    ignored_of,
     limit_of,
-    sampling_of,
     stops_of,
 )
 from proxy.dialects.openai.chat_types import AnswerHead, Usage, usage_of
-from proxy.dialects.openai.errors import envelope, reply
+from proxy.dialects.openai.errors import reply
+from proxy.dialects.openai.stream import PARAMS, ChunkEncoder
+from proxy.dialects.parameters import Ignored
 from proxy.protocol.answer import Answer
 from proxy.protocol.decoding import decoded
 from proxy.protocol.deltas import Delta, Finished, Reason, Refusal, Started, Text, Tokens
 from proxy.protocol.failures import Failure, bad_request
 from proxy.protocol.plan import Message, Plan, TextBlock
 
-CONTINUE: Final = (
+COMPLETE: Final = (
     "Continue the text that the user gives, from exactly where it ends. Answer with the continuation alone: no "
     "introduction, no repetition, no quotation marks or code fences around it."
 )
@@ -59,17 +59,22 @@ class CompletionRequest(Struct, frozen=True):
     stop: str | list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    frequency_penalty: Raw = ABSENT
-    logit_bias: Raw = ABSENT
-    logprobs: Raw = ABSENT
-    presence_penalty: Raw = ABSENT
-    seed: Raw = ABSENT
-    user: Raw = ABSENT
+    frequency_penalty: Any = None
+    logit_bias: Any = None
+    logprobs: Any = None
+    presence_penalty: Any = None
+    seed: Any = None
+    user: Any = None
 
 
-IGNORED: Final = (
-    "temperature", "top_p", "frequency_penalty", "logit_bias", "logprobs", "presence_penalty", "seed", "user",
-)  # fmt: skip
+IGNORED: Final[Ignored] = {
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "presence_penalty": (0,),
+    "seed": (),
+    "user": (),
+}
 
 
 class Completions(Struct, frozen=True):
@@ -111,19 +116,20 @@ def decode(body: bytes, rules: Rules = RULES) -> Completions:
         model=asked.model,
         stream=bool(asked.stream),
         include_usage=bool(asked.stream and options is not None and options.include_usage),
-        ignored=ignored_of(asked, IGNORED, rules),
+        ignored=parameters.told(parameters.without_effect(asked, IGNORED, rules), rules),
         stop=stops_of(asked.stop),
     )
 
 
 def _plan(asked: CompletionRequest, text: str, rules: Rules) -> Plan:
     pieces = [text, asked.suffix] if asked.suffix and asked.suffix.strip() else [text]
-    return Plan(
-        model=rules.model_for(asked.model),
-        system=FILL if len(pieces) > 1 else CONTINUE,
-        messages=(Message("user", tuple(map(TextBlock, pieces))),),
+    return parameters.plan_of(
+        rules,
+        rules.model_for(asked.model),
+        FILL if len(pieces) > 1 else COMPLETE,
+        (Message("user", tuple(map(TextBlock, pieces))),),
         max_tokens=limit_of(None, asked.max_tokens),
-        sampling=sampling_of(asked.temperature, asked.top_p, rules),
+        sampling=parameters.sampling(rules, asked.temperature, asked.top_p, hottest=HOTTEST),
     )
 
 
@@ -202,30 +208,14 @@ def text_usage_chunk(head: AnswerHead, model: str, tokens: Tokens) -> TextComple
     return _completion(head, model, (), usage_of(tokens))
 
 
-class TextEncoder:
+class TextEncoder(ChunkEncoder):
     """One request's answer, all its choices."""
 
     def __init__(self, head: AnswerHead) -> None:
-        self._head = head
-        self._choices: dict[int, TextChunks] = {}
+        super().__init__(head, lambda choice: TextChunks(head, choice))
 
-    def open(self) -> Sequence[Event]:
-        return ()
-
-    def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
-        chunks = self._choices.get(choice)
-        if chunks is None:
-            chunks = self._choices[choice] = TextChunks(self._head, choice)
-        return [Event(chunk) for chunk in chunks.feed(deltas)]
-
-    def close(self, tokens: Tokens) -> Sequence[Event]:
-        if not self._head.with_usage:
-            return (DONE,)
-        model = next(iter(self._choices.values())).model
-        return Event(text_usage_chunk(self._head, model, tokens)), DONE
-
-    def fail(self, failure: Failure) -> Sequence[Event]:
-        return (Event(envelope(failure, PARAMS)),)
+    def _usage_chunk(self, model: str, tokens: Tokens) -> TextCompletion:
+        return text_usage_chunk(self._head, model, tokens)
 
     def whole(self, answers: Sequence[Answer], tokens: Tokens) -> TextCompletion:
         choices = (

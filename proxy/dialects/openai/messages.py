@@ -15,7 +15,7 @@ from proxy.dialects.openai import content, signed
 from proxy.dialects.openai.content import Part
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS, History, PastCall, argument_object
+from proxy.protocol.history import History, PastCall, argument_object
 from proxy.protocol.media import PartBlock, images_in
 from proxy.protocol.plan import (
     EMPTY_OBJECT,
@@ -76,11 +76,11 @@ def conversation(raws: Sequence[Raw]) -> Conversation:
     """What the messages come to. Raises Rejection."""
     if not raws:
         raise bad_request("At least one message is needed.", "messages")
-    if len(raws) > MAX_MESSAGES:
-        raise bad_request(f"At most {MAX_MESSAGES} messages can be given.", "messages")
+    history = History()
+    history.expect("messages", messages=len(raws))
     messages = [decoded(_message_decoder, raw, f"messages[{index}]") for index, raw in enumerate(raws)]
     names = {message.name for message in messages if message.name and message.role in ("user", "assistant")}
-    talk = _Talk(tell_names=len(names) > 1)
+    talk = _Talk(history, tell_names=len(names) > 1)
     empty = [talk.take(message, index) for index, message in enumerate(messages)]
     where = f"messages[{len(messages) - 1}]"
     if messages[-1].role == "user" and empty[-1]:
@@ -94,21 +94,18 @@ def conversation(raws: Sequence[Raw]) -> Conversation:
 class _Talk:
     """A conversation while it is put together, message by message."""
 
-    __slots__ = ("_images", "_parts", "_tell_names", "history")
+    __slots__ = ("_images", "_tell_names", "history")
 
-    def __init__(self, *, tell_names: bool) -> None:
+    def __init__(self, history: History, *, tell_names: bool) -> None:
         self._tell_names = tell_names
-        self.history = History()
+        self.history = history
         self._images = 0
-        self._parts = 0
 
     def take(self, message: _InMessage, index: int) -> bool:
         """Add the message of this index; whether it is empty. Raises Rejection."""
         where = f"messages[{index}]"
-        self._parts += len(message.tool_calls or ())
-        self._parts += 0 if isinstance(message.content, str) else len(message.content or ())
-        if self._parts > MAX_PARTS:
-            raise bad_request(f"At most {MAX_PARTS} content parts and tool calls can be given in all messages.", where)
+        parts = 0 if isinstance(message.content, str) else len(message.content or ())
+        self.history.expect(where, parts=parts + len(message.tool_calls or ()))
         if message.role in ("system", "developer"):
             return self._instructions(message, where)
         if message.role == "user":

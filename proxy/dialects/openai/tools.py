@@ -7,15 +7,17 @@ The names must be such as the Messages API takes; the CLI itself drops names of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.dialects import parameters
+from proxy.dialects.parameters import MODES, Mode, ToolUse
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Tool, ToolChoice
-from proxy.protocol.tools import CUSTOM_SCHEMA, MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE, checked_name, parameters
+from proxy.protocol.plan import Message, Tool
+from proxy.protocol.tools import Offer
 
 
 class CallStyle(Struct, frozen=True):
@@ -27,18 +29,6 @@ class CallStyle(Struct, frozen=True):
 
 PLAIN_CALLS: Final = CallStyle()
 GRAMMAR: Final = "{}\n\nThe input must fit this grammar ({}):\n{}"
-
-
-class ToolUse(Struct, frozen=True):
-    """What is offered, and how calls go back to the client.
-
-    `demand`: what the model is told when it must call and `choice` cannot say so; None when it may do as it likes.
-    """
-
-    tools: tuple[Tool, ...] = ()
-    choice: ToolChoice | None = None
-    style: CallStyle = PLAIN_CALLS
-    demand: str | None = None
 
 
 class _Function(Struct, frozen=True):
@@ -110,15 +100,9 @@ _choice_decoder: Final = msgspec.json.Decoder(_Choice | str)
 _name_decoder: Final = msgspec.json.Decoder(_Name | str)
 
 
-def _function_tool(function: _Function, where: str, seen: set[str]) -> Tool:
-    name = checked_name(function.name, f"{where}.name", seen)
-    place = f"{where}.parameters"
-    return Tool(name, function.description or "", parameters(function.parameters, place), place)
-
-
-def _custom_tool(custom: _Custom, where: str, seen: set[str]) -> Tool:
-    """A tool that takes free text. A grammar for it is told to the model: nothing here can hold it to one."""
-    name = checked_name(custom.name, f"{where}.name", seen)
+def _described(custom: _Custom, where: str) -> str:
+    """The description of a tool that takes free text. A grammar for it is told to the model: nothing here can hold it
+    to one."""
     description = custom.description or ""
     form = custom.format
     if form is not None and form.type == "grammar":
@@ -128,33 +112,34 @@ def _custom_tool(custom: _Custom, where: str, seen: set[str]) -> Tool:
         description = GRAMMAR.format(description, grammar.syntax, grammar.definition).strip()
     elif form is not None and form.type != "text":
         raise bad_request("Must be one of text, grammar.", f"{where}.format.type")
-    return Tool(name, description, CUSTOM_SCHEMA)
+    return description
 
 
 def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool, ...], frozenset[str]]:
     """All tools of the request, and the names of the custom ones."""
-    if len(raws) + len(functions) > MAX_TOOLS:
-        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools" if raws else "functions")
-    seen: set[str] = set()
+    offer = Offer("tools" if raws else "functions")
     custom: set[str] = set()
-    tools: list[Tool] = []
+
+    def function(given: _Function, where: str) -> None:
+        offer.add(given.name, given.description, given.parameters, where)
+
+    def free_text(given: _Custom, where: str) -> None:
+        offer.add(given.name, _described(given, where), None, where)
+        custom.add(given.name)
+
     for index, raw in enumerate(raws):
         where = f"tools[{index}]"
         tool = decoded(_tool_decoder, raw, where)
         if tool.type == "function" and tool.function is not None:
-            tools.append(_function_tool(tool.function, f"{where}.function", seen))
+            function(tool.function, f"{where}.function")
         elif tool.type == "custom" and tool.custom is not None:
-            tools.append(_custom_tool(tool.custom, f"{where}.custom", seen))
-            custom.add(tool.custom.name)
+            free_text(tool.custom, f"{where}.custom")
         elif tool.name is not None and bytes(tool.input_schema) and tool.type in (None, "function", "custom"):
-            schema = parameters(tool.input_schema, f"{where}.input_schema")
-            tools.append(Tool(checked_name(tool.name, f"{where}.name", seen), tool.description or "", schema))
+            offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
         elif tool.name is not None and tool.type in (None, "function"):
-            flat = _Function(tool.name, tool.description, tool.parameters)
-            tools.append(_function_tool(flat, where, seen))
+            function(_Function(tool.name, tool.description, tool.parameters), where)
         elif tool.name is not None and tool.type == "custom":
-            tools.append(_custom_tool(_Custom(tool.name, tool.description, tool.format), where, seen))
-            custom.add(tool.name)
+            free_text(_Custom(tool.name, tool.description, tool.format), where)
         elif tool.type is None:
             raise bad_request("A tool needs a `type`.", f"{where}.type")
         elif tool.type in ("function", "custom"):
@@ -163,8 +148,8 @@ def _offered(raws: Sequence[Raw], functions: Sequence[Raw]) -> tuple[tuple[Tool,
             raise bad_request(f"Tools of type {tool.type!r} are not supported.", f"{where}.type")
     for index, raw in enumerate(functions):
         where = f"functions[{index}]"
-        tools.append(_function_tool(decoded(_function_decoder, raw, where), where, seen))
-    return tuple(tools), frozenset(custom)
+        function(decoded(_function_decoder, raw, where), where)
+    return tuple(offer.tools.values()), frozenset(custom)
 
 
 def _only(tools: tuple[Tool, ...], names: Sequence[str], where: str) -> tuple[Tool, ...]:
@@ -181,13 +166,9 @@ def tool_use(
     tool_choice: Raw | None,
     function_call: Raw | None,
     parallel: bool | None,
-    past_calls: bool,
-) -> ToolUse:
-    """What the parameters about tools come to. Raises Rejection.
-
-    `past_calls`: the messages contain calls. The Messages API wants tools to be declared then, so `none` forbids
-    their use there instead of leaving them out.
-    """
+    messages: Sequence[Message],
+) -> tuple[ToolUse, CallStyle]:
+    """What the parameters about tools come to, and how calls go back. Raises Rejection. `messages`: the past."""
     tools, custom = _offered(raws or (), functions or ())
     where = "tool_choice"
     choice: _Choice | str | None = None
@@ -197,43 +178,48 @@ def tool_use(
         where = "function_call"
         named = decoded(_name_decoder, function_call, where)
         choice = _Choice("function", function=named) if isinstance(named, _Name) else named
-    demand = name = None
-    if isinstance(choice, _Choice):
-        tools, name, demand = _chosen(tools, choice, where)
-    elif choice == "required":
-        demand = MUST_CALL_ANY
-        if not tools:
-            raise bad_request("There are no tools to call.", where)
-    elif choice == "none":
-        forbidden = ToolChoice("none") if past_calls and tools else None
-        return ToolUse(tools if forbidden else (), forbidden)
-    elif choice not in (None, "auto"):
-        raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
+    wanted = _wanted(tools, choice, where)
     legacy = bool(functions and not raws)
-    one_at_a_time = bool(tools) and (legacy or parallel is False)
-    kind: Literal["auto", "any", "tool"] = "auto" if demand is None else "any" if name is None else "tool"
-    wanted = ToolChoice(kind, one_at_a_time, name) if one_at_a_time or demand is not None else None
-    return ToolUse(tools, wanted, CallStyle(custom, legacy), demand)
+    single = legacy or parallel is False
+    use = parameters.tool_use(
+        wanted.tools, wanted.mode, wanted.where, messages=messages, single=single, name=wanted.name
+    )
+    return use, CallStyle(custom, legacy)
 
 
-def _chosen(tools: tuple[Tool, ...], choice: _Choice, where: str) -> tuple[tuple[Tool, ...], str | None, str | None]:
-    """The tools that an object as `tool_choice` leaves, the one that must be called, what the model is told of it."""
+class _Wanted(Struct, frozen=True):
+    """What a `tool_choice` leaves of the tools, and how they may be used; `name`: of the one that must be called."""
+
+    tools: tuple[Tool, ...]
+    mode: Mode
+    where: str
+    name: str | None = None
+
+
+def _wanted(tools: tuple[Tool, ...], choice: _Choice | str | None, where: str) -> _Wanted:
+    if choice is None:
+        return _Wanted(tools, "auto", where)
+    if isinstance(choice, str):
+        if choice in MODES:
+            return _Wanted(tools, MODES[choice], where)
+        raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
     if choice.type == "allowed_tools" and choice.allowed_tools is not None:
-        names = []
-        for index, raw in enumerate(choice.allowed_tools.tools):
-            place = f"{where}.allowed_tools.tools[{index}]"
-            entry = decoded(_choice_decoder, raw, place)
-            if isinstance(entry, str) or entry.name is None:
-                raise bad_request("An allowed tool needs type and name.", place)
-            names.append(entry.name)
-        if choice.allowed_tools.mode not in ("auto", "required"):
-            raise bad_request("Must be one of auto, required.", f"{where}.allowed_tools.mode")
-        left = _only(tools, names, f"{where}.allowed_tools.tools")
-        if choice.allowed_tools.mode == "required" and not left:
-            raise bad_request("There are no tools to call.", f"{where}.allowed_tools.tools")
-        return left, None, MUST_CALL_ANY if choice.allowed_tools.mode == "required" else None
+        return _allowed(tools, choice.allowed_tools, f"{where}.allowed_tools")
     if choice.type in ("function", "custom") and choice.name is not None:
         place = f"{where}.{choice.type}.name" if where == "tool_choice" else f"{where}.name"
         _only(tools, [choice.name], place)
-        return tools, choice.name, MUST_CALL_ONE.format(choice.name)
+        return _Wanted(tools, "required", where, choice.name)
     raise bad_request("An object here names a function, a custom tool or allowed tools.", where)
+
+
+def _allowed(tools: tuple[Tool, ...], allowed: _Allowed, where: str) -> _Wanted:
+    names = []
+    for index, raw in enumerate(allowed.tools):
+        place = f"{where}.tools[{index}]"
+        entry = decoded(_choice_decoder, raw, place)
+        if isinstance(entry, str) or entry.name is None:
+            raise bad_request("An allowed tool needs type and name.", place)
+        names.append(entry.name)
+    if allowed.mode not in ("auto", "required"):
+        raise bad_request("Must be one of auto, required.", f"{where}.mode")
+    return _Wanted(_only(tools, names, f"{where}.tools"), MODES[allowed.mode], f"{where}.tools")

@@ -19,7 +19,7 @@ from proxy.dialects.openai.responses.reasoning import Seal, Summary
 from proxy.dialects.openai.responses.tools import flat_name, word
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS, History, PastCall, argument_object
+from proxy.protocol.history import History, PastCall, argument_object
 from proxy.protocol.media import PartBlock, images_in
 from proxy.protocol.plan import TextBlock
 from proxy.protocol.tools import CUSTOM_ARGUMENT
@@ -71,22 +71,18 @@ class Talk:
     """
 
     def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
-        self.history = History()
+        self.history = History("input")
         self.tools: list[tuple[str, Raw]] = []
         self.ignored: list[str] = []
         self._lookup = lookup
         self._seal = seal
         self._images = 0
-        self._items = 0
-        self._parts = 0
         if instructions is not None:
             self.history.instruct(instructions)
 
     def take_all(self, raws: Sequence[Raw], where: str) -> None:
         """Add these items. Raises Rejection."""
-        self._items += len(raws)
-        if self._items > MAX_MESSAGES:
-            raise bad_request(f"At most {MAX_MESSAGES} items can be given.", where)
+        self.history.expect(where, messages=len(raws))
         for index, raw in enumerate(raws):
             self.take(raw, f"{where}[{index}]")
 
@@ -115,9 +111,7 @@ class Talk:
 
     def _blocks(self, raw: Raw, where: str, *, text_only: bool = False) -> list[PartBlock]:
         given = decoded(_content_decoder, raw, where) if bytes(raw) else None
-        self._parts += 0 if isinstance(given, str) else len(given or ())
-        if self._parts > MAX_PARTS:
-            raise bad_request(f"At most {MAX_PARTS} content parts can be given in all items.", where)
+        self.history.expect(where, parts=0 if isinstance(given, str) else len(given or ()))
         blocks = content.blocks(given, where, text_only=text_only, images_before=self._images)
         self._images += images_in(blocks)
         return blocks

@@ -6,22 +6,21 @@ Shapes: `openai.types.responses.response_create_params` of the package `openai`.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.dialects import RULES, Rules
-from proxy.dialects.openai.chat_request import ABSENT, given, ignored_of, limit_of, sampling_of
+from proxy.dialects import RULES, Rules, parameters
+from proxy.dialects.openai.chat_request import ABSENT, HOTTEST, given, limit_of
 from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
 from proxy.dialects.openai.responses.tools import CallForm, tool_use, word
 from proxy.dialects.openai.responses.types import ConversationId, ReasoningConfig, Response, TextConfig
-from proxy.protocol import native
+from proxy.dialects.parameters import Ignored
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.models import EFFORTS, effort_level
-from proxy.protocol.plan import Plan, Schema, ToolUseBlock
+from proxy.protocol.plan import Plan, Schema
 from proxy.protocol.schema import FREE, answer_schema
 
 
@@ -81,21 +80,30 @@ class ResponsesRequest(Struct, frozen=True):
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     user: str | None = None
-    access_programs: Raw = ABSENT
-    background_options: Raw = ABSENT
-    context_management: Raw = ABSENT
-    image: Raw = ABSENT
-    moderation: Raw = ABSENT
-    prompt_cache_options: Raw = ABSENT
-    service_tier: Raw = ABSENT
+    access_programs: Any = None
+    background_options: Any = None
+    context_management: Any = None
+    image: Any = None
+    moderation: Any = None
+    prompt_cache_options: Any = None
+    service_tier: Any = None
 
 
-# Accepted, without effect, and said so in the response header `x-ignored-params`.
-IGNORED: Final = (
-    "temperature", "top_p", "max_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user",
-    "access_programs", "background_options", "context_management", "image", "moderation", "prompt_cache_options",
-    "service_tier",
-)  # fmt: skip
+# Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
+IGNORED: Final[Ignored] = {
+    "max_tool_calls": (),
+    "prompt_cache_key": (),
+    "prompt_cache_retention": (),
+    "safety_identifier": (),
+    "user": (),
+    "access_programs": (),
+    "background_options": (),
+    "context_management": (),
+    "image": (),
+    "moderation": (),
+    "prompt_cache_options": (),
+    "service_tier": ("auto", "default"),
+}
 PLAIN: Final = Raw(b'{"type":"text"}')
 ENCRYPTED: Final = "reasoning.encrypted_content"
 SUMMARIES: Final = ("auto", "concise", "detailed")
@@ -153,33 +161,23 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         talk.tools,
         asked.tool_choice if given(asked.tool_choice) else None,
         asked.parallel_tool_calls,
-        any(isinstance(block, ToolUseBlock) for message in messages for block in message.content),
+        messages,
     )
-    schema = _schema(asked.text)
     model = rules.model_for(asked.model)
-    wanted = asked.reasoning or _Reasoning()
-    if wanted.effort is not None and wanted.effort not in EFFORTS:
-        raise bad_request(f"Must be one of {', '.join(EFFORTS)}.", "reasoning.effort")
-    off = wanted.effort == "none" and rules.native
-    effort, thinking = (None, False) if off else effort_level(wanted.effort, rules.abilities_of(model))
-    ignored = (*ignored_of(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored)
-    plan = Plan(
-        model=model,
-        system=system,
-        messages=messages,
-        tools=use.tools,
-        tool_choice=use.choice,
-        must_call=use.demand is not None,
-        demand=use.demand,
+    ignored = (
+        *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored
+    )  # fmt: skip
+    plan = parameters.plan_of(
+        rules,
+        model,
+        system,
+        messages,
+        use=use,
         max_tokens=_limit(asked.max_output_tokens),
-        effort=effort,
-        thinking=thinking,
-        schema=schema,
-        sampling=sampling_of(asked.temperature, asked.top_p, rules),
+        thinking=parameters.thinking((asked.reasoning or _Reasoning()).effort, "reasoning.effort", model, rules),
+        schema=_schema(asked.text),
+        sampling=parameters.sampling(rules, asked.temperature, asked.top_p, hottest=HOTTEST),
     )
-    if schema is not None or not rules.native:
-        # The answer's form is a tool, too: a call must not be forced while it is offered.
-        plan = native.without(plan, {native.TOOL_CHOICE})
     return AskedResponse(
         plan=plan,
         model=asked.model,
@@ -189,7 +187,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         encrypted=ENCRYPTED in (asked.include or ()),
         thinking=rules.reasoning,
         items=items,
-        ignored=tuple(dict.fromkeys(ignored)),
+        ignored=parameters.told(ignored, rules),
         seal=seal,
     )
 
@@ -258,8 +256,6 @@ def _ignored_parts(asked: ResponsesRequest, rules: Rules) -> list[str]:
     options = asked.stream_options
     found += ["stream_options.include_obfuscation"] if options is not None and options.include_obfuscation else []
     found += ["store"] if asked.store and not rules.lookup.stores else []
-    if found and rules.strict:
-        raise bad_request(f"`{found[0]}` has no effect here, and the server is set to refuse such.", found[0])
     return found
 
 

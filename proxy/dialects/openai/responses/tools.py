@@ -11,13 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
+from proxy.dialects import parameters
 from proxy.dialects.openai.responses.builtin import TOOLS, BuiltinName
+from proxy.dialects.parameters import MODES, Mode, ToolUse
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Tool, ToolChoice
-from proxy.protocol.tools import CUSTOM_SCHEMA, MAX_TOOLS, MUST_CALL_ANY, MUST_CALL_ONE, parameters
+from proxy.protocol.plan import Message, Tool
+from proxy.protocol.tools import Offer
 
 # Tools that OpenAI runs itself, and nothing behind this server can: an answer without them is to another question.
 REFUSED: Final = frozenset((
@@ -35,17 +37,13 @@ class CallForm(Struct, frozen=True):
     namespace: str | None = None
 
 
-class ToolUse(Struct, frozen=True):
-    """What is offered, and how calls go back to the client: `forms` by the name that the model knows.
+class ResponsesToolUse(ToolUse, frozen=True):
+    """Also how calls go back to the client: `forms` by the name that the model knows.
 
-    `demand`: what the model is told when it must call; None when it may do as it likes. `ignored`: tools without
-    effect. `echo`: the tools as they are told back.
+    `ignored`: tools without effect. `echo`: the tools as they are told back.
     """
 
-    tools: tuple[Tool, ...] = ()
-    choice: ToolChoice | None = None
-    forms: dict[str, CallForm] = {}
-    demand: str | None = None
+    forms: dict[str, CallForm] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     echo: tuple[Raw, ...] = ()
 
@@ -103,18 +101,22 @@ class _Offer:
     """The tools of a request, while they are gathered."""
 
     def __init__(self) -> None:
-        self.tools: dict[str, Tool] = {}
+        self._offer = Offer()
         self.forms: dict[str, CallForm] = {}
         self.ignored: list[str] = []
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """By the name that the model knows."""
+        return self._offer.tools
 
     def take(self, raw: Raw, where: str, *, namespace: str | None = None, again: bool = False) -> None:
         """One tool. `again`: it may replace one of the same name. Raises Rejection."""
         tool = decoded(_tool_decoder, raw, where)
         if tool.type == "function":
-            schema = parameters(tool.parameters, f"{where}.parameters")
-            self._add(tool, "function", tool.description or "", schema, where, namespace, again)
+            self._add(tool, "function", tool.description, tool.parameters, where, namespace, again)
         elif tool.type == "custom":
-            self._add(tool, "custom", _custom_description(tool, where), CUSTOM_SCHEMA, where, namespace, again)
+            self._add(tool, "custom", _custom_description(tool, where), None, where, namespace, again)
         elif tool.type == "namespace":
             if not tool.name:
                 raise bad_request("A namespace needs a name.", f"{where}.name")
@@ -135,8 +137,8 @@ class _Offer:
         self,
         tool: _Tool,
         kind: Literal["function", "custom"],
-        description: str,
-        schema: Raw,
+        description: str | None,
+        schema: Raw | None,
         where: str,
         namespace: str | None,
         again: bool,
@@ -148,7 +150,7 @@ class _Offer:
         known = self.forms.get(flat)
         if known is not None and not (again and known == form):
             raise bad_request(f"Two tools have the name {tool.name!r}.", f"{where}.name")
-        self.tools[flat] = Tool(flat, description, schema, f"{where}.parameters")
+        self._offer.add(flat, description, schema, where, again=known is not None)
         self.forms[flat] = form
 
 
@@ -179,46 +181,35 @@ def tool_use(
     additional: Iterable[tuple[str, Raw]],
     tool_choice: Raw | None,
     parallel: bool | None,
-    past_calls: bool,
-) -> ToolUse:
+    messages: Sequence[Message],
+) -> ResponsesToolUse:
     """What the parameters about tools come to. Raises Rejection.
 
-    `additional`: tools that came among the items, with their paths. `past_calls`: the conversation contains calls; the
-    Messages API wants tools to be declared then, so `none` forbids their use there instead of leaving them out.
+    `additional`: tools that came among the items, with their paths. `messages`: the past.
     """
     offer = _Offer()
     for index, raw in enumerate(raws):
         offer.take(raw, f"tools[{index}]")
     for where, raw in additional:
         offer.take(raw, where, again=True)
-    if len(offer.tools) > MAX_TOOLS:
-        raise bad_request(f"At most {MAX_TOOLS} tools can be given.", "tools")
+    where = "tool_choice"
     tools = tuple(offer.tools.values())
-    choice = "auto" if tool_choice is None else decoded(_choice_decoder, tool_choice, "tool_choice")
-    demand = None
-    forbidden = None
+    mode: Mode = "auto"
+    name: str | None = None
+    choice = "auto" if tool_choice is None else decoded(_choice_decoder, tool_choice, where)
     if isinstance(choice, _Choice):
-        tools, demand = _chosen(offer, choice)
-    elif choice == "required":
-        demand = MUST_CALL_ANY
-        if not tools:
-            raise bad_request("There are no tools to call.", "tool_choice")
-    elif choice == "none":
-        forbidden = ToolChoice("none") if past_calls and tools else None
-        tools = tools if forbidden else ()
-    elif choice != "auto":
-        raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", "tool_choice")
-    if demand is not None:
-        # Only those that may be called are left.
-        forbidden = ToolChoice("any", parallel is False)
-    elif forbidden is None and tools and parallel is False:
-        forbidden = ToolChoice("auto", disable_parallel_tool_use=True)
+        tools, mode, name = _chosen(offer, choice)
+    elif choice in MODES:
+        mode = MODES[choice]
+    else:
+        raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
+    use = parameters.tool_use(tools, mode, where, messages=messages, single=parallel is False, name=name)
     echo = tuple(_told_back(raw) for raw in raws)
-    return ToolUse(tools, forbidden, offer.forms, demand, tuple(dict.fromkeys(offer.ignored)), echo)
+    return ResponsesToolUse(use.tools, use.choice, use.demand, offer.forms, tuple(dict.fromkeys(offer.ignored)), echo)
 
 
-def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], str | None]:
-    """The tools that an object as `tool_choice` leaves, and what the model is told of them."""
+def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], Mode, str | None]:
+    """The tools that an object as `tool_choice` leaves, how they may be used, and the one that must be called."""
     where = "tool_choice"
     if choice.type == "allowed_tools":
         if choice.mode not in ("auto", "required"):
@@ -233,12 +224,12 @@ def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], str | Non
         left = tuple(tool for name, tool in offer.tools.items() if name in wanted)
         if choice.mode == "required" and not left:
             raise bad_request("There are no tools to call.", f"{where}.tools")
-        return left, MUST_CALL_ANY if choice.mode == "required" else None
+        return left, MODES[choice.mode], None
     names = _named(offer, choice, where)
     if not names:
         raise bad_request(f"Tools of type {choice.type!r} have no effect here, so none can be called.", f"{where}.type")
     left = tuple(tool for name, tool in offer.tools.items() if name in names)
-    return left, MUST_CALL_ONE.format(left[0].name) if len(left) == 1 else MUST_CALL_ANY
+    return left, "required", left[0].name if len(left) == 1 else None
 
 
 def _named(offer: _Offer, choice: _Choice, where: str) -> set[str]:
