@@ -249,7 +249,7 @@ def _faults(scenario: Scenario, raws: Sequence[Raw], made: Sequence[Transcript])
     if not raws:
         yield "no conversation with the CLI was recorded"
     for raw in raws:
-        if not raw.whole:
+        if not raw.whole and not scenario.cut:
             yield "the recording is not whole: the end of the CLI was not seen"
         if lost := lacking(scenario.needs, raw.launch["argv"], raw.launch["environment"]):
             yield f"the CLI was launched without {', '.join(lost)}, which the scenario needs"
@@ -280,6 +280,8 @@ def _transcripts(
             "live" if cassette.live else "scripted", scenario.ending(len(made)),
         )  # fmt: skip
         new = recordings.normalised(conversation, header, silence=quiet if quiet >= SILENCE else 0)
+        if scenario.cut:
+            new = transcript.cut(new)
         if not any(new.lines == old.lines for old in made):
             made.append(new)
     return tuple(made)

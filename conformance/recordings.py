@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -110,9 +111,18 @@ async def ended(folder: Path) -> dict[Path, Raw]:
     end = time.monotonic() + _PATIENCE
     while True:
         found = every(folder)
-        if all(raw.whole for raw in found.values()) or time.monotonic() > end:
+        if all(raw.whole or _gone(raw.pid) for raw in found.values()) or time.monotonic() > end:
             return found
         await asyncio.sleep(0.05)
+
+
+def _gone(process: int) -> bool:
+    """Whether there is no such process: nothing more comes of a recorder that was killed together with its CLI."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def opened(path: Path, raw: Raw, text: str, start: int, until: int | None = None) -> int | None:

@@ -108,6 +108,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         False
     )
     killed: Annotated[str, _told("the kind of line after which the CLI is killed while it is recorded")] = ""
+    cut: Annotated[
+        bool, _told("the proxy kills the CLI once it has written the line of `ends`: what may follow is left out")
+    ] = False
     pending: Annotated[str, _told("why there is no recording of it yet")] = ""
 
     @property

@@ -125,6 +125,18 @@ def unended(transcript: Transcript) -> str:
     return "" if found.startswith(ends) else f"it ends with {found}, not with {ends}"
 
 
+def cut(transcript: Transcript) -> Transcript:
+    """The transcript up to the first line of the CLI's that it may end with."""
+    ends = (
+        at
+        for at, each in enumerate(transcript.lines)
+        if each.to == "proxy" and kind(each.line) == transcript.header.ends
+    )
+    return msgspec.structs.replace(
+        transcript, lines=transcript.lines[: next(ends, len(transcript.lines)) + 1], exit=None
+    )
+
+
 def initialized(lines: Iterable[Crossing]) -> dict[str, Any] | None:
     """What the CLI answered to the first `initialize`, or None."""
     return next((_reply(line.line) for line in _replies(tuple(lines))), None)

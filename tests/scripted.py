@@ -48,6 +48,7 @@ class Scripted(Conversation):
         self.openings: list[bool] = []
         self.asked: list[Any] = []
         self.owed: list[str] = []
+        self.judged: list[bool] = []
         self._scripts = list(scripts)
         self._batches: list[list[Delta]] = []
         self._settles = settles
@@ -67,6 +68,9 @@ class Scripted(Conversation):
     @property
     def sent_in_opening(self) -> bool:
         return self.leaks
+
+    def proposal_judged(self, accepted: bool) -> None:
+        self.judged.append(accepted)
 
     async def ask_new(self, plan: Plan, *, opening: bool = True) -> None:
         self.openings.append(opening)

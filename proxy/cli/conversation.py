@@ -20,7 +20,7 @@ from proxy.offload import off_loop
 from proxy.protocol.answer import Fold
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.counting import Count, counted
-from proxy.protocol.deltas import Delta, Failed, Tokens
+from proxy.protocol.deltas import Delta, Failed, Proposed, Tokens
 from proxy.protocol.dialogue import ContextUse, Cost, Dialogue, ModelsUsed, PlanLimits, Ready
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.lines import ControlResult, ModelUse, RateLimitInfo
@@ -147,6 +147,14 @@ class Conversation:
         await off_loop(size_of((message,)), self._dialogue.ask, message)
         self._asked()
 
+    def proposal_judged(self, accepted: bool) -> None:
+        """What was `Proposed` is the answer: the child is of no use any more. Or it is not, and the child goes on."""
+        if accepted:
+            # Told to end it would get to ask before it does.
+            self.child.kill()
+        else:
+            self.child.resume()
+
     def _asked(self) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         self._deadline = self._heard_at + self._timeouts.total
@@ -191,6 +199,9 @@ class Conversation:
         if not lines:
             return self._dialogue.fail(await self._died())
         deltas = self._dialogue.receive(lines)
+        if any(isinstance(delta, Proposed) for delta in deltas):
+            # What it asks for next may not be needed.
+            self.child.pause()
         self._send()
         return deltas
 

@@ -6,6 +6,7 @@
   conversation, once. It is held back meanwhile, so that nothing of the first try reaches the client: until its first
   call, or to its end if it is not streamed. If it is no better then, an answer without a call goes out as it is; one
   that does not fit becomes a refusal, or a failure if some of it has gone out.
+- JSON that the model has written as prose is the answer if it fits: it ends there, although the CLI asks again.
 - A request that is refused upstream and uses fields which a model may refuse is asked for once more without them. If
   it is answered then, the refusal is remembered: the fields are left out of later requests from the start.
 - A stop sequence ends the answer and its conversation.
@@ -29,6 +30,7 @@ from proxy.protocol.deltas import (
     Delta,
     Failed,
     Finished,
+    Proposed,
     Reason,
     Refusal,
     Retracted,
@@ -67,6 +69,12 @@ async def _with_silences(work: Coroutine[Any, Any, None], timeout: float) -> Asy
 
 def _last(deltas: Sequence[Delta]) -> Delta | None:
     return deltas[-1] if deltas else None
+
+
+def _standing(deltas: Sequence[Delta]) -> list[Delta]:
+    """What is left of them when all is gone that has been retracted."""
+    after = max((at + 1 for at, delta in enumerate(deltas) if isinstance(delta, Retracted)), default=0)
+    return [delta for at, delta in enumerate(deltas) if at >= after or isinstance(delta, Started)]
 
 
 class Exchange:
@@ -146,6 +154,12 @@ class Exchange:
                     continue
                 if deltas and not isinstance(deltas[-1], Failed):
                     self._answered()
+                if any(isinstance(delta, Proposed) for delta in deltas):
+                    deltas, settled = await self._settled(deltas)
+                    lease.conversation.proposal_judged(settled)
+                    if settled:
+                        yield deltas
+                        return
                 if deltas and not self._begun:
                     self._pool.first_delta(lease)
                 again = await self._fault(lease.conversation, deltas)
@@ -279,6 +293,26 @@ class Exchange:
             self._judged = (text, fault)
         return self._judged[1]
 
+    async def _settled(self, deltas: list[Delta]) -> tuple[list[Delta], bool]:
+        """The deltas without what is proposed; and whether that has been the answer, which ends with it.
+
+        The CLI waits meanwhile: it would ask again.
+        """
+        schema = self._plan.schema
+        for at, proposed in enumerate(deltas):
+            if not isinstance(proposed, Proposed) or schema is None or self._plan.must_call:
+                continue
+            if self._begun and any(isinstance(delta, Retracted) for delta in deltas[:at]):
+                break
+            before = _standing((*self._held, *deltas[:at]))
+            faults = await self._faults(*(Item("value", schema.source, text) for text in proposed.texts))
+            if None in faults:
+                text = [] if proposed.handed_on else [Text(proposed.texts[faults.index(None)])]
+                return [*before, *text, Finished(Reason.END_TURN, self._spent + proposed.tokens)], True
+            if self._begun and proposed.handed_on:
+                return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format(faults[0])))], True
+        return [delta for delta in deltas if not isinstance(delta, Proposed)], False
+
     async def _faults(self, *items: Item) -> tuple[str | None, ...]:
         """What is wrong with each; nothing where that cannot be found out."""
         verdicts = await self._pool.validator.judge(self._owner, items)
@@ -299,9 +333,7 @@ class Exchange:
         if any(isinstance(delta, Retracted) for delta in deltas):
             if self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format("It was asked for again.")))]
-            at = max(index for index, delta in enumerate(deltas) if isinstance(delta, Retracted))
-            self._held = [delta for delta in (*self._held, *deltas) if isinstance(delta, Started)]
-            deltas = deltas[at + 1 :]
+            deltas, self._held = _standing((*self._held, *deltas)), []
         if isinstance(last, Finished):
             return await self._end(conversation, deltas, last)
         if self._held_back(deltas):

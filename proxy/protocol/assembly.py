@@ -9,6 +9,7 @@ from proxy.protocol.deltas import (
     BlockBreak,
     Delta,
     Finished,
+    Proposed,
     Reason,
     RedactedThinking,
     Refusal,
@@ -23,6 +24,7 @@ from proxy.protocol.deltas import (
 )
 from proxy.protocol.lines import BlockDelta, BlockHead, SnapshotBlock, TokenUsage
 from proxy.protocol.plan import Schema
+from proxy.protocol.prose import Prose
 from proxy.protocol.schema import Unwrapper
 
 # The name the CLI gives to the tool by which structured output comes (fixtures schema/*).
@@ -61,7 +63,7 @@ class Assembly:
         self._unwrapper = Unwrapper()
         # The block that holds the structured answer, and prose beside it.
         self._json_block: int | None = None
-        self._prose: list[str] = []
+        self._prose = self._no_prose()
 
     @property
     def tokens(self) -> Tokens:
@@ -72,14 +74,14 @@ class Assembly:
         """A message begins, in the place of any before it that came to nothing."""
         self._model = model
         self._message_id = message_id
-        self._prose = []
+        self._prose = self._no_prose()
         self._json_block = None
         self._tokens = Tokens()
         self.count(usage)
 
     def again(self) -> None:
-        """Another attempt at a structured answer follows. Prose of the last one is dropped, JSON is taken back."""
-        if self.has_json:
+        """Another attempt at a structured answer follows. What has been handed on of the last one is taken back."""
+        if self.has_json or self._prose.handed:
             self.out.append(Retracted())
             self.has_json = False
         self._spent += self._tokens
@@ -104,8 +106,9 @@ class Assembly:
 
     def open(self, index: int, block: BlockHead) -> None:
         if block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
-            self._json_block = index
-            self._unwrapper = Unwrapper()
+            if not self._given:
+                self._json_block = index
+                self._unwrapper = Unwrapper()
         elif block.type == "tool_use":
             self._call(index, block.id, block.name)
         elif block.type == "redacted_thinking":
@@ -114,7 +117,7 @@ class Assembly:
     def piece(self, index: int, delta: BlockDelta) -> None:
         if delta.type == "text_delta":
             if self._structured:
-                self._prose.append(delta.text)
+                self._said(delta.text)
             elif delta.text:
                 self._piece("text", index, Text(delta.text))
         elif delta.type == "input_json_delta" and index == self._json_block:
@@ -149,12 +152,13 @@ class Assembly:
         # Every block has a line of its own there, without an index.
         index = self._block_index + 1
         if block.type == "text" and self._structured:
-            self._prose.append(block.text)
+            self._said(block.text)
         elif block.type == "text" and block.text:
             self._piece("text", index, Text(block.text))
         elif block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
-            self._unwrapper = Unwrapper()
-            self._json_text(bytes(block.input).decode())
+            if not self._given:
+                self._unwrapper = Unwrapper()
+                self._json_text(bytes(block.input).decode())
         elif block.type == "thinking":
             if block.thinking:
                 self._piece("thinking", index, Thinking(block.thinking))
@@ -175,22 +179,49 @@ class Assembly:
 
     def finish(self, reason: Reason, stop_sequence: str | None) -> None:
         self.begin()
-        if self._prose and not self.has_json:
-            self.out.append(Text("".join(self._prose)))
+        if self._prose.rest and not self.has_json:
+            self.out.append(Text(self._prose.rest))
         self.out.append(Finished(reason, self.tokens, stop_sequence))
 
+    def propose(self) -> None:
+        """The message has ended: JSON that was written as prose may be the answer."""
+        texts = self._prose.whole()
+        if texts and not self.has_json and not self._calls:
+            self.begin()
+            self.out.append(Proposed(texts, self._prose.handed, self.tokens))
+
     def checked(self) -> None:
-        """The CLI has nothing against the structured answer. Prose in its place is a refusal."""
+        """The CLI has nothing against the structured answer. Prose in its place is a refusal, unless it is JSON."""
         self.begin()
-        if not self.has_json:
-            self.out.append(Refusal("".join(self._prose)))
+        texts = self._prose.whole()
+        if not self.has_json and not texts:
+            if self._prose.handed:
+                self.out.append(Retracted())
+            self.out.append(Refusal(self._prose.text))
+        elif not self.has_json and not self._prose.handed:
+            self.out.append(Text(texts[0]))
         self.out.append(Finished(Reason.END_TURN, self.tokens))
+
+    @property
+    def _given(self) -> bool:
+        """The answer has gone out as prose already: the tool's input says it once more."""
+        return self._prose.handed and bool(self._prose.whole())
+
+    def _no_prose(self) -> Prose:
+        return Prose(wrapped=self._wrapped)
+
+    def _said(self, text: str) -> None:
+        """Words where the structured answer was to come by the CLI's tool."""
+        text = self._prose.feed(text)
+        if text and not self.has_json:
+            self.begin()
+            self.out.append(Text(text))
 
     def _call(self, block_index: int, id: str, name: str) -> None:
         self.begin()
-        if self._prose:
-            self.out.append(Text("".join(self._prose)))
-            self._prose = []
+        if self._prose.rest:
+            self.out.append(Text(self._prose.rest))
+        self._prose = self._no_prose()
         tool_index = self._calls
         self._calls += 1
         self._tools[block_index] = tool_index
@@ -203,6 +234,8 @@ class Assembly:
         text = self._unwrapper.feed(text) if self._wrapped else text
         if text:
             self.begin()
+            if self._prose.handed and not self.has_json:
+                self.out.append(Retracted())
             self.has_json = True
             self.out.append(Text(text))
 

@@ -121,6 +121,18 @@ class Retracted(Struct, frozen=True):
     """The text so far is void: another attempt at a structured answer follows."""
 
 
+class Proposed(Struct, frozen=True):
+    """The model has written JSON where it was to use the CLI's tool for a structured answer, of which the CLI takes no
+    notice: it asks again. The first of `texts` that fits the schema is the answer; if none does the answer goes on.
+
+    `handed_on`: it has come as `Text`, and there is only this one. `tokens`: what it has used.
+    """
+
+    texts: tuple[str, ...]
+    handed_on: bool
+    tokens: Tokens
+
+
 class Finished(Struct, frozen=True):
     """`stop_sequence`: the one that ended the answer, where one did and it is known."""
 
@@ -135,5 +147,5 @@ class Failed(Struct, frozen=True):
 
 Delta = (
     Started | Text | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd | Refusal
-    | Retracted | Finished | Failed
+    | Retracted | Proposed | Finished | Failed
 )  # fmt: skip

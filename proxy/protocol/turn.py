@@ -7,8 +7,8 @@ Rules
   been handed on, the CLI's next attempt takes its place; otherwise the turn fails: two attempts are never glued.
 - Nothing that the CLI says itself (model `<synthetic>`, results with `is_error`) ever becomes content.
 - A structured answer is the input of the CLI's own tool for it, handed on as text while it streams. The CLI checks it
-  and may ask again, so the turn ends with the CLI's `result`. Prose instead of it is a refusal; an attempt that is
-  replaced by another is `Retracted`.
+  and may ask again, so the turn ends with the CLI's `result`. JSON that is written as prose instead is `Proposed`;
+  other prose is a refusal. An attempt that is replaced by another is `Retracted`.
 - After the answer the states say what the CLI does: it stops (`STOPPED`), waits for the next message (`IDLE`), or goes
   on by itself (`DIVERGED`).
 - `TRANSITIONS` is the whole machine: a pair (state, kind) that is not in it fails the turn.
@@ -163,6 +163,7 @@ class Turn:
         """The message is over: so is the answer, unless the CLI has to look at it first."""
         reason = REASONS.get(stop_reason or "", Reason.END_TURN)
         if self._content.needs_check(reason in COMPLETE, reason is Reason.TOOL_USE):
+            self._content.propose()
             return State.CHECKING
         self._content.finish(reason, stop_sequence)
         return None

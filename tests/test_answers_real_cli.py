@@ -1,0 +1,90 @@
+"""What the real CLI (CLAUDE_CLI=path) asks upstream for an answer, and what it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from conformance import upstream as messages
+from conformance.upstream import Arrived, Reply, Upstream
+from tests.served import Served
+
+pytestmark = [
+    pytest.mark.real_cli,
+    pytest.mark.skipif("CLAUDE_CLI" not in os.environ, reason="CLAUDE_CLI names no CLI"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+class Talk:
+    """A server with the real CLI. `replies`: what the Messages API says next; `arrived`: the bodies of its requests."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.arrived: list[dict[str, Any]] = []
+        self.served: Served
+
+    def answer(self, request: Arrived) -> Reply:
+        self.arrived.append(request.body)
+        return self.replies.pop(0)
+
+    async def chat(self, *replies: Reply, **body: Any) -> dict[str, Any]:
+        self.replies += replies
+        body = {"model": "opus", "messages": [{"role": "user", "content": "hi"}], **body}
+        response = await asyncio.to_thread(self.served.chat, body)
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+
+def says(*pieces: str, stop: str = "end_turn") -> Reply:
+    return messages.stream(messages.message(messages.text(*pieces), stop=stop))
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def talk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Talk]:
+    talk = Talk()
+    folder = tmp_path_factory.mktemp("answers")
+    async with Upstream(talk.answer) as upstream:
+        settings = {"CLAUDE_PROXY_UPSTREAM_URL": upstream.url, "CLAUDE_PROXY_RETRIES": "0"}
+        talk.served = Served(Path(os.environ["CLAUDE_CLI"]), folder / "state", settings)
+        await asyncio.to_thread(talk.served.__enter__)
+        try:
+            yield talk
+        finally:
+            await asyncio.to_thread(talk.served.__exit__, None, None, None)
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+FORM = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+
+
+def content(answer: dict[str, Any]) -> Any:
+    return json.loads(answer["choices"][0]["message"]["content"])
+
+
+async def test_json_in_prose_that_fits_costs_one_request(talk: Talk) -> None:
+    talk.arrived.clear()
+    for _ in range(4):
+        first = await talk.chat(says('{"name": ', '"Bob"}'), response_format=FORM)
+        assert content(first) == {"name": "Bob"}
+    # A second request to any of the first three would have arrived by the end of the fourth.
+    assert len(talk.arrived) == 4
+    assert len({json.dumps(body["messages"]) for body in talk.arrived}) == 1
+
+
+async def test_json_in_prose_that_does_not_fit_is_asked_for_again(talk: Talk) -> None:
+    talk.arrived.clear()
+    use = messages.stream(
+        messages.message(messages.tool_use("toolu_1", "StructuredOutput", '{"name":"Eve"}'), stop="tool_use")
+    )
+    found = await talk.chat(says('```json\n{"nick": "Bob"}\n```'), use, response_format=FORM)
+    assert content(found) == {"name": "Eve"}
+    assert len(talk.arrived) == 2
