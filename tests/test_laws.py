@@ -27,6 +27,7 @@ from proxy.protocol.deltas import Delta, Failed, Finished, Proposed, Retracted, 
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import LineDecoder
 from proxy.protocol.plan import Schema
+from proxy.protocol.schema import WRAPPER
 from proxy.protocol.turn import Turn
 from tests.test_chat import judged
 
@@ -74,7 +75,8 @@ def questions() -> list[Asked]:
                 request = line.get("request", {}) if isinstance(line, dict) else {}
                 if "jsonSchema" in request:
                     raw = msgspec.Raw(json.dumps(request["jsonSchema"]).encode())
-                    schema = Schema(raw, raw, wrapped=False)
+                    wrapped = list(request["jsonSchema"].get("properties", ())) == [WRAPPER]
+                    schema = Schema(raw, raw, wrapped=wrapped)
                 if _is_question(line) and any(b'"message_start"' in each for each in parts[-1]):
                     parts.append([])
                 continue
