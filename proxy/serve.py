@@ -32,6 +32,7 @@ from proxy.http.fallback import Fallback
 from proxy.http.inspector import Inspector
 from proxy.http.server import Server
 from proxy.http.service import Service
+from proxy.http.store import limits
 from proxy.keys.keyring import Keyring
 from proxy.log import BufferedHandler
 from proxy.protocol.lines import ListedModel, RateLimitInfo
@@ -39,8 +40,9 @@ from proxy.reload import Reload
 from proxy.running import registered
 from proxy.secret import server_secret
 from proxy.settings import Login, Settings
-from proxy.settings.paths import state_dir, usage_file
+from proxy.settings.paths import make_private, state_dir, store_file, usage_file
 from proxy.settings.sources import Loaded
+from proxy.store.store import Store
 from proxy.usage.writer import Ledger
 
 log: Final = logging.getLogger("proxy.serve")
@@ -48,6 +50,8 @@ log: Final = logging.getLogger("proxy.serve")
 # The start waits no longer for the models of the CLI: they are for show.
 MODELS_WAIT: Final = 10.0
 MAX_FILES: Final = 16_384
+# Responses in the background end with the processes that make them; so long may it take to store how.
+ENDING: Final = 5.0
 LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 
 
@@ -172,10 +176,15 @@ async def _serve(
     UNPROVEN.remember(None if state is None else state / UNPROVEN_FILE, cli.version_text)
     refusals = Refusals(None if state is None else state / "refusals.json", cli.version_text)
     pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts, refusals=refusals)
+    store = None
+    if settings.store == "file" and state is not None:
+        make_private(state)
+        store = Store(store_file(settings, environ, sys.platform), limits(settings))
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
         keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),
         secret=None if cli.demo else server_secret(state_dir(settings, environ, sys.platform)),
+        store=store,
     )  # fmt: skip
     service.fallback = other = fallback(loaded, cli, workspace, start, service)
 
@@ -212,8 +221,12 @@ async def _serve(
                 await server.serve(sockets=[sock])
         finally:
             saying.cancel()
+            await service.jobs.drain(settings.grace)
             await close_pools()
+            await service.jobs.drain(ENDING)
             workspace.close()
+            if service.store is not None:
+                service.store.close()
             if ledger is not None:
                 await asyncio.to_thread(ledger.close)
 

@@ -12,7 +12,19 @@ from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.protocol import turn
 from proxy.protocol.answer import Fold
-from proxy.protocol.deltas import Arguments, Delta, Finished, Reason, Started, Text, Thinking, Tokens, ToolCall, ToolEnd
+from proxy.protocol.deltas import (
+    Arguments,
+    Delta,
+    Finished,
+    Reason,
+    Signature,
+    Started,
+    Text,
+    Thinking,
+    Tokens,
+    ToolCall,
+    ToolEnd,
+)
 from proxy.protocol.lines import ListedModel
 from proxy.protocol.plan import Message, Plan
 from tests.conftest import base_settings
@@ -51,7 +63,7 @@ class InstantConversation(Conversation):
 
     async def deltas(self, patience: float) -> list[Delta]:
         reason = Reason.END_TURN
-        answer: list[Delta] = [Started("claude-opus-5-5"), Thinking("Hm.")]
+        answer: list[Delta] = [Started("claude-opus-5-5"), Thinking("Hm."), Signature("c2ln")]
         choice = self._plan.tool_choice
         if self._plan.tools and (choice is None or choice.type != "none"):
             answer += [ToolCall(0, "toolu_1", self._plan.tools[0].name), Arguments(0, "{}"), ToolEnd(0)]

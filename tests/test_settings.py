@@ -54,6 +54,10 @@ GOOD: dict[str, tuple[str, Any]] = {
     "state_dir": ("/tmp/x", "/tmp/x"),
     "usage_file": ("~/usage", "~/usage"),
     "usage_days": ("0", 0),
+    "store": ("File", "file"),
+    "store_entries": ("1", 1),
+    "store_bytes": ("1024", 1024),
+    "store_days": ("1", 1),
     "fallback": ("Model:haiku", "model:haiku"),
     "fallback_usd": ("2.5", 2.5),
     "uds": ("~/claude.sock", "~/claude.sock"),
@@ -67,6 +71,8 @@ TOGETHER = {"tls_cert": {"CLAUDE_PROXY_TLS_KEY": "k"}, "tls_key": {"CLAUDE_PROXY
 
 BAD = [
     ("port", "65536"),
+    ("store", "disk"),
+    ("store_days", "0"),
     ("port", "-1"),
     ("port", "80_80"),
     ("port", "٣٤٥٦"),

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from proxy.protocol import models
 from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import Delta, Tokens
-from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.failures import Failure, bad_request
 from proxy.protocol.models import Abilities
 from proxy.protocol.plan import Plan
 
@@ -71,22 +71,19 @@ class Lookup(Protocol):
         """The item of that id, if it is kept."""
 
 
+NOTHING_STORED: Final = "This server stores no responses: send the whole conversation as `input`."
+
+
 class NoLookup:
     """Nothing is kept."""
 
     stores: Final = False
 
     def response(self, id: str) -> Sequence[Raw]:
-        raise Rejection(
-            Failure(
-                Kind.NOT_FOUND,
-                f"No response {id[:80]!r} is stored here: send the whole conversation as `input`.",
-                "previous_response_id",
-            )
-        )
+        raise bad_request(NOTHING_STORED, "previous_response_id")
 
     def conversation(self, id: str) -> Sequence[Raw]:
-        raise Rejection(Failure(Kind.NOT_FOUND, f"No conversation {id[:80]!r} is stored here.", "conversation"))
+        raise bad_request(NOTHING_STORED, "conversation")
 
     def item(self, id: str) -> Raw | None:
         return None

@@ -24,7 +24,8 @@ def create_app(service: Service) -> App:
     app.add_error_handler(Exception, on_bug)
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(Rejection, on_rejection)
-    for route in ROUTES:
+    # One resource serves all methods of its path.
+    for route in {route.path: route for route in ROUTES}.values():
         # A name may contain slashes.
         app.add_route(route.path.replace("{model}", "{model_id:path}"), resource(route, service))
     for path, words in ABSENT.items():

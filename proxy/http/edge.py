@@ -82,6 +82,16 @@ class Trace:
         """Since it came."""
         return time.perf_counter() - self.began
 
+    def handed_over(self) -> Trace:
+        """A trace that goes on where this one, of a request that is answered before its work is done, leaves off."""
+        other = Trace()
+        for name in ("id", "at", "began", "endpoint", "key_name", "api", "requested_model", "kept"):
+            setattr(other, name, getattr(self, name))
+        other.status = 200
+        # There is one row of usage, and it is the other's.
+        self.kept = False
+        return other
+
     @property
     def milliseconds(self) -> int:
         return round(self.seconds * 1000)
@@ -92,7 +102,8 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text[:120])
 
 
-def _write_log(trace: Trace, scope: Scope) -> None:
+def write_log(trace: Trace, scope: Scope) -> None:
+    """The line of a request that is over."""
     if not log.isEnabledFor(logging.INFO):
         return
     fields = [trace.id, scope["method"], _printable(scope["path"]), str(trace.status or "-"), f"{trace.milliseconds}ms"]
@@ -187,7 +198,7 @@ class _RequestHandler:
                 if self.trace.answer is not None:
                     await self.trace.answer.aclose()
             finally:
-                _write_log(self.trace, self._scope)
+                write_log(self.trace, self._scope)
                 self._observer.ended(self.trace)
 
     def _understood(self) -> Scope:

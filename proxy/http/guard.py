@@ -25,7 +25,7 @@ OPEN_PATHS: Final = ("/health", "/")
 # Beside `Authorization: Bearer`: Anthropic's clients and Azure's.
 KEY_HEADERS: Final = ("x-api-key", "api-key")
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
-ALLOWED_METHODS: Final = "GET, POST, OPTIONS"
+ALLOWED_METHODS: Final = "GET, POST, DELETE, OPTIONS"
 PREFLIGHT_AGE: Final = "600"
 # All headers may be read: none of them is secret, and no answer allows cookies to be sent along.
 EXPOSED: Final = "*"

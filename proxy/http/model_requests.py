@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.cli.exchange import Exchange
 from proxy.cli.pool import Pool
-from proxy.dialects import Comment, Dialect, Event, Identity, Request
+from proxy.dialects import Comment, Dialect, Encoder, Event, Identity, Request
 from proxy.http import fallback
 from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
@@ -34,6 +34,17 @@ KEEP_ALIVE_EVERY: Final = 10.0
 
 # Some deltas of one choice.
 Part = tuple[int, Sequence[Delta]]
+# Some events of a stream.
+Told = Sequence[Event | Comment]
+
+
+def failure_of(error: Exception) -> Failure:
+    """What the client is told of an error after the first event."""
+    if isinstance(error, Rejection):
+        return error.failure
+    # A fault of ours: to the client no more than that the answer is not complete.
+    log.error("unexpected error in a stream", exc_info=error)
+    return Failure(Kind.INTERNAL, f"The proxy failed in mid-answer ({type(error).__name__}); see its log.")
 
 
 class ModelRequests:
@@ -51,26 +62,34 @@ class ModelRequests:
         trace.requested_model = request.model
         # All choices have the same tools, and are to have the same form.
         await service.pool.validator.check(req.context.key_name, request.plans[0])
-        await _Answering(service, self._dialect, request, req.context.key_name, trace).respond(resp)
+        await self._answer(Answering(service, self._dialect, request, req.context.key_name, trace), req, resp)
+
+    async def _answer(self, answering: Answering, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        await answering.respond(resp)
 
 
-class _Answering:
-    """One request while it is answered."""
+async def _kept_nowhere(encoder: Encoder) -> None:
+    pass
+
+
+class Answering:
+    """One request while it is answered. `keep` is called once the answer has ended, before its end is told."""
 
     def __init__(self, service: Service, dialect: Dialect, request: Request, owner: str, trace: Trace) -> None:
+        self.keep: Callable[[Encoder], Awaitable[None]] = _kept_nowhere
         self._service = service
         self._dialect = dialect
-        self._request = request
-        self._trace = trace
-        self._encoder = request.encoder(Identity(uuid.uuid4().hex, int(time.time()), service.fingerprint))
-        self._owner = owner
+        self.request = request
+        self.trace = trace
+        self.encoder = request.encoder(Identity(uuid.uuid4().hex, int(time.time()), service.fingerprint))
+        self.owner = owner
         self._exchanges = [self._exchange(service.pool, plan) for plan in request.plans]
         # What has been given up for a fallback: it may have cost something.
         self._given_up: list[Exchange] = []
 
     def _exchange(self, pool: Pool, plan: Plan) -> Exchange:
-        request = self._request
-        return Exchange(pool, plan, self._owner, streamed=request.stream, stop=request.stop, request=self._trace.id)
+        request = self.request
+        return Exchange(pool, plan, self.owner, streamed=request.stream, stop=request.stop, request=self.trace.id)
 
     @property
     def _unvalidated(self) -> bool:
@@ -82,37 +101,38 @@ class _Answering:
 
     async def respond(self, resp: falcon.asgi.Response) -> None:
         """Make `resp` the answer. Raises Rejection for what fails before anything can go out."""
-        if self._request.stream:
-            events = self._trace.answer = self._events()
+        if self.request.stream:
+            events = self.trace.answer = self.events()
             # A failure before the first event raises here, and becomes an HTTP status.
             first = await anext(events)
-            self._mark(resp)
+            self.mark(resp)
             resp.content_type = self._dialect.framing.content_type
             resp.set_header("cache-control", "no-cache")
             resp.set_header("x-accel-buffering", "no")
             resp.stream = self._stream(first, events)
             return
         folds = [Fold() for _ in self._exchanges]
-        parts = self._trace.answer = self._parts()
+        parts = self.trace.answer = self._parts()
         async for batch in parts:
             for choice, deltas in batch:
                 folds[choice].take(deltas)
-        self._mark(resp)
-        whole = self._encoder.whole([fold.answer() for fold in folds], self._tokens)
+        self.mark(resp)
+        whole = self.encoder.whole([fold.answer() for fold in folds], self._tokens)
+        await self.keep(self.encoder)
         resp.data = msgspec.json.encode(whole)
         resp.content_type = falcon.MEDIA_JSON
 
-    def _mark(self, resp: falcon.asgi.Response) -> None:
+    def mark(self, resp: falcon.asgi.Response) -> None:
         """Say in headers how the request was served, and what of it had no effect."""
         if self._exchanges[0].attempts:
             # Not known yet of a stream that begins while its request is still in the queue.
             resp.set_header("x-claude-proxy-served", self._exchanges[0].served)
         if self._service.demo:
             resp.set_header("x-claude-proxy-demo", "recorded")
-        if self._trace.fallback:
-            resp.set_header(fallback.HEADER, self._trace.fallback)
+        if self.trace.fallback:
+            resp.set_header(fallback.HEADER, self.trace.fallback)
         emulated = frozenset[str]().union(*(exchange.emulated for exchange in self._exchanges))
-        ignored = (*(name for name in native.SAMPLING if name in emulated), *self._request.ignored)
+        ignored = (*(name for name in native.SAMPLING if name in emulated), *self.request.ignored)
         if ignored:
             resp.set_header("x-ignored-params", ", ".join(ignored))
         if stand_ins := [name for name in native.FIELDS if name in emulated and name not in native.SAMPLING]:
@@ -122,30 +142,27 @@ class _Answering:
         if self._unvalidated:
             resp.set_header("x-claude-proxy-validation", "skipped")
 
-    async def _stream(self, first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _stream(self, first: Told, rest: AsyncIterator[Told]) -> AsyncIterator[bytes]:
         """The bytes of a stream that has begun: a failure becomes an event of it, and its end."""
-        yield first
+        framing = self._dialect.framing
+        yield framed(framing, first)
         try:
-            async for data in rest:
-                yield data
-            self._trace.complete = True
+            async for events in rest:
+                yield framed(framing, events)
+            self.trace.complete = True
             return
-        except Rejection as rejection:
-            failure = rejection.failure
-        except Exception as error:
-            # A fault of ours: to the client no more than that the answer is not complete.
-            log.error("unexpected error in a stream", exc_info=error)
-            message = f"The proxy failed in mid-answer ({type(error).__name__}); see its log."
-            failure = Failure(Kind.INTERNAL, message)
-        yield framed(self._dialect.framing, self._encoder.fail(failure))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+            events = self.encoder.fail(failure_of(error))
+        await self.keep(self.encoder)
+        yield framed(framing, events)
 
-    async def _events(self) -> AsyncGenerator[bytes, None]:
-        """The events, framed, some at a time; those that come together are written together.
+    async def events(self, opening: Sequence[Event] | None = None) -> AsyncGenerator[Told, None]:
+        """The events, some at a time; those that come together are written together.
 
-        A silence of `KEEP_ALIVE_EVERY`, or as long without an event, is a keep-alive. Raises Rejection on failure.
+        `opening`: what of it has been told before. A silence of `KEEP_ALIVE_EVERY`, or as long without an event, is a
+        keep-alive. Raises Rejection on failure.
         """
-        dialect, encoder, trace = self._dialect, self._encoder, self._trace
-        opening: Sequence[Event] | None = None
+        dialect, encoder, trace = self._dialect, self.encoder, self.trace
         told_at = trace.seconds
         async with aclosing(self._parts()) as parts:
             async for batch in parts:
@@ -160,16 +177,17 @@ class _Answering:
                     events = [*opening, *events]
                 if not events and dialect.keep_alive is not None:
                     events = [dialect.keep_alive]
-                yield framed(dialect.framing, events)
+                yield events
         skipped = (Comment("validation skipped"),) if self._unvalidated else ()
-        ending = framed(dialect.framing, (*skipped, *encoder.close(self._tokens)))
+        ending = (*skipped, *encoder.close(self._tokens))
+        await self.keep(encoder)
         # A client that closes as soon as it has the last event, as Codex does, has had its whole answer.
         trace.complete = True
         yield ending
 
     async def _parts(self) -> AsyncGenerator[Sequence[Part], None]:
         """All choices' deltas, some at a time; nothing after every silence. Raises Rejection on failure."""
-        trace = self._trace
+        trace = self.trace
         choices = [self._choice(index) for index in range(len(self._exchanges))]
         try:
             async with aclosing(choices[0] if len(choices) == 1 else _merged(choices)) as parts:
@@ -200,12 +218,12 @@ class _Answering:
             return
         except Rejection as rejection:
             other = None if begun or self._service.fallback is None else self._service.fallback
-            way = None if other is None else await other.way(rejection.failure, self._request.plans[index])
+            way = None if other is None else await other.way(rejection.failure, self.request.plans[index])
             if way is None:
                 raise
         self._given_up.append(self._exchanges[index])
         self._exchanges[index] = self._exchange(way.pool, way.plan)
-        self._trace.fallback, self._trace.login = way.name, way.login
+        self.trace.fallback, self.trace.login = way.name, way.login
         async with aclosing(self._asked(index)) as answer:
             async for part in answer:
                 yield part
@@ -215,7 +233,7 @@ class _Answering:
         async with aclosing(self._exchanges[index].deltas(KEEP_ALIVE_EVERY)) as answer:
             async for deltas in answer:
                 if deltas and isinstance(deltas[0], Started):
-                    self._trace.model = deltas[0].model
+                    self.trace.model = deltas[0].model
                 last = deltas[-1] if deltas else None
                 if isinstance(last, Failed):
                     if len(deltas) > 1:

@@ -54,7 +54,7 @@ class Route(Struct, frozen=True):
     and ends with `[DONE]`; `events`: of the events of a stream that are named after their `type`.
 
     `dialect`: a request to a model, in this dialect; `counting`: one whose tokens are counted; `resource`: what serves
-    any other.
+    it where not all such are served alike.
 
     `statuses`: those that come with `answer`; `kinds`: failures beyond those that can happen anywhere.
     """

@@ -188,7 +188,7 @@ IgnoredText = Annotated[str, Meta(description="Has no effect, which the response
 RESPONSES: Final[dict[str, Any]] = {
     "model": Model,
     "input": Text | list[UserItem | SystemItem | DeveloperItem | AssistantItem] | None,
-    "background": Literal[False] | None,
+    "background": Annotated[bool, Meta(description="Needs the response to be stored.")] | None,
     "previous_response_id": str | None,
     "max_output_tokens": Tokens | None,
     "metadata": Annotated[dict[str, str], Meta(max_length=request.MAX_METADATA)] | None,

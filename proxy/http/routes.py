@@ -17,8 +17,22 @@ from proxy.dialects.openai.completions import LegacyCompletions
 from proxy.dialects.openai.errors import CODES
 from proxy.dialects.openai.responses import dialect as responses
 from proxy.dialects.openai.responses.types import Response, ResponseEvent
-from proxy.http import health, inspector, metrics, models, openapi, page, response_shapes, shapes, status, usage
+from proxy.http import (
+    conversations,
+    health,
+    inspector,
+    metrics,
+    models,
+    openapi,
+    page,
+    response_shapes,
+    shapes,
+    status,
+    usage,
+)
+from proxy.http import responses as responses_http
 from proxy.http.counting import CountTokens
+from proxy.http.listing import INCLUDE, PAGE, ItemList
 from proxy.http.model_requests import ModelRequests
 from proxy.http.openapi import ANYWHERE, Errors, Route
 from proxy.http.service import Service
@@ -58,6 +72,8 @@ ANSWERING: Final = (
 )
 # What can happen to a request that is counted: nobody answers it.
 COUNTING: Final = ANSWERING - {Kind.SCHEMA_UNMET}
+STORED: Final = frozenset((Kind.BAD_REQUEST, Kind.NOT_FOUND))
+STORING: Final = STORED | {Kind.BODY_TOO_LARGE, Kind.CONTENT_TYPE}
 _MOMENT: Final = {
     "anyOf": [
         {"type": "string", "format": "date"},
@@ -106,6 +122,74 @@ ROUTES: Final[tuple[Route, ...]] = (
         "`response.incomplete` or `response.failed`.",
         Response, response_shapes.ResponsesRequest, {"model": "opus", "input": "Say hello."},
         events=get_args(ResponseEvent), errors=OF_RESPONSES, kinds=ANSWERING | {Kind.NOT_FOUND}, dialect=RESPONSES,
+        resource=lambda service: responses_http.ResponseRequests(service, RESPONSES),
+    ),
+    Route(
+        "get", "/v1/responses/{response_id}", "retrieveResponse", "A stored response.",
+        "Or, with `stream`, the events of one that is made in the background, behind `starting_after`; those of one "
+        "that has ended can be had for ten minutes.",
+        Response, events=get_args(ResponseEvent), errors=OF_RESPONSES, kinds=STORED, parameters=("response_id",),
+        query=responses_http.QUERY, resource=responses_http.OneResponse,
+    ),
+    Route(
+        "delete", "/v1/responses/{response_id}", "deleteResponse", "Forget a stored response.",
+        "One that is being made in the background ends. Requests can go on from those after it no more.",
+        responses_http.DeletedResponse, errors=OF_RESPONSES, kinds=STORED - {Kind.BAD_REQUEST},
+        parameters=("response_id",), resource=responses_http.OneResponse,
+    ),
+    Route(
+        "post", "/v1/responses/{response_id}/cancel", "cancelResponse", "End a response made in the background.",
+        "One that has ended is answered as it is.", Response, errors=OF_RESPONSES, kinds=STORED,
+        parameters=("response_id",), resource=responses_http.CancelResponse,
+    ),
+    Route(
+        "get", "/v1/responses/{response_id}/input_items", "listInputItems", "The input of a stored response.",
+        "A page of the items that were sent with that request alone.", ItemList, errors=OF_RESPONSES, kinds=STORED,
+        parameters=("response_id",), query=PAGE, resource=responses_http.InputItems,
+    ),
+    Route(
+        "post", "/v1/conversations", "createConversation", "A conversation that requests go on from and add to.",
+        "Name it as `conversation` in requests to `/v1/responses`.", conversations.Conversation,
+        conversations.NewConversation, {"metadata": {"topic": "demo"}}, errors=OF_RESPONSES, kinds=STORING,
+        resource=conversations.Conversations,
+    ),
+    Route(
+        "get", "/v1/conversations/{conversation_id}", "retrieveConversation", "One conversation.", "Without its items.",
+        conversations.Conversation, errors=OF_RESPONSES, kinds=STORED - {Kind.BAD_REQUEST},
+        parameters=("conversation_id",), resource=conversations.OneConversation,
+    ),
+    Route(
+        "post", "/v1/conversations/{conversation_id}", "updateConversation", "Other metadata for a conversation.",
+        "All of it, in place of what was there.", conversations.Conversation, conversations.ChangedConversation,
+        {"metadata": {"topic": "other"}}, errors=OF_RESPONSES, kinds=STORING, parameters=("conversation_id",),
+        resource=conversations.OneConversation,
+    ),
+    Route(
+        "delete", "/v1/conversations/{conversation_id}", "deleteConversation", "Forget a conversation.",
+        "With its items.", conversations.DeletedConversation, errors=OF_RESPONSES, kinds=STORED - {Kind.BAD_REQUEST},
+        parameters=("conversation_id",), resource=conversations.OneConversation,
+    ),
+    Route(
+        "get", "/v1/conversations/{conversation_id}/items", "listConversationItems", "The items of a conversation.",
+        "A page of them.", ItemList, errors=OF_RESPONSES, kinds=STORED, parameters=("conversation_id",), query=PAGE,
+        resource=conversations.ConversationItems,
+    ),
+    Route(
+        "post", "/v1/conversations/{conversation_id}/items", "createConversationItems", "Add items.",
+        "They are checked as the input of a request is.", ItemList, conversations.NewItems,
+        {"items": [{"role": "user", "content": "Hello."}]}, errors=OF_RESPONSES, kinds=STORING,
+        parameters=("conversation_id",), resource=conversations.ConversationItems,
+    ),
+    Route(
+        "get", "/v1/conversations/{conversation_id}/items/{item_id}", "retrieveConversationItem", "One of them.",
+        "As it is listed.", None, errors=OF_RESPONSES, kinds=STORED, parameters=("conversation_id", "item_id"),
+        query={"include": INCLUDE}, resource=conversations.OneConversationItem,
+    ),
+    Route(
+        "delete", "/v1/conversations/{conversation_id}/items/{item_id}", "deleteConversationItem", "Forget an item.",
+        "The answer is the conversation.", conversations.Conversation, errors=OF_RESPONSES,
+        kinds=STORED - {Kind.BAD_REQUEST}, parameters=("conversation_id", "item_id"),
+        resource=conversations.OneConversationItem,
     ),
     Route(
         "get", "/v1/models", "listModels", "The models on offer.",
@@ -172,7 +256,9 @@ def dialect_of(path: str) -> Dialect:
 
 
 # Paths below these are an API's own, known or not.
-_BY_PREFIX: Final[dict[str, Dialect]] = {"/v1/messages": MESSAGES}
+_BY_PREFIX: Final[dict[str, Dialect]] = {
+    "/v1/messages": MESSAGES, "/v1/responses": RESPONSES, "/v1/conversations": RESPONSES,
+}  # fmt: skip
 
 
 @cache
@@ -187,9 +273,9 @@ def _document(service: Service) -> dict[str, Any]:
 
 def resource(route: Route, service: Service) -> object:
     """What serves the route."""
-    if route.dialect is not None:
-        return ModelRequests(service, route.dialect)
+    if route.resource is not None:
+        return route.resource(service)
     if route.counting is not None:
         return CountTokens(service, route.counting)
-    assert route.resource is not None
-    return route.resource(service)
+    assert route.dialect is not None
+    return ModelRequests(service, route.dialect)

@@ -11,16 +11,20 @@ from msgspec import Struct
 from proxy.cli.counting import Counter
 from proxy.cli.pool import Pool
 from proxy.cli.unproven import UNPROVEN
-from proxy.dialects import Rules
+from proxy.dialects import NoLookup, Rules
 from proxy.http.accounts import Accounts
 from proxy.http.fallback import Fallback
 from proxy.http.inspector import Inspector
+from proxy.http.jobs import Jobs
 from proxy.http.metrics import Snapshot
+from proxy.http.store import Kept, limits
 from proxy.keys.keyring import Keyring
 from proxy.protocol import models
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.models import Abilities
 from proxy.settings import Settings
+from proxy.store.lookup import StoredItems
+from proxy.store.store import Store
 
 
 class LoginSeen(Struct, frozen=True):
@@ -37,7 +41,10 @@ class LoginSeen(Struct, frozen=True):
 
 
 class Service:
-    """One per server. `secret`: what it signs with; without one, what is signed is known for its own lifetime."""
+    """One per server. `secret`: what it signs with; without one, what is signed is known for its own lifetime.
+
+    `store`: where responses are kept; without one in memory, unless the settings turn that off.
+    """
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class Service:
         keyring: Keyring | None = None,
         inspector: Inspector | None = None,
         secret: bytes | None = None,
+        store: Store | None = None,
     ) -> None:
         self.settings = settings
         self.inspector = inspector or Inspector()
@@ -64,6 +72,11 @@ class Service:
         self.demo = demo
         self.accounts = accounts or Accounts()
         self.accounts.metrics.watch(self._snapshot)
+        if store is None and settings.store != "off":
+            store = Store(None, limits(settings))
+        self.store = store
+        self.kept = Kept(store)
+        self.jobs = Jobs(self.accounts)
         self.fingerprint = f"claude-code-{cli_version}{'-demo' if demo else ''}"
         self.login = LoginSeen()
         self.rules = Rules(
@@ -79,7 +92,8 @@ class Service:
 
     def rules_for(self, owner: str) -> Rules:
         """The rules for a request by the key of that name."""
-        return msgspec.structs.replace(self.rules, owner=owner)
+        lookup = NoLookup() if self.store is None else StoredItems(self.store, owner)
+        return msgspec.structs.replace(self.rules, owner=owner, lookup=lookup)
 
     def _snapshot(self) -> Snapshot:
         accounts = self.accounts

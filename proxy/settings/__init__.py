@@ -73,6 +73,10 @@ class Settings(Struct, frozen=True):
     state_dir: str | None = None
     usage_file: str | None = None
     usage_days: int = 365
+    store: Literal["memory", "file", "off"] = "memory"
+    store_entries: int = 10_000
+    store_bytes: int = 128 * 1024 * 1024
+    store_days: int = 30
     uds: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -214,6 +218,20 @@ SETTINGS: Final = (
     Setting(
         "usage_days", "CLAUDE_PROXY_USAGE_DAYS", None, whole(0, 36500),
         "Days for which usage is kept; 0: for ever.",
+    ),
+    Setting(
+        "store", "CLAUDE_PROXY_STORE", "--store", one_of("memory", "file", "off"),
+        "Where responses and conversations of the Responses API are stored for later requests: `memory`, `file` "
+        "(`responses.sqlite3` in the state directory, with all texts; readable by your user alone) or nowhere (`off`).",
+    ),
+    Setting(
+        "store_entries", "CLAUDE_PROXY_STORE_ENTRIES", None, whole(1, 10_000_000),
+        "Most responses and conversations stored; those used least recently go.",
+    ),
+    Setting("store_bytes", "CLAUDE_PROXY_STORE_BYTES", None, whole(1024), "Most bytes of all of them."),
+    Setting(
+        "store_days", "CLAUDE_PROXY_STORE_DAYS", None, whole(1, 36500),
+        "Days for which one is stored after its last use.",
     ),
     Setting(
         "uds", "CLAUDE_PROXY_UDS", "--uds", str,

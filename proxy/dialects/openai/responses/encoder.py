@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from proxy.dialects import Event, Identity
-from proxy.dialects.openai.chat import custom_input
 from proxy.dialects.openai.responses import types
-from proxy.dialects.openai.responses.builtin import TOOLS, call_item
+from proxy.dialects.openai.responses.builtin import TOOLS
 from proxy.dialects.openai.responses.request import AskedResponse
 from proxy.dialects.openai.responses.tools import CallForm
 from proxy.dialects.openai.responses.types import (
@@ -27,7 +26,9 @@ from proxy.dialects.openai.responses.types import (
     ResponseEvent,
     SummaryText,
 )
-from proxy.protocol.answer import Answer, RedactedPart, TextPart, ThinkingPart
+from proxy.dialects.openai.responses.under_way import UnderWay, item_of_call
+from proxy.dialects.openai.responses.unfold import deltas_of
+from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
@@ -72,25 +73,6 @@ class Ended(Struct, frozen=True):
         return self.response.store
 
 
-class _Open:
-    """An item under way. `index` None: the client is not shown it."""
-
-    __slots__ = ("call", "form", "id", "index", "pieces", "redacted", "signature")
-
-    def __init__(self, id: str, index: int | None, call: ToolCall | None = None, form: CallForm | None = None) -> None:
-        self.id = id
-        self.index = index
-        self.call = call
-        self.form = form
-        self.pieces: list[str] = []
-        self.signature: list[str] = []
-        self.redacted: str | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-
 class ResponsesEncoder:
     """One response. `ended`: what is to be kept of it, once it has ended, in whatever way."""
 
@@ -104,16 +86,32 @@ class ResponsesEncoder:
         self._kept: list[OutputItem] = []
         self._out: list[Event] = []
         # What is under way: of these three at most one, and calls by their index.
-        self._reasoning: _Open | None = None
-        self._message: _Open | None = None
-        self._refusal: _Open | None = None
-        self._calls: dict[int, _Open] = {}
+        self._reasoning: UnderWay | None = None
+        self._message: UnderWay | None = None
+        self._refusal: UnderWay | None = None
+        self._calls: dict[int, UnderWay] = {}
         self._indices = 0
         self._model = ""
         self._reason = Reason.END_TURN
+        # In the background it is told as soon as it is asked for, and begins later.
+        self._queued = asked.template.background
         self.ended: Ended | None = None
 
+    @property
+    def response(self) -> Response:
+        """As it is at this moment."""
+        if self.ended is not None:
+            return self.ended.response
+        status = "queued" if self._queued else "in_progress"
+        return replace(self._base, status=status, output=tuple(self._shown))
+
     def open(self) -> Sequence[Event]:
+        if self._queued:
+            queued = self.response
+            return (
+                _named(types.ResponseCreated(sequence_number=0, response=queued)),
+                _named(types.ResponseQueued(sequence_number=1, response=queued)),
+            )
         return (
             _named(types.ResponseCreated(sequence_number=0, response=self._base)),
             _named(types.ResponseInProgress(sequence_number=1, response=self._base)),
@@ -121,32 +119,43 @@ class ResponsesEncoder:
 
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         for delta in deltas:
+            if self._queued:
+                self._queued = False
+                self._emit(types.ResponseInProgress, response=self.response)
             self._take(delta)
-        out, self._out = self._out, []
-        return out
+        return self._told()
 
     def close(self, tokens: Tokens) -> Sequence[Event]:
         response = self._end(tokens)
         kind = types.ResponseCompleted if response.status == "completed" else types.ResponseIncomplete
         self._emit(kind, response=response)
-        out, self._out = self._out, []
-        return out
+        return self._told()
 
     def fail(self, failure: Failure) -> Sequence[Event]:
-        # What is under way is told in the response alone: a client would take a call that is cut for a whole one.
+        error = types.ResponseError(_error_code(failure.kind), failure.message)
+        self._emit(types.ResponseFailed, response=self._cut("failed", error))
+        return self._told()
+
+    def cancel(self) -> Sequence[Event]:
+        """What ends a stream that the client has cancelled: the API has no event of its own for that."""
+        self._emit(types.ResponseIncomplete, response=self._cut("cancelled"))
+        return self._told()
+
+    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> Struct:
+        self.feed(0, list(deltas_of(answers[0])))
+        return self._end(tokens)
+
+    def _cut(self, status: types.ResponseStatus, error: types.ResponseError | None = None) -> Response:
+        """The response as it is now that nothing more comes.
+
+        What is under way is told in it alone: a client would take a call that is cut for a whole one.
+        """
         number = self._number
         self._close_all("incomplete")
         self._number, self._out = number, []
-        error = types.ResponseError(_error_code(failure.kind), failure.message)
-        response = replace(self._base, status="failed", error=error, output=tuple(self._shown))
+        response = replace(self._base, status=status, error=error, output=tuple(self._shown))
         self.ended = Ended(response, self._asked.items, tuple(self._kept))
-        self._emit(types.ResponseFailed, response=response)
-        out, self._out = self._out, []
-        return out
-
-    def whole(self, answers: Sequence[Answer], tokens: Tokens) -> Struct:
-        self.feed(0, list(_deltas(answers[0])))
-        return self._end(tokens)
+        return response
 
     def _end(self, tokens: Tokens) -> Response:
         """The response as it is now that its answer is complete."""
@@ -249,7 +258,7 @@ class ResponsesEncoder:
             self._emit(types.SummaryTextDelta, open, delta=delta.text)
         open.pieces.append(delta.text)
 
-    def _show_reasoning(self, open: _Open) -> None:
+    def _show_reasoning(self, open: UnderWay) -> None:
         """The client is shown the item, if there is anything in it for the client."""
         if open.index is None and (self._asked.encrypted or (self._asked.thinking and open.redacted is None)):
             open.index = self._next_index()
@@ -271,7 +280,7 @@ class ResponsesEncoder:
         shown = item if self._asked.encrypted else replace(item, encrypted_content=None)
         self._done(open, shown, item)
 
-    def _sealed(self, open: _Open) -> str | None:
+    def _sealed(self, open: UnderWay) -> str | None:
         """The block as it can be put in again; None for one without a signature, which cannot."""
         if open.redacted is not None:
             return self._asked.seal.close(self._model, RedactedThinkingBlock(open.redacted))
@@ -290,7 +299,7 @@ class ResponsesEncoder:
             # It is shown when its arguments are there: its item has no others.
             return
         open.index = self._next_index()
-        self._added(open, _call_item(open, "", "in_progress"))
+        self._added(open, item_of_call(open, "", "in_progress"))
 
     def _arguments(self, arguments: Arguments) -> None:
         open = self._calls[arguments.tool_index]
@@ -302,7 +311,7 @@ class ResponsesEncoder:
         open = self._calls.pop(tool_index, None)
         if open is None or open.form is None:
             return
-        item = _call_item(open, open.text, status)
+        item = item_of_call(open, open.text, status)
         if open.index is None:
             open.index = self._next_index()
             if isinstance(item, FunctionCallItem):
@@ -319,9 +328,9 @@ class ResponsesEncoder:
 
     # Items
 
-    def _open(self, prefix: str, call: ToolCall | None = None, form: CallForm | None = None) -> _Open:
+    def _open(self, prefix: str, call: ToolCall | None = None, form: CallForm | None = None) -> UnderWay:
         number, self._items = self._items, self._items + 1
-        return _Open(f"{prefix}_{self._identity.token}{number:04x}", None, call, form)
+        return UnderWay(f"{prefix}_{self._identity.token}{number:04x}", None, call, form)
 
     def _next_index(self) -> int:
         index, self._indices = self._indices, self._indices + 1
@@ -334,16 +343,16 @@ class ResponsesEncoder:
         for index in tuple(self._calls):
             self._end_call(index, status)
 
-    def _added(self, open: _Open, item: OutputItem) -> None:
+    def _added(self, open: UnderWay, item: OutputItem) -> None:
         self._event(types.OutputItemAdded(sequence_number=self._next(), output_index=open.index or 0, item=item))
 
-    def _done(self, open: _Open, item: OutputItem, kept: OutputItem | None = None) -> None:
+    def _done(self, open: UnderWay, item: OutputItem, kept: OutputItem | None = None) -> None:
         self._kept.append(kept or item)
         if open.index is not None:
             self._shown.append(item)
             self._event(types.OutputItemDone(sequence_number=self._next(), output_index=open.index, item=item))
 
-    def _emit(self, event: Any, open: _Open | None = None, **fields: Any) -> None:
+    def _emit(self, event: Any, open: UnderWay | None = None, **fields: Any) -> None:
         """One event; of an item that the client is not shown, none."""
         if open is None:
             self._event(event(sequence_number=self._next(), **fields))
@@ -352,6 +361,11 @@ class ResponsesEncoder:
 
     def _event(self, event: ResponseEvent) -> None:
         self._out.append(_named(event))
+
+    def _told(self) -> Sequence[Event]:
+        """What there is to tell by now."""
+        out, self._out = self._out, []
+        return out
 
     def _next(self) -> int:
         number, self._number = self._number, self._number + 1
@@ -362,54 +376,9 @@ def _named(event: ResponseEvent) -> Event:
     return Event(event, types.event_name(event))
 
 
-def _call_item(open: _Open, arguments: str, status: ItemStatus) -> Any:
-    """The item of a call with these arguments."""
-    assert open.call is not None
-    assert open.form is not None
-    form, call_id = open.form, open.call.id
-    namespace = UNSET if form.namespace is None else form.namespace
-    if form.kind == "custom":
-        text = custom_input(arguments) if arguments else ""
-        return CustomCallItem(
-            id=open.id, call_id=call_id, name=form.name, namespace=namespace, input=text, status=status
-        )
-    if form.kind != "function":
-        item = call_item(form.kind, open.id, call_id, arguments, status)
-        if item is not None:
-            return item
-    return FunctionCallItem(
-        id=open.id, call_id=call_id, name=form.name, namespace=namespace, arguments=arguments, status=status
-    )
-
-
 def _error_code(kind: Kind) -> Any:
     """The code of a response that failed; OpenAI has few of them."""
     if kind in (Kind.RATE_LIMIT, Kind.PLAN_LIMIT, Kind.KEY_LIMIT, Kind.KEY_RATE, Kind.QUEUE_FULL, Kind.QUEUE_WAIT):
         return "rate_limit_exceeded"
     refused = (Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG, Kind.REFUSED_UPSTREAM, Kind.BODY_TOO_LARGE)
     return "invalid_prompt" if kind in refused else "server_error"
-
-
-def _deltas(answer: Answer) -> Iterator[Delta]:
-    """The deltas that an answer was made of."""
-    yield Started(answer.model, answer.message_id)
-    calls = 0
-    for part in answer.parts:
-        if isinstance(part, TextPart):
-            yield Text(part.text)
-        elif isinstance(part, ThinkingPart):
-            yield BlockBreak()
-            if part.text:
-                yield Thinking(part.text)
-            if part.signature:
-                yield Signature(part.signature)
-        elif isinstance(part, RedactedPart):
-            yield RedactedThinking(part.data)
-        else:
-            yield ToolCall(calls, part.id, part.name)
-            yield Arguments(calls, part.arguments)
-            yield ToolEnd(calls)
-            calls += 1
-    if answer.refusal is not None:
-        yield Refusal(answer.refusal)
-    yield Finished(answer.reason or Reason.END_TURN, answer.tokens, answer.stop_sequence)

@@ -67,13 +67,15 @@ _shell_output_decoder: Final = msgspec.json.Decoder(list[_ShellOutput])
 class Talk:
     """A conversation while it is put together, item by item.
 
-    `tools`: those that came among the items, with their paths; `ignored`: items without effect.
+    `tools`: those that came among the items, with their paths; `ignored`: items without effect; `referred`: the items
+    that references stand for, by the references' paths.
     """
 
     def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
         self.history = History("input")
         self.tools: list[tuple[str, Raw]] = []
         self.ignored: list[str] = []
+        self.referred: dict[str, Raw] = {}
         self._lookup = lookup
         self._seal = seal
         self._images = 0
@@ -139,6 +141,7 @@ class Talk:
                 f"No item {item.id[:80]!r} is stored here. Set `store: false`, so that the client sends items whole.",
                 place,
             )
+        self.referred[where] = found
         self.take(found, where)
 
     def _reasoning(self, item: _Item, where: str) -> None:

@@ -116,7 +116,7 @@ class AskedResponse(Struct, frozen=True):
 
     `template`: the response with all that is told back; `forms`: how calls go back, by the name that the model knows;
     `encrypted`: `encrypted_content` is to be shown; `thinking`: the model's thinking is. `items`: what was sent as
-    `input` of this request alone.
+    `input` of this request alone, references replaced by what they stand for.
     """
 
     plan: Plan
@@ -142,8 +142,8 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         raise bad_request("A model must be named.", "model")
     if given(asked.prompt):
         raise bad_request("There are no prompt templates here: send the prompt itself as `instructions`.", "prompt")
-    if asked.background:
-        raise bad_request("Responses cannot be made in the background.", "background")
+    if asked.background and (asked.store is False or not rules.lookup.stores):
+        raise bad_request("A response is made in the background only where it is stored.", "background")
     items = _items(asked)
     seal = Seal(rules.secret, rules.owner)
     talk = Talk(asked.instructions, rules.lookup, seal)
@@ -153,6 +153,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
     if conversation is not None:
         talk.take_all(rules.lookup.conversation(conversation.id), "conversation")
     talk.take_all(items, "input")
+    items = tuple(talk.referred.get(f"input[{index}]", raw) for index, raw in enumerate(items))
     system, messages = talk.history.finish()
     if not messages:
         raise bad_request("There is no input with content.", "input")
@@ -267,6 +268,7 @@ def _template(
         raise bad_request(f"At most {MAX_METADATA} pairs can be given.", "metadata")
     wanted, text = asked.reasoning or _Reasoning(), asked.text or _Text()
     return Response(
+        background=bool(asked.background),
         instructions=asked.instructions,
         conversation=conversation,
         max_output_tokens=asked.max_output_tokens,

@@ -229,6 +229,10 @@ class ResponseCreated(_OfResponse, frozen=True, kw_only=True, tag="response.crea
     pass
 
 
+class ResponseQueued(_OfResponse, frozen=True, kw_only=True, tag="response.queued"):
+    pass
+
+
 class ResponseInProgress(_OfResponse, frozen=True, kw_only=True, tag="response.in_progress"):
     pass
 
@@ -337,7 +341,7 @@ class SummaryTextDone(_InSummary, frozen=True, kw_only=True, tag="response.reaso
 
 
 ResponseEvent = (
-    ResponseCreated | ResponseInProgress | ResponseCompleted | ResponseIncomplete | ResponseFailed
+    ResponseCreated | ResponseQueued | ResponseInProgress | ResponseCompleted | ResponseIncomplete | ResponseFailed
     | OutputItemAdded | OutputItemDone | ContentPartAdded | ContentPartDone | OutputTextDelta | OutputTextDone
     | RefusalDelta | RefusalDone | ArgumentsDelta | ArgumentsDone | CustomInputDelta | CustomInputDone
     | SummaryPartAdded | SummaryPartDone | SummaryTextDelta | SummaryTextDone

@@ -1,0 +1,52 @@
+"""An item of an answer while it is under way, and the item of a call at any time of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET
+
+from proxy.dialects.openai.chat import custom_input
+from proxy.dialects.openai.responses.builtin import call_item
+from proxy.dialects.openai.responses.tools import CallForm
+from proxy.dialects.openai.responses.types import CustomCallItem, FunctionCallItem, ItemStatus
+from proxy.protocol.deltas import ToolCall
+
+
+class UnderWay:
+    """An item under way. `index` None: the client is not shown it."""
+
+    __slots__ = ("call", "form", "id", "index", "pieces", "redacted", "signature")
+
+    def __init__(self, id: str, index: int | None, call: ToolCall | None = None, form: CallForm | None = None) -> None:
+        self.id = id
+        self.index = index
+        self.call = call
+        self.form = form
+        self.pieces: list[str] = []
+        self.signature: list[str] = []
+        self.redacted: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+def item_of_call(open: UnderWay, arguments: str, status: ItemStatus) -> Any:
+    """The item of a call with these arguments."""
+    assert open.call is not None
+    assert open.form is not None
+    form, call_id = open.form, open.call.id
+    namespace = UNSET if form.namespace is None else form.namespace
+    if form.kind == "custom":
+        text = custom_input(arguments) if arguments else ""
+        return CustomCallItem(
+            id=open.id, call_id=call_id, name=form.name, namespace=namespace, input=text, status=status
+        )
+    if form.kind != "function":
+        item = call_item(form.kind, open.id, call_id, arguments, status)
+        if item is not None:
+            return item
+    return FunctionCallItem(
+        id=open.id, call_id=call_id, name=form.name, namespace=namespace, arguments=arguments, status=status
+    )

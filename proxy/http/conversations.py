@@ -1,0 +1,178 @@
+"""`/v1/conversations`: items that requests go on from and add to, in the order in which they came."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Final, Literal
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Raw, Struct
+
+from proxy.dialects.openai.responses import kept
+from proxy.dialects.openai.responses.items import Talk
+from proxy.dialects.openai.responses.reasoning import Seal
+from proxy.dialects.openai.responses.request import MAX_METADATA
+from proxy.http.body import read_json
+from proxy.http.listing import Query, page, whole_list
+from proxy.http.service import Service
+from proxy.http.store import stored
+from proxy.protocol.decoding import decoded
+from proxy.protocol.failures import bad_request
+from proxy.store.lookup import not_found
+from proxy.store.store import Item
+
+MAX_ITEMS: Final = 20
+
+
+class Conversation(Struct, frozen=True):
+    id: str
+    created_at: int
+    metadata: dict[str, str]
+    object: Literal["conversation"] = "conversation"
+
+
+class DeletedConversation(Struct, frozen=True):
+    id: str
+    object: Literal["conversation.deleted"] = "conversation.deleted"
+    deleted: Literal[True] = True
+
+
+class NewConversation(Struct, frozen=True):
+    """The body of `POST /v1/conversations`."""
+
+    items: list[Raw] | None = None
+    metadata: dict[str, str] | None = None
+
+
+class ChangedConversation(Struct, frozen=True):
+    """The body of `POST /v1/conversations/{id}`."""
+
+    metadata: dict[str, str] | None = None
+
+
+class NewItems(Struct, frozen=True):
+    """The body of `POST /v1/conversations/{id}/items`."""
+
+    items: list[Raw]
+
+
+_conversation: Final = msgspec.json.Decoder(Conversation)
+_new: Final = msgspec.json.Decoder(NewConversation)
+_changed: Final = msgspec.json.Decoder(ChangedConversation)
+_items: Final = msgspec.json.Decoder(NewItems)
+
+
+class _Resource:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._kept = service.kept
+
+    def _tell(self, resp: falcon.asgi.Response, told: Struct | bytes) -> None:
+        resp.data = told if isinstance(told, bytes) else msgspec.json.encode(told)
+        resp.content_type = falcon.MEDIA_JSON
+
+    def _metadata(self, metadata: dict[str, str] | None) -> dict[str, str]:
+        if len(metadata or ()) > MAX_METADATA:
+            raise bad_request(f"At most {MAX_METADATA} pairs can be given.", "metadata")
+        return metadata or {}
+
+    async def _get(self, owner: str, id: str) -> Conversation:
+        store = self._kept.store
+        return _conversation.decode(await self._kept.call("conversation", None, store.get, owner, "conversation", id))
+
+    async def _all(self, owner: str, id: str) -> list[Item]:
+        return await self._kept.call("conversation", None, self._kept.store.items, owner, "conversation", id)
+
+    def _checked(self, owner: str, past: list[Item], raws: list[Raw]) -> list[Item]:
+        """New items as they are kept, once it is known that requests can go on from them. Raises Rejection."""
+        if len(raws) > MAX_ITEMS:
+            raise bad_request(f"At most {MAX_ITEMS} items can be given at once.", "items")
+        rules = self._service.rules_for(owner)
+        talk = Talk(None, rules.lookup, Seal(rules.secret, owner))
+        talk.take_all([item.data for item in past], "conversation")
+        talk.take_all(raws, "items")
+        meant = [talk.referred.get(f"items[{index}]", raw) for index, raw in enumerate(raws)]
+        return stored(kept.listed(meant, uuid.uuid4().hex))
+
+
+class Conversations(_Resource):
+    """`POST /v1/conversations`."""
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        store, owner = self._kept.store, req.context.key_name
+        asked = await read_json(
+            req, self._service.settings.max_body, lambda body: decoded(_new, Raw(body.strip() or b"{}"), "")
+        )
+        made = Conversation(f"conv_{uuid.uuid4().hex}", int(time.time()), self._metadata(asked.metadata))
+        items = self._checked(owner, [], asked.items or [])
+        await self._kept.call(
+            "conversation", None, store.add, owner, "conversation", made.id, msgspec.json.encode(made), items
+        )
+        self._tell(resp, made)
+
+
+class OneConversation(_Resource):
+    """`GET`, `POST` and `DELETE /v1/conversations/{id}`."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
+        self._tell(resp, await self._get(req.context.key_name, conversation_id))
+
+    on_head = on_get
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
+        owner = req.context.key_name
+        found = await self._get(owner, conversation_id)
+        asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_changed, body, ""))
+        changed = msgspec.structs.replace(found, metadata=self._metadata(asked.metadata))
+        update, body = self._kept.store.update, msgspec.json.encode(changed)
+        await self._kept.call("conversation", None, update, owner, "conversation", conversation_id, body)
+        self._tell(resp, changed)
+
+    async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
+        remove = self._kept.store.remove
+        await self._kept.call("conversation", None, remove, req.context.key_name, "conversation", conversation_id)
+        self._tell(resp, DeletedConversation(conversation_id))
+
+
+class ConversationItems(_Resource):
+    """`GET` and `POST /v1/conversations/{id}/items`."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
+        self._tell(resp, page(Query(req), await self._all(req.context.key_name, conversation_id)))
+
+    on_head = on_get
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
+        owner = req.context.key_name
+        past = await self._all(owner, conversation_id)
+        asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_items, body, ""))
+        items = self._checked(owner, past, asked.items)
+        await self._kept.call("conversation", None, self._kept.store.append, owner, conversation_id, items)
+        self._tell(resp, whole_list(items))
+
+
+class OneConversationItem(_Resource):
+    """`GET` and `DELETE /v1/conversations/{id}/items/{item_id}`."""
+
+    async def on_get(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str, item_id: str
+    ) -> None:
+        items = await self._all(req.context.key_name, conversation_id)
+        found = [(item.data, item.part) for item in items if item.id == item_id]
+        told = list(kept.shown(found[:1], Query(req).encrypted))
+        if not told:
+            raise not_found("item", item_id, None)
+        self._tell(resp, bytes(told[0]))
+
+    on_head = on_get
+
+    async def on_delete(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str, item_id: str
+    ) -> None:
+        owner = req.context.key_name
+        found = await self._get(owner, conversation_id)
+        await self._kept.call("item", None, self._kept.store.remove_item, owner, conversation_id, item_id)
+        self._tell(resp, found)

@@ -1,0 +1,153 @@
+"""`/v1/responses`: made at once or in the background, and what there is of those that are stored."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, Literal
+
+import falcon
+import falcon.asgi
+import msgspec
+from msgspec import Struct
+
+from proxy.dialects import Dialect
+from proxy.dialects.openai.responses import kept
+from proxy.dialects.openai.responses.encoder import ResponsesEncoder
+from proxy.http.background import Job
+from proxy.http.edge import TRACE, Trace
+from proxy.http.listing import INCLUDE, Query, page
+from proxy.http.model_requests import Answering, ModelRequests
+from proxy.http.service import Service
+from proxy.protocol.failures import bad_request
+
+QUERY: Final = {
+    "include": INCLUDE,
+    "stream": {"type": "boolean"},
+    "starting_after": {"type": "integer", "minimum": 0},
+}
+MAX_EVENTS: Final = 10**9
+EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
+NOT_IN_BACKGROUND: Final = "This response was not made in the background."
+REPLAYED_NO_MORE: Final = "The events of this response cannot be had any more: get the response without `stream`."
+
+
+class DeletedResponse(Struct, frozen=True):
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+def _json(resp: falcon.asgi.Response, data: bytes) -> None:
+    resp.data = data
+    resp.content_type = falcon.MEDIA_JSON
+
+
+def _follow(req: falcon.asgi.Request, resp: falcon.asgi.Response, job: Job, after: int) -> None:
+    """Make `resp` a stream of the job's events."""
+    events = req.scope[TRACE].answer = job.follow(after)
+    resp.content_type = EVENT_STREAM
+    resp.set_header("cache-control", "no-cache")
+    resp.set_header("x-accel-buffering", "no")
+    resp.stream = events
+
+
+class ResponseRequests(ModelRequests):
+    """`POST /v1/responses`."""
+
+    def __init__(self, service: Service, dialect: Dialect) -> None:
+        super().__init__(service, dialect)
+        self._service = service
+
+    async def _answer(self, answering: Answering, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        answering.keep = partial(self._service.kept.keep, answering.owner)
+        encoder = answering.encoder
+        if not isinstance(encoder, ResponsesEncoder) or not encoder.response.background:
+            await answering.respond(resp)
+            return
+        trace: Trace = req.scope[TRACE]
+        answering.trace = trace.handed_over()
+        job = Job(answering, encoder, answering.trace)
+        answering.mark(resp)
+        self._service.jobs.start(job, req.scope)
+        if answering.request.stream:
+            _follow(req, resp, job, -1)
+        else:
+            _json(resp, msgspec.json.encode(job.response))
+
+
+class OneResponse:
+    """`GET` and `DELETE /v1/responses/{id}`."""
+
+    def __init__(self, service: Service) -> None:
+        self._kept = service.kept
+        self._jobs = service.jobs
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
+        query = Query(req)
+        stream, after = query.switch("stream"), query.whole("starting_after", 0, MAX_EVENTS)
+        job = self._jobs.find(req.context.key_name, response_id)
+        if stream and job is not None and req.method == "GET":
+            _follow(req, resp, job, -1 if after is None else after)
+        elif job is not None and not job.ended:
+            _json(resp, msgspec.json.encode(job.response))
+        else:
+            found = await self.stored(req.context.key_name, response_id, query.encrypted)
+            if stream:
+                background = msgspec.json.decode(found)["background"]
+                raise bad_request(REPLAYED_NO_MORE if background else NOT_IN_BACKGROUND, "stream")
+            _json(resp, found)
+
+    on_head = on_get
+
+    async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
+        owner = req.context.key_name
+        job = self._jobs.find(owner, response_id)
+        if job is not None:
+            await job.cancel()
+            self._jobs.forget(job)
+        store = self._kept.store
+        await self._kept.call("response", None, store.remove, owner, "response", response_id)
+        _json(resp, msgspec.json.encode(DeletedResponse(response_id)))
+
+    async def stored(self, owner: str, id: str, encrypted: bool = False) -> bytes:
+        """A response that has ended. Raises Rejection."""
+        store = self._kept.store
+        body = await self._kept.call("response", None, store.get, owner, "response", id)
+        items = await self._kept.call("response", None, store.items, owner, "response", id)
+        output = kept.shown(((item.data, item.part) for item in items if item.part != "input"), encrypted)
+        return kept.assembled(body, list(output))
+
+
+class CancelResponse:
+    """`POST /v1/responses/{id}/cancel`."""
+
+    def __init__(self, service: Service) -> None:
+        self._responses = OneResponse(service)
+        self._jobs = service.jobs
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
+        owner = req.context.key_name
+        job = self._jobs.find(owner, response_id)
+        if job is not None:
+            await job.cancel()
+            _json(resp, msgspec.json.encode(job.response))
+            return
+        found = await self._responses.stored(owner, response_id)
+        if not msgspec.json.decode(found)["background"]:
+            raise bad_request(NOT_IN_BACKGROUND, None)
+        _json(resp, found)
+
+
+class InputItems:
+    """`GET /v1/responses/{id}/input_items`: what was sent as the input of that response alone."""
+
+    def __init__(self, service: Service) -> None:
+        self._kept = service.kept
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
+        store = self._kept.store
+        items = await self._kept.call("response", None, store.items, req.context.key_name, "response", response_id)
+        told = page(Query(req), [item for item in items if item.part == "input"])
+        _json(resp, msgspec.json.encode(told))
+
+    on_head = on_get

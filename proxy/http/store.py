@@ -1,0 +1,77 @@
+"""The store as the resources use it: off the event loop where it is a file, and with errors of the API's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Final, ParamSpec, TypeVar
+
+from proxy.dialects import NOTHING_STORED, Encoder
+from proxy.dialects.openai.responses import kept
+from proxy.dialects.openai.responses.encoder import ResponsesEncoder
+from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.settings import Settings
+from proxy.store.lookup import not_found
+from proxy.store.store import Item, Limits, Missing, Store
+
+log: Final = logging.getLogger("proxy.store")
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+DAY: Final = 86_400.0
+
+
+def limits(settings: Settings) -> Limits:
+    return Limits(settings.store_entries, settings.store_bytes, settings.store_days * DAY)
+
+
+def stored(items: Iterable[kept.KeptItem]) -> list[Item]:
+    """The dialect's items as the store has them."""
+    return [Item(item.id, item.data, item.part) for item in items]
+
+
+class Kept:
+    """`store` None: nothing is kept."""
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+
+    @property
+    def store(self) -> Store:
+        """Raises Rejection where nothing is kept."""
+        if self._store is None:
+            raise Rejection(Failure(Kind.NOT_FOUND, NOTHING_STORED))
+        return self._store
+
+    async def call(
+        self, what: str, param: str | None, work: Callable[_Args, _Result], *args: _Args.args, **more: _Args.kwargs
+    ) -> _Result:
+        """What a method of the store gives. `what`, `param`: what a missing one is called. Raises Rejection."""
+        try:
+            if self.store.path is None:
+                return work(*args, **more)
+            return await asyncio.to_thread(work, *args, **more)
+        except Missing as missing:
+            raise not_found(what, missing.id, param) from None
+        except sqlite3.Error as error:
+            log.error("%s: %s", self.store.path or "memory", error)
+            raise Rejection(Failure(Kind.INTERNAL, f"What is stored cannot be read or written: {error}.")) from None
+
+    async def keep(self, owner: str, encoder: Encoder) -> None:
+        """Keep a response that has ended, if the client wants that. What cannot be written is told to the log."""
+        if not isinstance(encoder, ResponsesEncoder) or encoder.ended is None or self._store is None:
+            return
+        ended, response = encoder.ended, encoder.ended.response
+        items = [*stored(kept.listed(ended.input, response.id)), *stored(kept.answered(ended))]
+        previous = response.previous_response_id or ""
+        try:
+            if ended.store:
+                await self.call(
+                    "response", None, self._store.add, owner, "response", response.id, kept.body(ended), items, previous
+                )
+            if response.conversation is not None:
+                await self.call("conversation", None, self._store.append, owner, response.conversation.id, items)
+        except Rejection as rejection:
+            # A conversation may have been deleted while it was answered.
+            log.warning("%s is not stored: %s", response.id, rejection.failure.message)

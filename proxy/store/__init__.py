@@ -1,0 +1,5 @@
+"""What is kept of responses and conversations, for later requests to go on from. Knows no API: items are JSON.
+
+- `schema`: the tables.
+- `store.Store`: entries and their items, each of one owner, within bounds; in memory or in a file.
+"""

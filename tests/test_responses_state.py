@@ -1,0 +1,269 @@
+"""Stored responses and conversations, with the openai package's types as judges of every answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.conversations import Conversation, ConversationItem, ConversationItemList
+from openai.types.responses import Response
+from openai.types.responses.response_item_list import ResponseItemList
+from pydantic import TypeAdapter
+
+from proxy.settings import Key
+from tests.conftest import Serve
+from tests.responses_api import PATH, client, judged
+
+LISTED: TypeAdapter[ResponseItemList] = TypeAdapter(ResponseItemList)
+ITEMS: TypeAdapter[ConversationItemList] = TypeAdapter(ConversationItemList)
+ITEM: TypeAdapter[ConversationItem] = TypeAdapter(ConversationItem)
+CONVERSATION: TypeAdapter[Conversation] = TypeAdapter(Conversation)
+TOOL = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with client() as one:
+        yield one
+
+
+async def ok(http: httpx.AsyncClient, method: str, path: str, judge: Any = None, **more: Any) -> Any:
+    answer = await http.request(method, path, **more)
+    assert answer.status_code == 200, answer.text
+    if judge is not None:
+        judge.validate_json(answer.text, strict=True)
+    return answer.json()
+
+
+async def create(http: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+    return judged(await ok(http, "POST", PATH, json={"model": "opus", "input": "Hello."} | body))
+
+
+async def error(http: httpx.AsyncClient, status: int, method: str, path: str, **more: Any) -> dict[str, Any]:
+    answer = await http.request(method, path, **more)
+    assert answer.status_code == status, answer.text
+    told: dict[str, Any] = answer.json()["error"]
+    return told
+
+
+async def test_a_response_is_stored_as_it_was_told(http: httpx.AsyncClient) -> None:
+    for more in ({}, {"include": ["reasoning.encrypted_content"]}, {"tools": [TOOL]}, {"metadata": {"a": "b"}}):
+        told = await create(http, **more)
+        assert told["store"] is True
+        assert judged(await ok(http, "GET", f"{PATH}/{told['id']}")) == told
+
+
+async def test_a_streamed_response_is_stored_before_its_end_is_told(http: httpx.AsyncClient) -> None:
+    async with http.stream("POST", PATH, json={"model": "opus", "input": "Hello.", "stream": True}) as stream:
+        lines = [line async for line in stream.aiter_lines() if line.startswith("data: ")]
+    last = json.loads(lines[-1].removeprefix("data: "))["response"]
+    assert await ok(http, "GET", f"{PATH}/{last['id']}") == last
+
+
+async def test_reasoning_can_be_had_with_what_makes_it_genuine(http: httpx.AsyncClient) -> None:
+    conversation = await ok(http, "POST", "/v1/conversations", json={})
+    told = await create(http, conversation=conversation["id"])
+    reasoning = told["output"][0]
+    assert (reasoning["type"], reasoning["encrypted_content"]) == ("reasoning", None)
+    lists = f"/v1/conversations/{conversation['id']}/items"
+    plain = await ok(http, "GET", lists, ITEMS)
+    assert [item["type"] for item in plain["data"]] == ["message", "reasoning", "message"]
+    assert plain["data"][1] == reasoning
+    asked = {"include[]": "reasoning.encrypted_content"}
+    sealed = (await ok(http, "GET", lists, ITEMS, params=asked))["data"][1]
+    assert sealed == reasoning | {"encrypted_content": sealed["encrypted_content"]}
+    for path in (f"{PATH}/{told['id']}", f"{lists}/{reasoning['id']}"):
+        found = await ok(http, "GET", path, params=asked)
+        assert (found["output"][0] if "output" in found else found) == sealed
+    # It is genuine: a client can send it back.
+    await create(http, input=[{"role": "user", "content": "x"}, sealed, {"role": "user", "content": "y"}], store=False)
+
+
+async def test_what_is_not_to_be_stored_is_not(http: httpx.AsyncClient) -> None:
+    told = await create(http, store=False)
+    assert told["store"] is False
+    found = await error(http, 404, "GET", f"{PATH}/{told['id']}")
+    assert (found["type"], found["code"], told["id"] in found["message"]) == (
+        "invalid_request_error",
+        "not_found",
+        True,
+    )
+    await error(http, 404, "POST", PATH, json={"model": "opus", "input": "x", "previous_response_id": told["id"]})
+
+
+async def test_input_items_are_listed_with_ids(http: httpx.AsyncClient) -> None:
+    items = [
+        {"role": "user", "content": "One."},
+        {"type": "message", "role": "assistant", "content": "Two."},
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}", "id": "fc_mine"},
+        {"type": "function_call_output", "call_id": "c1", "output": "3"},
+        {"role": "user", "content": [{"type": "input_text", "text": "Four."}]},
+    ]
+    told = await create(http, input=items, tools=[TOOL])
+    path = f"{PATH}/{told['id']}/input_items"
+    rising = await ok(http, "GET", path, LISTED, params={"order": "asc"})
+    assert [item["type"] for item in rising["data"]] == [
+        "message", "message", "function_call", "function_call_output", "message",
+    ]  # fmt: skip
+    assert rising["data"][2]["id"] == "fc_mine"
+    assert rising["data"][0]["content"] == [{"type": "input_text", "text": "One."}]
+    assert (rising["has_more"], rising["first_id"]) == (False, rising["data"][0]["id"])
+    falling = await ok(http, "GET", path, LISTED)
+    assert falling["data"] == rising["data"][::-1]
+    seen, after = [], None
+    while after is None or seen[-1]["has_more"]:
+        page = await ok(http, "GET", path, LISTED, params={"limit": 2} | ({"after": after} if after else {}))
+        seen.append(page)
+        after = page["last_id"]
+    assert [item for page in seen for item in page["data"]] == falling["data"]
+    for params, name in (({"limit": "0"}, "limit"), ({"limit": "x"}, "limit"), ({"order": "up"}, "order"),
+                         ({"after": "msg_0"}, "after")):  # fmt: skip
+        assert (await error(http, 400, "GET", path, params=params))["param"] == name
+
+
+async def test_deleting(http: httpx.AsyncClient) -> None:
+    told = await create(http)
+    path = f"{PATH}/{told['id']}"
+    assert await ok(http, "DELETE", path) == {"id": told["id"], "object": "response", "deleted": True}
+    for method, rest in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+        assert (await error(http, 404, method, path + rest))["code"] == "not_found"
+
+
+async def test_what_was_answered_at_once_cannot_be_cancelled(http: httpx.AsyncClient) -> None:
+    told = await create(http)
+    assert "background" in (await error(http, 400, "POST", f"{PATH}/{told['id']}/cancel"))["message"]
+    assert (await error(http, 400, "GET", f"{PATH}/{told['id']}?stream=true"))["param"] == "stream"
+
+
+async def test_an_item_reference_is_what_it_refers_to(http: httpx.AsyncClient) -> None:
+    first = await create(http)
+    reference = [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+    items = [{"role": "user", "content": "Hello."}, *reference, {"role": "user", "content": "And?"}]
+    second = await create(http, input=items)
+    listed = await ok(http, "GET", f"{PATH}/{second['id']}/input_items?order=asc", LISTED)
+    assert [item["type"] for item in listed["data"]] == ["message", "reasoning", "message", "message"]
+    assert listed["data"][2] == first["output"][1]
+
+
+async def test_a_conversation(http: httpx.AsyncClient) -> None:
+    made = await ok(
+        http, "POST", "/v1/conversations", CONVERSATION,
+        json={"metadata": {"a": "1"}, "items": [{"role": "user", "content": "Zero."}]},
+    )  # fmt: skip
+    path = f"/v1/conversations/{made['id']}"
+    assert await ok(http, "GET", path, CONVERSATION) == made
+    assert (await ok(http, "POST", path, CONVERSATION, json={"metadata": {"b": "2"}}))["metadata"] == {"b": "2"}
+    told = await create(http, conversation={"id": made["id"]}, store=False)
+    assert told["conversation"] == {"id": made["id"]}
+    await create(http, conversation=made["id"], input="More.")
+    items = await ok(http, "GET", f"{path}/items", ITEMS, params={"order": "asc"})
+    texts = [item["content"][0]["text"] for item in items["data"] if item["type"] == "message"]
+    assert texts == ["Zero.", "Hello.", "Hello there.", "More.", "Hello there."]
+    added = await ok(http, "POST", f"{path}/items", ITEMS, json={"items": [{"role": "user", "content": "By hand."}]})
+    one = f"{path}/items/{added['first_id']}"
+    assert await ok(http, "GET", one, ITEM) == added["data"][0]
+    assert (await ok(http, "DELETE", one, CONVERSATION))["metadata"] == {"b": "2"}
+    await error(http, 404, "GET", one)
+    await error(http, 404, "DELETE", one)
+    assert (await ok(http, "DELETE", path))["object"] == "conversation.deleted"
+    found = await error(http, 404, "POST", PATH, json={"model": "opus", "input": "x", "conversation": made["id"]})
+    assert found["param"] == "conversation"
+    for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/items"), ("GET", "/items/x"), ("DELETE", "/items/x")):
+        await error(http, 404, method, path + rest)
+
+
+@pytest.mark.parametrize(
+    ("items", "param"),
+    [
+        ([{"role": "nobody", "content": "x"}], "items[0].role"),
+        ([{"type": "function_call_output", "call_id": "c1", "output": "x"}], "items[0].call_id"),
+        ([{"type": "item_reference", "id": "msg_0"}], "items[0].id"),
+        ([{"type": "reasoning", "id": "rs_1", "encrypted_content": "forged"}], "items[0].encrypted_content"),
+        ([{"role": "user", "content": "x"}] * 21, "items"),
+    ],
+)
+async def test_items_that_no_request_could_go_on_from(http: httpx.AsyncClient, items: list[Any], param: str) -> None:
+    assert (await error(http, 400, "POST", "/v1/conversations", json={"items": items}))["param"] == param
+    made = await ok(http, "POST", "/v1/conversations", json={})
+    found = await error(http, 400, "POST", f"/v1/conversations/{made['id']}/items", json={"items": items})
+    assert found["param"] == param
+
+
+async def test_only_one_of_two(http: httpx.AsyncClient) -> None:
+    body = {"model": "opus", "input": "x", "conversation": "conv_x", "previous_response_id": "resp_x"}
+    assert (await error(http, 400, "POST", PATH, json=body))["param"] == "conversation"
+
+
+async def test_a_server_that_stores_nothing() -> None:
+    async with client(store="off") as http:
+        told = await create(http, store=True)
+        assert told["store"] is False
+        for name, value in (("previous_response_id", told["id"]), ("conversation", "conv_x"), ("background", True)):
+            found = await error(http, 400, "POST", PATH, json={"model": "opus", "input": "x", name: value})
+            assert found["param"] == name
+        for method, path in (("GET", f"{PATH}/{told['id']}"), ("POST", "/v1/conversations"),
+                             ("GET", "/v1/conversations/conv_x/items")):  # fmt: skip
+            assert "stores no responses" in (await error(http, 404, method, path, json={}))["message"]
+
+
+async def test_responses_belong_to_the_key_that_made_them(serve: Serve) -> None:
+    server = await serve(api_keys=(Key("a", "one"), Key("b", "two")))
+    async with openai.AsyncOpenAI(api_key="one", base_url=f"{server.url}/v1", max_retries=0) as mine, \
+            openai.AsyncOpenAI(api_key="two", base_url=f"{server.url}/v1", max_retries=0) as other:  # fmt: skip
+        told = await mine.responses.create(model="opus", input="My number is 7.")
+        assert (await mine.responses.retrieve(told.id)).output_text == "echo: My number is 7."
+        conversation = await mine.conversations.create(items=[{"role": "user", "content": "Mine."}])
+        item = (await mine.conversations.items.list(conversation.id)).data[0]
+        assert item.id is not None
+        refused: list[Any] = [
+            other.responses.retrieve(told.id),
+            other.responses.delete(told.id),
+            other.responses.cancel(told.id),
+            other.responses.input_items.list(told.id),
+            other.responses.create(model="opus", input="Which?", previous_response_id=told.id),
+            other.responses.create(model="opus", input="Which?", conversation=conversation.id),
+            other.conversations.retrieve(conversation.id),
+            other.conversations.delete(conversation.id),
+            other.conversations.items.list(conversation.id),
+            other.conversations.items.retrieve(item.id, conversation_id=conversation.id),
+        ]
+        for call in refused:
+            with pytest.raises(openai.NotFoundError):
+                await call
+        reference: Any = [{"type": "item_reference", "id": told.output[-1].id}]
+        with pytest.raises(openai.BadRequestError):
+            await other.responses.create(model="opus", input=reference)
+        again = await mine.responses.create(model="opus", input="Which?", previous_response_id=told.id)
+        assert again.previous_response_id == told.id
+
+
+async def test_the_openai_package_goes_on_from_responses(serve: Serve) -> None:
+    server = await serve()
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        first = await api.responses.create(model="opus", input="One.", instructions="Be brief.")
+        raw = await api.responses.with_raw_response.create(model="opus", input="Two.", previous_response_id=first.id)
+        # Without the first one's instructions it is another conversation to the CLI.
+        assert raw.headers["x-claude-proxy-served"] == "replayed"
+        second = raw.parse()
+        # Streamed, it goes on in the same process, and so does the next.
+        async with api.responses.stream(model="opus", input="Three.", previous_response_id=second.id) as stream:
+            third = await stream.get_final_response()
+        last = await api.responses.with_raw_response.create(model="opus", input="Four.", previous_response_id=third.id)
+        assert last.headers["x-claude-proxy-served"] == "continued"
+        branch = await api.responses.create(model="opus", input="Or three.", previous_response_id=second.id)
+        assert branch.output_text.startswith("echo: Or three.")
+        listed = [item async for item in api.responses.input_items.list(third.id)]
+        assert len(listed) == 1
+        await api.responses.delete(first.id)
+        with pytest.raises(openai.NotFoundError, match=first.id):
+            await api.responses.create(model="opus", input="?", previous_response_id=third.id)
+        conversation = await api.conversations.create()
+        for words in ("One.", "Two."):
+            told = await api.responses.create(model="opus", input=words, conversation=conversation.id)
+            assert isinstance(told, Response)
+        items = [item async for item in api.conversations.items.list(conversation.id, order="asc", limit=3)]
+        assert [item.type for item in items] == ["message"] * 4

@@ -1,0 +1,216 @@
+"""What is kept of responses and conversations: whose it is, what goes on from what, and when it goes."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import Raw
+
+from proxy.protocol.failures import Kind, Rejection
+from proxy.store.lookup import StoredItems
+from proxy.store.store import Item, Limits, Missing, Store
+
+FREE = Limits(1000, 10**9, 3600.0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["memory", "file"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return None if request.param == "memory" else tmp_path / "responses.sqlite3"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(path: Path | None, clock: Clock) -> Iterator[Store]:
+    kept = Store(path, FREE, clock)
+    yield kept
+    kept.close()
+
+
+def item(name: str, text: str = "") -> Item:
+    return Item(name, Raw(b'{"id":"%s","text":"%s"}' % (name.encode(), text.encode())))
+
+
+def add(store: Store, id: str, previous: str = "", owner: str = "a", text: str = "") -> None:
+    store.add(
+        owner, "response", id, b'{"id":"%s"}' % id.encode(), [item(f"in_{id}", text), item(f"out_{id}")], previous
+    )
+
+
+def chain(store: Store, id: str, owner: str = "a") -> list[str]:
+    return [bytes(raw).decode().split('"')[3] for raw in store.chain(owner, id)]
+
+
+def there(store: Store, *ids: str) -> list[str]:
+    found = []
+    for id in ids:
+        try:
+            store.get("a", "response", id)
+        except Missing:
+            continue
+        found.append(id)
+    return found
+
+
+def test_a_response_goes_on_from_those_before_it(store: Store) -> None:
+    add(store, "r1")
+    add(store, "r2", "r1")
+    add(store, "r3", "r2")
+    add(store, "other", "r1")
+    assert chain(store, "r3") == ["in_r1", "out_r1", "in_r2", "out_r2", "in_r3", "out_r3"]
+    assert chain(store, "other") == ["in_r1", "out_r1", "in_other", "out_other"]
+    assert bytes(store.get("a", "response", "r2")) == b'{"id":"r2"}'
+
+
+def test_nobody_sees_what_is_another_s(store: Store) -> None:
+    add(store, "r1")
+    store.add("a", "conversation", "c1", b"{}", [item("i1")])
+    for call in (
+        lambda: store.get("b", "response", "r1"),
+        lambda: store.chain("b", "r1"),
+        lambda: store.items("b", "conversation", "c1"),
+        lambda: store.remove("b", "response", "r1"),
+        lambda: store.append("b", "c1", [item("i2")]),
+        lambda: store.update("b", "conversation", "c1", b"[]"),
+        lambda: store.remove_item("b", "c1", "i1"),
+        lambda: store.get("a", "conversation", "r1"),
+    ):
+        with pytest.raises(Missing):
+            call()
+    assert store.item("b", "in_r1") is None
+    assert store.item("a", "in_r1") == item("in_r1").data
+    with pytest.raises(Rejection) as caught:
+        StoredItems(store, "b").response("r1")
+    assert caught.value.failure.kind is Kind.NOT_FOUND
+
+
+def test_going_on_from_another_s_response_leaves_it_alone(store: Store) -> None:
+    add(store, "r1")
+    add(store, "r2", "r1", owner="b")
+    with pytest.raises(Missing):
+        store.chain("b", "r2")
+
+
+def test_a_gap_is_told(store: Store) -> None:
+    add(store, "r1")
+    add(store, "r2", "r1")
+    store.remove("a", "response", "r1")
+    with pytest.raises(Rejection) as caught:
+        StoredItems(store, "a").response("r2")
+    assert "'r1'" in caught.value.failure.message
+    assert store.item("a", "in_r1") is None
+
+
+def test_a_conversation_grows_and_shrinks(store: Store) -> None:
+    store.add("a", "conversation", "c1", b"{}", [item("i1"), item("i2")])
+    store.append("a", "c1", [item("i3")])
+    store.remove_item("a", "c1", "i3")
+    store.append("a", "c1", [item("i4")])
+    store.update("a", "conversation", "c1", b'{"m":1}')
+    assert [one.id for one in store.items("a", "conversation", "c1")] == ["i1", "i2", "i4"]
+    assert bytes(store.get("a", "conversation", "c1")) == b'{"m":1}'
+    with pytest.raises(Missing):
+        store.remove_item("a", "c1", "i3")
+
+
+def test_what_is_not_used_goes(store: Store, clock: Clock) -> None:
+    add(store, "r1")
+    clock.now += 3000
+    add(store, "r2", "r1")
+    add(store, "alone")
+    clock.now += 3000
+    assert chain(store, "r2") == ["in_r1", "out_r1", "in_r2", "out_r2"]
+    clock.now += 1000
+    assert there(store, "r1", "r2", "alone") == []
+    assert store.item("a", "in_r1") is None
+
+
+def test_too_many(path: Path | None, clock: Clock) -> None:
+    store = Store(path, Limits(3, 10**9, 3600.0), clock)
+    for name in ("r1", "r2", "r3"):
+        clock.now += 1
+        add(store, name)
+    clock.now += 1
+    add(store, "r4", "r1")
+    assert there(store, "r1", "r2", "r3", "r4") == ["r1", "r3", "r4"]
+    # The owner with the most loses something, not another.
+    add(store, "b1", owner="b")
+    assert store.get("b", "response", "b1")
+    store.close()
+
+
+def test_too_large(path: Path | None, clock: Clock) -> None:
+    store = Store(path, Limits(1000, 10_000, 3600.0), clock)
+    add(store, "b1", owner="b")
+    for number in range(5):
+        clock.now += 1
+        add(store, f"r{number}", text="x" * 3000)
+    assert there(store, "r0", "r1", "r2", "r3", "r4") == ["r3", "r4"]
+    assert store.get("b", "response", "b1")
+    # What could never be kept costs nobody anything.
+    add(store, "huge", text="x" * 20_000)
+    assert there(store, "r3", "r4", "huge") == ["r3", "r4"]
+    # Sizes go when rows go: the same fits again.
+    for name in ("r3", "r4"):
+        store.remove("a", "response", name)
+    add(store, "r5", text="x" * 5000)
+    add(store, "r6", text="x" * 2000)
+    assert there(store, "r5", "r6") == ["r5", "r6"]
+    store.close()
+
+
+def test_a_file_outlives_the_server_and_is_private(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "responses.sqlite3"
+    store = Store(path, FREE, clock)
+    add(store, "r1", text="secret words")
+    files = list(tmp_path.iterdir())
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    store.close()
+    again = Store(path, FREE, clock)
+    assert there(again, "r1") == ["r1"]
+    again.remove("a", "response", "r1")
+    assert not any(b"secret words" in file.read_bytes() for file in tmp_path.iterdir())
+    again.close()
+
+
+def test_two_servers_share_a_file(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "responses.sqlite3"
+    one, other = Store(path, FREE, clock), Store(path, FREE, clock)
+    add(one, "r1")
+    add(other, "r2", "r1")
+    assert chain(one, "r2") == ["in_r1", "out_r1", "in_r2", "out_r2"]
+    one.close()
+    other.close()
+
+
+def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "responses.sqlite3"
+    Store(path, FREE).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(sqlite3.DatabaseError, match="newer version"):
+        Store(path, FREE)
+
+
+def test_nothing_is_half_written(store: Store) -> None:
+    add(store, "r1")
+    with pytest.raises(sqlite3.IntegrityError):
+        add(store, "r1", "r1")
+    add(store, "r2", "r1")
+    assert chain(store, "r2") == ["in_r1", "out_r1", "in_r2", "out_r2"]
