@@ -283,9 +283,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _keep(report: Report, say: Callable[[str], None]) -> None:
     versions.keep([report.judged(versions.released(report.version)[report.version])])
-    if report.verdict != "broken":
-        written = recording.keep(report.outcomes, TRANSCRIPTS / report.version)
-        say(f"{len(written)} transcripts written to fixtures/transcripts/{report.version}")
+    if report.verdict == "broken":
+        return
+    written = recording.keep(report.outcomes, TRANSCRIPTS / report.version)
+    say(f"{len(written)} transcripts written to fixtures/transcripts/{report.version}")
     say("running the suite, for COMPATIBILITY.md")
     done = importlib.import_module("conformance.matrix").main([]) == 0
     say("COMPATIBILITY.md is up to date" if done else "COMPATIBILITY.md is as it was: see above")

@@ -28,13 +28,14 @@ from proxy.cli.process import STOP_GRACE
 from proxy.cli.workspace import BASE, Workspace, locate
 from proxy.cli_check import check_cli
 from proxy.protocol.deltas import Failed, Finished, Started
+from proxy.protocol.known_lines import NEWEST, NEWEST_JUDGED
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.settings import SETTINGS, SettingError, Settings, unknown
 from proxy.settings.paths import make_private, state_dir
 from proxy.settings.sources import Loaded, load
 
-# The newest CLI version with fixtures; a test compares it with their directories.
-NEWEST_PROVEN: Final = "2.1.330"
+# The newest CLI version with fixtures.
+NEWEST_PROVEN: Final = find.shown(NEWEST)
 # So many names of what is new about the CLI are shown.
 SHOWN: Final = 5
 # Seconds within which the live request has to be answered.
@@ -133,8 +134,9 @@ def check_memory(settings: Settings, memory: Memory) -> Check:
 
 
 def check_version(version: find.Version) -> Check:
-    if version > tuple(map(int, NEWEST_PROVEN.split("."))):
-        words = f"{find.shown(version)}, newer than the newest one that this release was tested with ({NEWEST_PROVEN})."
+    if version > NEWEST_JUDGED:
+        newest = find.shown(NEWEST_JUDGED)
+        words = f"{find.shown(version)}, newer than the newest one that this release was tested with ({newest})."
         return Check("warn", "version", words, "to try it: claude-max-api doctor --cli-check")
     return Check("ok", "version", find.shown(version))
 

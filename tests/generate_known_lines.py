@@ -1,6 +1,7 @@
-"""What the recordings hold of the CLI's lines: `python -m tests.generate_known_lines`.
+"""What the fixtures hold of CLI versions and of the CLI's lines: `python -m tests.generate_known_lines`.
 
-Written to proxy/protocol/known_lines.py, by which a running server tells what no recording has.
+Written to proxy/protocol/known_lines.py, by which a server tells whether it gets on with its CLI, and what of the CLI's
+lines no recording has.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from proxy.protocol.lines import Line, decode_line, label
 ROOT: Final = Path(__file__).parent.parent
 FILE: Final = ROOT / "proxy/protocol/known_lines.py"
 TRANSCRIPTS: Final = ROOT / "fixtures/transcripts"
-_HEAD: Final = '''"""What the recordings hold of the CLI's lines: made by `python -m tests.generate_known_lines`."""
+JUDGED: Final = ROOT / "fixtures/versions.jsonl"
+_HEAD: Final = '''"""What the fixtures hold of the CLI: made by `python -m tests.generate_known_lines`."""
 
 from typing import Final
 '''
@@ -31,11 +33,24 @@ def recorded() -> Iterator[tuple[Line, dict[str, object]]]:
                 yield decode_line(json.dumps(said["line"]).encode()), said["line"]
 
 
+def versions() -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """The versions that there are recordings of, and those that were judged and get on with the server."""
+    recorded = [folder.name for folder in TRANSCRIPTS.iterdir() if folder.is_dir()]
+    rows = [json.loads(row) for row in JUDGED.read_bytes().splitlines()]
+    judged = [row["version"] for row in rows if row["verdict"] != "broken"]
+    return _in_order(recorded), _in_order({*judged, *recorded})
+
+
+def _in_order(names: Iterable[str]) -> list[tuple[int, ...]]:
+    return sorted(tuple(map(int, name.split("."))) for name in names)
+
+
 def text() -> str:
     """The file's content."""
     # Without what is generated: an empty table must be enough to make it from.
     from proxy.protocol.unproven import paths, stop_reason
 
+    tested, judged = versions()
     fields: dict[str, set[str]] = {}
     reasons = set()
     for line, table in recorded():
@@ -46,7 +61,9 @@ def text() -> str:
     for name, found in sorted(fields.items()):
         rows += f'    "{name}": frozenset((\n{_names(sorted(found))}    )),\n'
     return (
-        f"{_HEAD}\n# By type of line: the names of its fields.\nFIELDS: Final = {{\n{rows}}}  # fmt: skip\n"
+        f"{_HEAD}\n# The oldest and the newest version with recordings; the newest that was judged and is not broken.\n"
+        f"OLDEST: Final = {tested[0]}\nNEWEST: Final = {tested[-1]}\nNEWEST_JUDGED: Final = {judged[-1]}\n"
+        f"# By type of line: the names of its fields.\nFIELDS: Final = {{\n{rows}}}  # fmt: skip\n"
         f"STOP_REASONS: Final = frozenset((\n{_names(sorted(reasons))}))  # fmt: skip\n"
     )
 

@@ -15,6 +15,7 @@ from proxy.cli import capacity, find
 from proxy.cli.capacity import Memory
 from proxy.cli_check import CASES
 from proxy.doctor import NEWEST_PROVEN
+from proxy.protocol.known_lines import NEWEST_JUDGED
 from proxy.settings import Settings
 from tests import fake_cli
 from tests.cli_script import LOGGED_OUT, cli_script
@@ -234,20 +235,19 @@ def test_what_is_automatic_fits_by_itself() -> None:
 # The CLI.
 
 
-def test_a_newer_cli_than_the_newest_with_fixtures() -> None:
-    newest = tuple(map(int, NEWEST_PROVEN.split(".")))
-    assert len(newest) == 3
+def test_a_newer_cli_than_the_newest_that_was_judged() -> None:
     assert doctor.check_version(find.FLOOR).state == "ok"
-    assert doctor.check_version((newest[0], newest[1], newest[2])).state == "ok"
-    assert doctor.check_version((newest[0], newest[1], newest[2] + 1)).state == "warn"
+    assert doctor.check_version(NEWEST_JUDGED).state == "ok"
+    newer = doctor.check_version((*NEWEST_JUDGED[:2], NEWEST_JUDGED[2] + 1))
+    assert (newer.state, newer.help) == ("warn", "to try it: claude-max-api doctor --cli-check")
 
 
-def test_the_newest_with_fixtures_is_what_the_fixtures_say() -> None:
-    recorded = [
+def test_floor_and_newest_are_those_of_the_fixtures() -> None:
+    recorded = sorted(
         tuple(map(int, folder.name.split("."))) for folder in (FIXTURES / "transcripts").iterdir() if folder.is_dir()
-    ]
-    assert find.shown(max(recorded)) == NEWEST_PROVEN  # type: ignore[arg-type]
-    assert min(recorded) == find.FLOOR
+    )
+    assert (recorded[0], find.shown(recorded[-1])) == (find.FLOOR, NEWEST_PROVEN)  # type: ignore[arg-type]
+    assert recorded[-1] <= NEWEST_JUDGED
 
 
 def test_a_check_is_one_line() -> None:

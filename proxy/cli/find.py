@@ -27,10 +27,11 @@ import msgspec
 from msgspec import Struct
 
 from proxy.cli.launch import environment
+from proxy.protocol.known_lines import OLDEST
 from proxy.settings import Login, Settings
 
-# The oldest CLI on which every scenario holds: that of the oldest recordings, as a test compares.
-FLOOR: Final = (2, 1, 292)
+# The oldest CLI on which every scenario holds: that of the oldest recordings.
+FLOOR: Final = OLDEST
 
 # Where installers put it, from the home directory or from the root; `*` is any one name.
 PLACES: Final = (

@@ -1,7 +1,11 @@
-"""What the recordings hold of the CLI's lines: made by `python -m tests.generate_known_lines`."""
+"""What the fixtures hold of the CLI: made by `python -m tests.generate_known_lines`."""
 
 from typing import Final
 
+# The oldest and the newest version with recordings; the newest that was judged and is not broken.
+OLDEST: Final = (2, 1, 292)
+NEWEST: Final = (2, 1, 330)
+NEWEST_JUDGED: Final = (2, 1, 330)
 # By type of line: the names of its fields.
 FIELDS: Final = {
     "assistant": frozenset((
