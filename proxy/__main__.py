@@ -59,10 +59,12 @@ def welcome(
     names = (model.name for model in settings.models), FAMILIES, (model.value for model in models)
     offered = dict.fromkeys(name for group in names for name in group if name != "default")
     header = " -H 'Authorization: Bearer YOUR_KEY'" if needs_key else ""
+    other = address.of_ollama(settings)
+    ollama = "" if other is None else f"\n  Ollama    {address.base_url(other, other.port)}"
     body = '{"model": "sonnet", "messages": [{"role": "user", "content": "Say hello."}]}'
     return f"""\
 claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""}.
-  Address   {where}
+  Address   {where}{ollama}
   CLI       {cli.version_text}, {cli.path}
   Login     {cli.login}
   Models    {", ".join(offered)}
@@ -100,18 +102,20 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if check.state == "FAIL":
             return _refuse(check.words, check.help)
     with contextlib.ExitStack() as stack:
-        try:
-            sock = stack.enter_context(address.bound(settings))
-        except OSError as error:
-            refused = address.address_refused(settings, error)
-            return _refuse(refused.words, refused.help)
-        port = 0 if settings.uds is not None else sock.getsockname()[1]
+        sockets = []
+        for place in filter(None, (settings, address.of_ollama(settings))):
+            try:
+                sockets.append(stack.enter_context(address.bound(place)))
+            except OSError as error:
+                refused = address.address_refused(place, error)
+                return _refuse(refused.words, refused.help)
+        port = 0 if settings.uds is not None else sockets[0].getsockname()[1]
 
         def announce(models: Sequence[ListedModel]) -> None:
             startup.say(welcome(settings, cli, port, models, stored_keys=bool(loaded.stored_keys)))
 
         return serve.run(
-            loaded, cli, sock, announce, lambda: load(vars(arguments), os.environ), inspect=arguments.inspect
+            loaded, cli, sockets, announce, lambda: load(vars(arguments), os.environ), inspect=arguments.inspect
         )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from proxy.checks import Check
 from proxy.settings import Settings
 
@@ -37,6 +39,13 @@ def bind(host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def of_ollama(settings: Settings) -> Settings | None:
+    """The same settings with the second port as the only address; None where there is none."""
+    if settings.ollama_port is None:
+        return None
+    return msgspec.structs.replace(settings, port=settings.ollama_port, uds=None)
 
 
 def uds_path(settings: Settings) -> Path:
@@ -143,6 +152,9 @@ def address_refused(settings: Settings, error: OSError) -> Check:
         if settings.uds is not None:
             return Check("FAIL", "address", f"{spoken(settings)} is in use by {user}.", "choose another path for --uds")
         port = settings.port
+        if port == settings.ollama_port:
+            help = "stop that program (Ollama itself, most likely), or serve without CLAUDE_PROXY_OLLAMA_PORT"
+            return Check("FAIL", "address", f"Port {port} is in use by {user}.", help)
         return Check("FAIL", "address", f"Port {port} is in use by {user}.", f"claude-max-api {port % 65535 + 1}")
     words = f"{spoken(settings)}, cannot be served on: {error.strerror or error}."
     return Check("FAIL", "address", words, "choose another with CLAUDE_PROXY_HOST and CLAUDE_PROXY_PORT")

@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from proxy.address import check_address, check_tls
+from proxy.address import check_address, check_tls, of_ollama
 from proxy.checks import Check
 from proxy.cli import capacity, find, memory, unproven
 from proxy.cli.capacity import Memory
@@ -200,7 +200,8 @@ def _checks(
     state = check_state_directory(directory)
     if settings.tls_cert is not None:
         yield check_tls(settings)
-    yield from (check_address(settings), state, check_workspace(directory), check_memory(settings, memory.read()))
+    yield from (check_address(place) for place in (settings, of_ollama(settings)) if place is not None)
+    yield from (state, check_workspace(directory), check_memory(settings, memory.read()))
     name = "cli"
     try:
         path = find.find(settings, environ)

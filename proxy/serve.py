@@ -158,7 +158,7 @@ def with_login(settings: Settings, login: str) -> Settings:
 async def _serve(
     loaded: Loaded,
     cli: FoundCli,
-    sock: socket.socket,
+    sockets: list[socket.socket],
     announce: Callable[[tuple[ListedModel, ...]], None],
     reload: Callable[[], Loaded],
     inspect: bool = False,
@@ -218,7 +218,7 @@ async def _serve(
         try:
             await pool.start()
             with registered(state_dir(settings, environ, sys.platform)):
-                await server.serve(sockets=[sock])
+                await server.serve(sockets=sockets)
         finally:
             saying.cancel()
             await service.jobs.drain(settings.grace)
@@ -234,12 +234,12 @@ async def _serve(
 def run(
     loaded: Loaded,
     cli: FoundCli,
-    sock: socket.socket,
+    sockets: list[socket.socket],
     announce: Callable[[tuple[ListedModel, ...]], None],
     reload: Callable[[], Loaded],
     inspect: bool = False,
 ) -> int:
-    """Serve on `sock` (bound, not listening) until told to stop; the exit code. Raises OSError.
+    """Serve on these sockets (bound, not listening) until told to stop; the exit code. Raises OSError.
 
     `reload`: the settings anew, when SIGHUP asks for it; raises SettingError. `inspect`: keep texts of
     the latest requests.
@@ -247,5 +247,5 @@ def run(
     configure_logging(loaded.settings)
     allow_many_files()
     watch_children_without_threads()
-    asyncio.run(_serve(loaded, cli, sock, announce, reload, inspect))
+    asyncio.run(_serve(loaded, cli, sockets, announce, reload, inspect))
     return 0

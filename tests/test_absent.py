@@ -52,6 +52,23 @@ async def test_other_paths_are_unknown(path: str) -> None:
     assert "Unknown path" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("POST", "/api/embed", "has no embeddings"), ("POST", "/api/embeddings", "has no embeddings"),
+        ("POST", "/api/pull", "can be pulled"), ("POST", "/api/push", "can be pushed"),
+        ("POST", "/api/create", "CLAUDE_PROXY_MODELS"), ("POST", "/api/copy", "CLAUDE_PROXY_MODELS"),
+        ("DELETE", "/api/delete", "can be deleted"), ("POST", "/api/blobs/sha256:0", "can be created"),
+        ("GET", "/api/nowhere", "Unknown path."), ("POST", "/api", "Unknown path"),
+    ],
+)  # fmt: skip
+async def test_what_ollama_has_is_absent_in_its_own_form(method: str, path: str, words: str) -> None:
+    response = await ask(method, path)
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert words in (error if path != "/api" else error["message"])
+
+
 async def test_a_key_is_needed_here_too() -> None:
     response = await ask("POST", "/v1/embeddings", api_keys=(Key("mine", "secret"),))
     assert response.status_code == 401

@@ -71,6 +71,22 @@ def test_another_server_on_the_port(somebody: int) -> None:
     assert (check.state, "another program" in check.words) == ("FAIL", True)
 
 
+def test_the_second_port_has_the_address_of_the_first() -> None:
+    assert address.of_ollama(Settings()) is None
+    assert address.of_ollama(Settings(host="::1", port=1, ollama_port=2)) == Settings(host="::1", port=2, ollama_port=2)
+    other = address.of_ollama(Settings(uds="/run/c.sock", ollama_port=2))
+    assert other is not None
+    assert other.uds is None
+
+
+@pytest.mark.parametrize("somebody", [b"Ollama is running"], indirect=True)
+def test_ollama_on_the_second_port(somebody: int) -> None:
+    other = address.of_ollama(Settings(ollama_port=somebody))
+    assert other is not None
+    check = address.check_address(other)
+    assert (check.state, "Ollama itself" in check.help) == ("FAIL", True)
+
+
 def test_an_address_that_is_not_ours() -> None:
     check = address.check_address(Settings(host="192.0.2.1", port=0))
     assert (check.state, "192.0.2.1, port 0, cannot be served on" in check.words) == ("FAIL", True)

@@ -48,14 +48,15 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     def run(
         loaded: Loaded,
         cli: FoundCli,
-        sock: socket.socket,
+        sockets: list[socket.socket],
         announce: Callable[[tuple[ListedModel, ...]], None],
         reload: Callable[[], Loaded],
         inspect: bool,
     ) -> int:
         seen.append(loaded.settings)
         assert reload().settings == loaded.settings
-        sock.listen()
+        for sock in sockets:
+            sock.listen()
         announce(MODELS)
         return 0
 
@@ -95,6 +96,7 @@ def test_the_port_is_the_argument(served: list[Settings], monkeypatch: pytest.Mo
             Settings(uds="/run/c d.sock"),
             ["Address   /run/c d.sock\n", "curl --unix-socket '/run/c d.sock' http://localhost/v1"],
         ),
+        (Settings(ollama_port=9), ["Address   http://127.0.0.1:8\n  Ollama    http://127.0.0.1:9\n"]),
         (Settings(tls_cert="c", tls_key="k"), ["https://127.0.0.1:8/v1"]),
         (Settings(models=(ModelName("fast", "haiku"),)), ["Models    fast, opus, fable, sonnet, haiku, sonnet[1m]\n"]),
     ],
@@ -178,6 +180,19 @@ def test_a_port_in_use_is_one_line(
         port = server.getsockname()[1]
         assert main([str(port)]) == CANNOT_START
     assert f"cannot start. Port {port} is in use by another program.\n" in capsys.readouterr().err
+
+
+def test_the_second_port_in_use_is_named(
+    served: list[Settings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("proxy.address.ours", lambda settings: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert main(["--ollama-port", str(port)]) == CANNOT_START
+    said = capsys.readouterr().err
+    assert f"cannot start. Port {port} is in use by another program.\n" in said
+    assert "Ollama itself, most likely" in said
+    assert served == []
 
 
 def test_notes_come_before_anything_that_may_fail(

@@ -26,6 +26,9 @@ from proxy.protocol.models import FAMILIES, bare, claude_model, resolve
         ("anthropic/claude-opus-4-7", "claude-opus-4-7"), ("claude-max/haiku", "haiku"),
         ("claude-code-cli/sonnet", "sonnet"),
         (" opus ", "opus"),
+        # And Ollama's tag.
+        ("opus:latest", "opus"), ("claude-opus-4-7:latest", "claude-opus-4-7"), ("opus[1m]:latest", "opus[1m]"),
+        ("anthropic/claude-3-opus-20240229:latest", "claude-3-opus-20240229"),
     ],
 )  # fmt: skip
 def test_names_of_claude(name: str, meaning: str) -> None:
@@ -37,6 +40,11 @@ def test_names_of_claude(name: str, meaning: str) -> None:
 def test_other_names_mean_no_model_of_claude_but_are_served_by_the_latest_opus(name: str) -> None:
     assert claude_model(name) is None
     assert resolve(name) == "opus"
+
+
+def test_a_known_name_may_have_a_tag_or_not() -> None:
+    assert claude_model("zzz:latest", ["zzz"]) == "zzz"
+    assert claude_model("zzz:latest", ["zzz:latest", "zzz"]) == "zzz:latest"
 
 
 def test_known_names_are_passed_on_as_they_are() -> None:

@@ -43,6 +43,8 @@ def test_these_mean_themselves(path: str) -> None:
         ("/openai/models", "/v1/models", None),
         ("/models/opus", "/v1/models/opus", None),
         ("/v1/v1", "/v1", None),
+        ("/v1/api/chat", "/api/chat", None),
+        ("/v1//v1/api/tags", "/api/tags", None),
     ],
 )
 def test_other_habits(path: str, served: str, model: str | None) -> None:

@@ -47,13 +47,18 @@ BEYOND = (
     ("tools|functions", r"\[\d+\][\w.]*", "Two tools have the name", "uniqueness by name"),
     ("prompt|input", "", "prompt must not be empty|no input with content", "blank text"),
     ("input", r"\[\d+\].content\[\d+\].file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
+    ("messages|images", ".*", "Images can be|not valid base64|can have images", "what base64 text holds"),
+    ("messages", r"\[\d+\].(role|tool_name|tool_call_id)", "waits for this result", "calls and their results"),
+    ("suffix|template|context|raw", "", "Claude|mean nothing here|does not support", "what Ollama has beyond Claude"),
+    ("prompt", "", "no visible text", "blank text"),
+    ("model", "", "must be named", "one of two names"),
     ("until", "", "until must be later than since", "the order of two values"),
     ("prompt|best_of", "", "At most 8 choices|Answers beyond", "the product or order of two numbers"),
 )
 
 
 # What these name may not be there.
-UNKNOWN = ("/v1/models/{model}", "/v1/inspector/{request_id}")
+UNKNOWN = ("/v1/models/{model}", "/v1/inspector/{request_id}", "/api/show")
 # The document has the types of these bodies and not yet the bounds of their values, so it allows more than is taken.
 WIDER = ("/v1/messages", "/v1/messages/count_tokens")
 
@@ -109,6 +114,9 @@ def valid_data_is_accepted(ctx: CheckContext, response: Response, case: Case) ->
     if case.operation.path in WIDER:
         return
     error = response.json()["error"]
+    if isinstance(error, str):
+        # Ollama's errors are a sentence, which begins with the parameter.
+        error = dict(zip(("param", "message"), error.split(": ", 1), strict=True))
     for name, rest, words, _ in BEYOND:
         if re.fullmatch(f"({name}){rest}", error["param"] or "") and re.search(words, error["message"]):
             return

@@ -151,7 +151,7 @@ async def test_it_says_that_it_is_ready_when_it_can_be_reached(tmp_path: Path, m
         sock.bind(("127.0.0.1", 0))
         settings = base_settings(waiting=0, state_dir=str(tmp_path / "state"))
         loaded = Loaded(settings, {}, {})
-        await asyncio.wait_for(_serve(loaded, DEMO_CLI, sock, announce, lambda: loaded), 60)
+        await asyncio.wait_for(_serve(loaded, DEMO_CLI, [sock], announce, lambda: loaded), 60)
     assert reached == [0]
 
 

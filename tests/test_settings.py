@@ -24,6 +24,7 @@ from proxy.settings.paths import state_dir
 # For every setting: a text, and the value that it means.
 GOOD: dict[str, tuple[str, Any]] = {
     "port": ("0", 0),
+    "ollama_port": ("11434", 11434),
     "host": ("::1", "::1"),
     "api_keys": ("mine:abc, def", (Key("mine", "abc"), Key("key-2", "def"))),
     "models": ("fast=haiku, opus-next", (ModelName("fast", "haiku"), ModelName("opus-next", "opus-next"))),
@@ -77,6 +78,7 @@ BAD = [
     ("port", "80_80"),
     ("port", "٣٤٥٦"),
     ("port", "http"),
+    ("ollama_port", "0"),
     ("host", "http://127.0.0.1"),
     ("host", "127.0.0.1:80"),
     ("host", "*"),
@@ -180,6 +182,18 @@ def test_a_wrong_value_is_shown_unless_it_is_secret() -> None:
                 read({}, {setting.variable: text})
             assert text not in str(caught.value)
             assert "sesame" not in str(caught.value)
+
+
+def test_the_second_port_is_another_one() -> None:
+    with pytest.raises(SettingError, match=r"^--ollama-port: 11434 is the port that is served on already\.$"):
+        read({"port": "11434", "ollama_port": "11434"}, {})
+
+
+def test_the_second_port_needs_keys_where_others_can_reach_it() -> None:
+    given = {"CLAUDE_PROXY_UDS": "/run/c.sock", "CLAUDE_PROXY_HOST": "0.0.0.0"}
+    read({}, given)
+    with pytest.raises(SettingError, match="can be reached from other computers"):
+        read({"ollama_port": "11434"}, given)
 
 
 def test_keys_are_not_in_the_settings_repr() -> None:

@@ -113,6 +113,12 @@ class Pool:
         )  # fmt: skip
 
     @property
+    def models_held(self) -> dict[str, ModelUse]:
+        """The models that have answered in the conversations that are alive."""
+        alive = (*self._busy, *self._parked)
+        return {name: used for conversation in alive for name, used in conversation.models_used.items()}
+
+    @property
     def closing(self) -> bool:
         return self._closing
 

@@ -44,15 +44,26 @@ class Comment(Struct, frozen=True):
     text: str
 
 
+class Timing(Struct, frozen=True):
+    """How far a request is. `began`: seconds since 1970; `seconds`: since then; `first`: from then to the first of its
+    answer, None before that."""
+
+    began: float = 0.0
+    seconds: float = 0.0
+    first: float | None = None
+
+
 class Identity(Struct, frozen=True):
     """What all parts of one answer share; made once, at the HTTP edge.
 
-    `token`: random, in hexadecimal, for ids; `created`: seconds since 1970; `fingerprint`: names the CLI.
+    `token`: random, in hexadecimal, for ids; `created`: seconds since 1970; `fingerprint`: names the CLI; `timing`: how
+    far the request is whenever it is asked.
     """
 
     token: str
     created: int
     fingerprint: str
+    timing: Callable[[], Timing] = Timing
 
 
 class Lookup(Protocol):
@@ -122,6 +133,9 @@ class Encoder(Protocol):
     def open(self) -> Sequence[Event]:
         """What a stream begins with, once it is known that there is an answer."""
 
+    def idle(self) -> Event | Comment:
+        """What a silent stream is kept alive with."""
+
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         """The events for these deltas. `Failed` is not among them."""
 
@@ -136,7 +150,9 @@ class Encoder(Protocol):
 
 
 class Request(Struct, frozen=True):
-    """A decoded request. `model`: as the client named it. `plans`: one for every choice. `stop`: stop sequences.
+    """A decoded request. `model`: as the client named it. `stop`: stop sequences.
+
+    `plans`: one for every choice; none where no model is to be asked, and the answer is what is made of no answers.
 
     `ignored`: parameters without effect. `encoder`: makes the answer.
     """
@@ -176,16 +192,13 @@ class ErrorReply(Struct, frozen=True):
 
 
 class Dialect(Protocol):
-    """One API. `name`: short, for the usage file; `keep_alive`: what a silent stream is kept alive with."""
+    """One API. `name`: short, for the usage file."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def framing(self) -> Framing: ...
-
-    @property
-    def keep_alive(self) -> Event | Comment | None: ...
 
     def decode(self, body: bytes, rules: Rules) -> Request:
         """The request that `body` holds, under the server's rules. Raises `Rejection`."""

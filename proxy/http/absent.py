@@ -1,4 +1,4 @@
-"""Endpoints of OpenAI's that nothing behind this server can serve: a 404 that says so, and what to do instead."""
+"""Endpoints of other servers that nothing behind this one can serve: a 404 that says so, in the API's own form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import falcon.asgi
 from proxy.protocol.failures import Failure, Kind, Rejection
 
 _NONE: Final = "The Claude Code CLI has no {}, so this server has none."
+_FIXED: Final = "The models are Anthropic's, and all of them are there: none can be {}."
 ABSENT: Final = {
+    "/api/embed": _NONE.format("embeddings"),
+    "/api/embeddings": _NONE.format("embeddings"),
+    "/api/pull": _FIXED.format("pulled"),
+    "/api/push": _FIXED.format("pushed"),
+    "/api/create": _FIXED.format("created; names of your own are made with CLAUDE_PROXY_MODELS"),
+    "/api/copy": _FIXED.format("copied; names of your own are made with CLAUDE_PROXY_MODELS"),
+    "/api/delete": _FIXED.format("deleted"),
+    "/api/blobs": _FIXED.format("created"),
     "/v1/embeddings": _NONE.format("embeddings"),
     "/v1/images": _NONE.format("image generation"),
     "/v1/audio": _NONE.format("audio"),

@@ -41,14 +41,26 @@ def _with_model(body: bytes, model: str) -> bytes:
     return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(model))})
 
 
+# Below this path JSON need not be called so: Ollama's own examples post it with `curl -d`, as a form.
+_UNTYPED: Final = "/api/"
+# What browsers send with each request that a page makes. Pages can send forms and text anywhere without being asked.
+_OF_PAGES: Final = ("origin", "referer", "sec-fetch-site")
+
+
+def _is_json(req: falcon.asgi.Request) -> bool:
+    media_type = (req.content_type or "").partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return True
+    return req.path.startswith(_UNTYPED) and not any(req.get_header(name) for name in _OF_PAGES)
+
+
 async def read_json(req: falcon.asgi.Request, max_size: int, decode: Callable[[bytes], _Decoded]) -> _Decoded:
     """What `decode`, a pure function, makes of the body of a POST, decompressed, at most `max_size` bytes.
 
-    Raises `Rejection`. It must say that it is JSON: a form or plain text could come from any web page. Where the path
-    names the model, the body does so, too.
+    Raises `Rejection`. It must say that it is JSON, but where it is sure that no web page has sent it: a form or plain
+    text could come from any. Where the path names the model, the body does so, too.
     """
-    media_type = (req.content_type or "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if not _is_json(req):
         raise Rejection(Failure(Kind.CONTENT_TYPE, "The body must be sent as `content-type: application/json`."))
     applied = codings.parse(req.get_header("content-encoding"))
     unknown = codings.unsupported(applied)

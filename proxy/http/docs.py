@@ -71,7 +71,10 @@ def _operation(path: str, method: str, one: Schema) -> Iterator[str]:
 
 def _content(media_type: str, content: Schema) -> str:
     if "itemSchema" in content:
-        data = content["itemSchema"]["properties"]["data"]
+        item = content["itemSchema"]
+        if "properties" not in item:
+            return f"{_type(item)} <small>{media_type}</small>"
+        data = item["properties"]["data"]
         values = data["anyOf"][1] if "anyOf" in data else data
         return f"{_type(values['contentSchema'])} <small>{media_type}</small>"
     codes = [each for part in content["schema"].get("allOf", [])[1:] for each in _codes(part)]
@@ -79,8 +82,8 @@ def _content(media_type: str, content: Schema) -> str:
 
 
 def _codes(part: Schema) -> Iterator[str]:
-    said = part["properties"]["error"]["properties"]
-    for code in said.get("code", said["type"])["enum"]:
+    said = part.get("properties", {}).get("error", {}).get("properties", {})
+    for code in said.get("code", said.get("type", {})).get("enum", ()):
         if code is not None:
             yield f"<code>{escape(code)}</code>"
 

@@ -13,10 +13,11 @@ from typing import Final
 import falcon
 import falcon.asgi
 import msgspec
+from msgspec import Struct
 
 from proxy.cli.exchange import Exchange
 from proxy.cli.pool import Pool
-from proxy.dialects import Comment, Dialect, Encoder, Event, Identity, Request
+from proxy.dialects import Comment, Dialect, Encoder, Event, Identity, Request, Timing
 from proxy.http import fallback
 from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
@@ -60,12 +61,27 @@ class ModelRequests:
         rules = service.rules_for(req.context.key_name)
         request = await read_json(req, service.settings.max_body, lambda body: self._dialect.decode(body, rules))
         trace.requested_model = request.model
+        if not request.plans:
+            _send(resp, request.encoder(_identity(service, trace)).whole((), Tokens()))
+            return
         # All choices have the same tools, and are to have the same form.
         await service.pool.validator.check(req.context.key_name, request.plans[0])
         await self._answer(Answering(service, self._dialect, request, req.context.key_name, trace), req, resp)
 
     async def _answer(self, answering: Answering, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         await answering.respond(resp)
+
+
+def _identity(service: Service, trace: Trace) -> Identity:
+    def timing() -> Timing:
+        return Timing(trace.at, trace.seconds, trace.first_delta)
+
+    return Identity(uuid.uuid4().hex, int(time.time()), service.fingerprint, timing)
+
+
+def _send(resp: falcon.asgi.Response, whole: Struct) -> None:
+    resp.data = msgspec.json.encode(whole)
+    resp.content_type = falcon.MEDIA_JSON
 
 
 async def _kept_nowhere(encoder: Encoder) -> None:
@@ -81,7 +97,7 @@ class Answering:
         self._dialect = dialect
         self.request = request
         self.trace = trace
-        self.encoder = request.encoder(Identity(uuid.uuid4().hex, int(time.time()), service.fingerprint))
+        self.encoder = request.encoder(_identity(service, trace))
         self.owner = owner
         self._exchanges = [self._exchange(service.pool, plan) for plan in request.plans]
         # What has been given up for a fallback: it may have cost something.
@@ -119,8 +135,7 @@ class Answering:
         self.mark(resp)
         whole = self.encoder.whole([fold.answer() for fold in folds], self._tokens)
         await self.keep(self.encoder)
-        resp.data = msgspec.json.encode(whole)
-        resp.content_type = falcon.MEDIA_JSON
+        _send(resp, whole)
 
     def mark(self, resp: falcon.asgi.Response) -> None:
         """Say in headers how the request was served, and what of it had no effect."""
@@ -162,7 +177,7 @@ class Answering:
         `opening`: what of it has been told before. A silence of `KEEP_ALIVE_EVERY`, or as long without an event, is a
         keep-alive. Raises Rejection on failure.
         """
-        dialect, encoder, trace = self._dialect, self.encoder, self.trace
+        encoder, trace = self.encoder, self.trace
         told_at = trace.seconds
         async with aclosing(self._parts()) as parts:
             async for batch in parts:
@@ -175,8 +190,8 @@ class Answering:
                 if opening is None:
                     opening = encoder.open()
                     events = [*opening, *events]
-                if not events and dialect.keep_alive is not None:
-                    events = [dialect.keep_alive]
+                if not events:
+                    events = [encoder.idle()]
                 yield events
         skipped = (Comment("validation skipped"),) if self._unvalidated else ()
         ending = (*skipped, *encoder.close(self._tokens))

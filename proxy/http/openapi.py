@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, UnsetType, structs
 
 import proxy
-from proxy.dialects import CountingDialect, Dialect
+from proxy.dialects import CountingDialect, Dialect, Framing
 from proxy.dialects.openai.errors import CODES, ErrorEnvelope
 from proxy.http import docs
 from proxy.http.service import Service
@@ -51,7 +51,7 @@ OPENAI: Final = Errors(ErrorEnvelope, lambda kind: TABLE[kind].status, _openai_s
 
 class Route(Struct, frozen=True):
     """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream, which has no name
-    and ends with `[DONE]`; `events`: of the events of a stream that are named after their `type`.
+    and ends with `[DONE]`, or of its JSON lines; `events`: of the events of a stream that are named after their `type`.
 
     `dialect`: a request to a model, in this dialect; `counting`: one whose tokens are counted; `resource`: what serves
     it where not all such are served alike.
@@ -291,8 +291,14 @@ def _success(one: Route, status: int) -> dict[str, Any]:
         response["headers"] |= _headers((*_COUNTED, *_PLAN))
     if one.event is not None or one.events:
         response["headers"] |= _headers((*_SERVED, *_PLAN))
-        response["content"][SSE] = {"itemSchema": _named(one) if one.events else _event(one)}
+        response["content"] |= _stream(one)
     return response
+
+
+def _stream(one: Route) -> dict[str, Any]:
+    if one.event is not None and one.dialect is not None and one.dialect.framing is Framing.NDJSON:
+        return {Framing.NDJSON.value: {"itemSchema": {"anyOf": [_ref(one.event), _ref(one.errors.body)]}}}
+    return {SSE: {"itemSchema": _named(one) if one.events else _event(one)}}
 
 
 def _event(one: Route) -> dict[str, Any]:

@@ -33,10 +33,21 @@ POLICY: Final = (
 )
 
 
+# What Ollama says here, and its clients look for, on the port that they know.
+OLLAMA: Final = b"Ollama is running"
+
+
 class Page:
-    """The resource."""
+    """The resource. `ollama_port`: where clients of Ollama expect it, if they do."""
+
+    def __init__(self, ollama_port: int | None = None) -> None:
+        self._ollama_port = ollama_port
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        if self._ollama_port is not None and req.scope["server"][1] == self._ollama_port:
+            resp.content_type = falcon.MEDIA_TEXT
+            resp.data = OLLAMA
+            return
         resp.content_type = falcon.MEDIA_HTML
         resp.set_header("content-security-policy", POLICY)
         resp.set_header("x-content-type-options", "nosniff")

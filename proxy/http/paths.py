@@ -19,6 +19,7 @@ _REPEATED: Final = re.compile("^(?:/v1)+(?=/v1(?:/|$))")
 _AZURE: Final = re.compile("/openai(?:/deployments/(?P<model>[^/]+))?(?=/)")
 _WITH: Final = re.compile("/v1(?:/|$)")
 _WITHOUT: Final = re.compile(f"/(?:{'|'.join(ROOTS)})(?:/|$)")
+_OLLAMA: Final = re.compile("^/v1(?=/api/)")
 _ENDPOINT: Final = "/(?:chat/completions|completions|messages|responses)"
 _ENDPOINT_TWICE: Final = re.compile(f"/v1{_ENDPOINT}(?:{_ENDPOINT}|/v1|/models)(?:/|$)")
 _OTHER_VERSION: Final = re.compile(r"/v\d+\w*(?:/|$)")
@@ -32,10 +33,12 @@ class Meant(Struct, frozen=True):
 
 
 def meant(path: str) -> Meant:
-    """What a path means that has `/v1` twice or not at all, slashes twice, or Azure's `/openai/deployments/MODEL`."""
+    """What a path means that has `/v1` twice, not at all, or before Ollama's `/api`, slashes twice, or Azure's
+    `/openai/deployments/MODEL`."""
     path = _SLASHES.sub("/", path)
     azure = _AZURE.match(path)
     rest = _REPEATED.sub("", path if azure is None else path[azure.end() :])
+    rest = _OLLAMA.sub("", rest)
     if _WITHOUT.match(rest):
         rest = f"/v1{rest}"
     if azure is None:
@@ -49,4 +52,4 @@ def advice(path: str) -> str:
         return " The client adds the path of the endpoint by itself: its base URL has to end with /v1."
     if _OTHER_VERSION.match(path) and not path.startswith("/v1/"):
         return " The version is v1: the client's base URL has to end with /v1."
-    return "" if path.startswith("/v1") else " Paths begin with /v1."
+    return "" if path.startswith(("/v1", "/api/")) else " Paths begin with /v1."

@@ -11,6 +11,10 @@ from proxy.dialects.anthropic import errors as anthropic_errors
 from proxy.dialects.anthropic.messages import Messages, MessagesCount, TokensCount
 from proxy.dialects.anthropic.request import MessagesRequest
 from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
+from proxy.dialects.ollama import dialect as ollama_dialect
+from proxy.dialects.ollama.request import ChatRequest as OllamaChatRequest
+from proxy.dialects.ollama.request import GenerateRequest, ShowRequest
+from proxy.dialects.ollama.types import ChatLine, ErrorLine, GenerateLine
 from proxy.dialects.openai import chat_types, completions
 from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.completions import LegacyCompletions
@@ -23,6 +27,7 @@ from proxy.http import (
     inspector,
     metrics,
     models,
+    ollama,
     openapi,
     page,
     response_shapes,
@@ -66,6 +71,8 @@ def _responses_said(kinds: Sequence[Kind]) -> dict[str, Any]:
 
 
 OF_RESPONSES: Final = Errors(responses.ErrorEnvelope, lambda kind: TABLE[kind].status, _responses_said)
+
+OF_OLLAMA: Final = Errors(ErrorLine, lambda kind: TABLE[kind].status, lambda kinds: {})
 
 ANSWERING: Final = (
     frozenset(Kind) - ANYWHERE - {Kind.UNKNOWN_PATH, Kind.UNKNOWN_MODEL, Kind.NOT_FOUND, Kind.METHOD, Kind.NO_WEBSOCKET}
@@ -192,6 +199,39 @@ ROUTES: Final[tuple[Route, ...]] = (
         resource=conversations.OneConversationItem,
     ),
     Route(
+        "post", "/api/chat", "ollamaChat", "Answer a conversation, in Ollama's API.",
+        "Streamed as JSON lines unless `stream` is false; a stream that fails ends with a line that holds an error. "
+        "Without messages nothing is asked: the model is said to be loaded, or unloaded with a `keep_alive` of 0.",
+        ChatLine, OllamaChatRequest, {"model": "sonnet", "messages": [{"role": "user", "content": "Say hello."}]},
+        ChatLine, errors=OF_OLLAMA, kinds=ANSWERING, dialect=ollama_dialect.CHAT,
+    ),
+    Route(
+        "post", "/api/generate", "ollamaGenerate", "Answer a prompt, in Ollama's API.",
+        "As `/api/chat`, for one prompt.", GenerateLine, GenerateRequest, {"model": "haiku", "prompt": "Say hello."},
+        GenerateLine, errors=OF_OLLAMA, kinds=ANSWERING, dialect=ollama_dialect.GENERATE,
+    ),
+    Route(
+        "get", "/api/version", "ollamaVersion", "The version of Ollama's API that is spoken here.",
+        "Clients refuse servers that are older than they need.", ollama.Version, errors=OF_OLLAMA,
+        resource=lambda service: ollama.VersionResource(),
+    ),
+    Route(
+        "get", "/api/tags", "ollamaTags", "The models on offer, in Ollama's API.",
+        "The names of `/v1/models`, with the tag `latest`. Nothing of a model is on this computer: its size is 0.",
+        ollama.Tags, errors=OF_OLLAMA, resource=ollama.TagsResource,
+    ),
+    Route(
+        "get", "/api/ps", "ollamaPs", "The models that are in use, in Ollama's API.",
+        "Those that the conversations use that are kept alive, with the latest time until which they can be.",
+        ollama.Running, errors=OF_OLLAMA, resource=ollama.RunningResource,
+    ),
+    Route(
+        "post", "/api/show", "ollamaShow", "One model, in Ollama's API.", "What it can do, and how much it can read.",
+        ollama.Shown, ShowRequest, {"model": "sonnet"}, errors=OF_OLLAMA,
+        kinds=frozenset((Kind.BAD_REQUEST, Kind.UNKNOWN_MODEL, Kind.BODY_TOO_LARGE, Kind.CONTENT_TYPE)),
+        resource=ollama.ShowResource,
+    ),
+    Route(
         "get", "/v1/models", "listModels", "The models on offer.",
         "Names from the settings, families (the latest of each), and what the CLI itself lists.", models.ModelList,
         resource=models.Models,
@@ -230,7 +270,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "get", "/", "getPage", "All of that as a page to look at.", "Open to all: it asks for a key itself.", None,
-        media_type="text/html", open=True, resource=lambda service: page.Page(),
+        media_type="text/html", open=True, resource=lambda service: page.Page(service.settings.ollama_port),
     ),
     Route(
         "get", "/metrics", "getMetrics", "The server's state and counters.", "In the text format of Prometheus.", None,
@@ -257,7 +297,7 @@ def dialect_of(path: str) -> Dialect:
 
 # Paths below these are an API's own, known or not.
 _BY_PREFIX: Final[dict[str, Dialect]] = {
-    "/v1/messages": MESSAGES, "/v1/responses": RESPONSES, "/v1/conversations": RESPONSES,
+    "/v1/messages": MESSAGES, "/v1/responses": RESPONSES, "/v1/conversations": RESPONSES, "/api/": ollama_dialect.CHAT,
 }  # fmt: skip
 
 

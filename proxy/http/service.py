@@ -113,13 +113,16 @@ class Service:
 
     def model_for(self, name: str) -> str:
         """What the CLI is asked for when a client asks for `name`."""
-        bare = models.bare(name.strip())
-        return models.resolve(self._targets.get(bare, bare), self.known_models())
+        return models.resolve(self._target(name), self.known_models())
 
     def is_claude(self, name: str) -> bool:
         """Whether the name means a model of Claude at all."""
+        return models.claude_model(self._target(name), self.known_models()) is not None
+
+    def _target(self, name: str) -> str:
+        """What the settings map the name to; the name itself where they do not."""
         bare = models.bare(name.strip())
-        return models.claude_model(self._targets.get(bare, bare), self.known_models()) is not None
+        return self._targets.get(bare) or self._targets.get(models.untagged(bare), bare)
 
     def abilities_of(self, model: str) -> Abilities:
         """What the CLI has said of the model that it is asked for."""

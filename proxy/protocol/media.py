@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -65,6 +66,28 @@ def image(media_type: str, data: str, where: str) -> ImageBlock:
     if not checked_base64(data, where):
         raise bad_request("The image is empty.", where)
     return ImageBlock(Base64Source(media_type, data))
+
+
+# How the types of images begin.
+_BEGINNINGS: Final = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+}
+# So many characters of base64 hold what tells the type.
+_HEAD: Final = 32
+
+
+def sniffed_image(data: str, where: str) -> ImageBlock:
+    """An image as base64 text without its type, which its first bytes tell, or as a data URL. Raises Rejection."""
+    if is_data_url(data):
+        return image(*data_url(data, where), where)
+    data = unbroken(data)
+    head = data[:_HEAD]
+    start = checked_base64(head + "=" * (-len(head) % 4), where)
+    media_type = next((type for type, begins in _BEGINNINGS.items() if begins.match(start)), "")
+    return image(media_type, data, where)
 
 
 def image_by_url(url: str, where: str) -> ImageBlock:

@@ -1,6 +1,6 @@
 """What a client's model name means to the CLI. Pure: the lists come from outside.
 
-- Prefixes that routers put in front are dropped.
+- Prefixes that routers put in front are dropped, and Ollama's tag `:latest`.
 - A full version id (`claude-opus-4-7`, `claude-sonnet-4-20250514`, `claude-opus-5`) is passed on as it is.
 - A family name anywhere in the name means the latest of the family (`claude-opus-4` → `opus`).
 - Anything else (`gpt-4o`) means the latest Opus.
@@ -17,6 +17,7 @@ from msgspec import Struct
 FAMILIES: Final = ("opus", "fable", "sonnet", "haiku")
 FALLBACK: Final = "opus"
 PREFIXES: Final = ("anthropic/", "claude-max/", "claude-code-cli/")
+LATEST: Final = ":latest"
 _FAMILY: Final = "|".join(FAMILIES)
 _FULL: Final = re.compile(
     rf"claude-(?:(?:{_FAMILY})-\d{{1,2}}-\d{{1,2}}(?:-\d{{8}})?|(?:{_FAMILY})-\d{{1,2}}-\d{{8}}"
@@ -34,12 +35,20 @@ def bare(name: str) -> str:
     return name
 
 
+def untagged(name: str) -> str:
+    """The name without the tag that Ollama's clients put behind names that have none."""
+    return name.removesuffix(LATEST)
+
+
 def claude_model(name: str, known: Collection[str] = ()) -> str | None:
     """What to ask the CLI for, or None when the name means no Claude model.
 
     `known`: names passed on as they are (the settings' own and those that the CLI lists).
     """
     name = bare(name.strip())
+    if name in known:
+        return name
+    name = untagged(name)
     if name in known or _FULL.fullmatch(name):
         return name
     lower = name.lower()

@@ -44,6 +44,7 @@ class Settings(Struct, frozen=True):
 
     host: str = "127.0.0.1"
     port: int = 3456
+    ollama_port: int | None = None
     api_keys: tuple[Key, ...] = ()
     models: tuple[ModelName, ...] = ()
     system_prompt_mode: Literal["replace", "append"] = "replace"
@@ -105,6 +106,10 @@ class Setting(Struct, frozen=True):
 
 SETTINGS: Final = (
     Setting("port", "CLAUDE_PROXY_PORT", "port", whole(0, 65535), "Port to serve on; 0 takes any free one."),
+    Setting(
+        "ollama_port", "CLAUDE_PROXY_OLLAMA_PORT", "--ollama-port", whole(1, 65535),
+        "A second port to serve on, for clients of Ollama whose address is fixed: 11434. None: no second port.",
+    ),
     Setting(
         "host", "CLAUDE_PROXY_HOST", "--host", address, "Address to serve on; beyond loopback `API_KEYS` is needed."
     ),
@@ -324,7 +329,10 @@ def read(
             f"{given['fallback'].origin}: only a subscription has a plan that can be used up, and "
             f"CLAUDE_PROXY_LOGIN is {settings.login}."
         )
-    if settings.uds is None and not (settings.api_keys or other_keys) and not loopback(settings.host):
+    if settings.ollama_port == settings.port and settings.uds is None:
+        raise SettingError(f"{given['ollama_port'].origin}: {settings.port} is the port that is served on already.")
+    on_a_port = settings.uds is None or settings.ollama_port is not None
+    if on_a_port and not (settings.api_keys or other_keys) and not loopback(settings.host):
         raise SettingError(
             f"{given['host'].origin}: {settings.host} can be reached from other computers, which would use your login. "
             "Set API_KEYS to the keys that clients must send, or make one with `claude-max-api keys add NAME`, or "

@@ -17,6 +17,7 @@ from proxy.dialects.anthropic.types import (
     MessageDelta,
     MessageStart,
     MessageStop,
+    Ping,
     SignatureDelta,
     Stop,
     StreamedEvent,
@@ -68,6 +69,9 @@ class MessageEncoder:
 
     def open(self) -> Sequence[Event]:
         return ()
+
+    def idle(self) -> Event:
+        return event(Ping())
 
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         out: list[Event] = []

@@ -7,11 +7,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxy.dialects import CountRequest, ErrorReply, Event, Framing, Identity, Request, Rules
+from proxy.dialects import CountRequest, ErrorReply, Framing, Identity, Request, Rules
 from proxy.dialects.anthropic.decode import decode
-from proxy.dialects.anthropic.encoder import MessageEncoder, event
+from proxy.dialects.anthropic.encoder import MessageEncoder
 from proxy.dialects.anthropic.errors import reply
-from proxy.dialects.anthropic.types import Ping
 from proxy.protocol.failures import Failure
 
 
@@ -24,7 +23,6 @@ class Messages:
 
     name: Final = "anthropic-messages"
     framing: Final = Framing.SSE
-    keep_alive: Final[Event] = event(Ping())
 
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = decode(body, rules)

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from proxy.dialects import Comment, ErrorReply, Framing, Identity, Request, Rules, SignedForm
+from proxy.dialects import ErrorReply, Framing, Identity, Request, Rules, SignedForm
 from proxy.dialects.openai import chat_request
 from proxy.dialects.openai.chat_types import (
     AnswerHead,
@@ -285,8 +285,6 @@ class Chat:
 
     name: Final = "openai-chat"
     framing: Final = Framing.SSE
-    # Any other line than `data:` and comments breaks clients.
-    keep_alive: Final = Comment("keep-alive")
 
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = chat_request.decode(body, rules)

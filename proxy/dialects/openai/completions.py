@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from proxy.dialects import RULES, Comment, ErrorReply, Framing, Identity, Request, Rules, parameters
+from proxy.dialects import RULES, ErrorReply, Framing, Identity, Request, Rules, parameters
 from proxy.dialects.openai.chat_request import (
     ABSENT,
     HOTTEST,
@@ -236,7 +236,6 @@ class LegacyCompletions:
 
     name: Final = "openai-completions"
     framing: Final = Framing.SSE
-    keep_alive: Final = Comment("keep-alive")
 
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = decode(body, rules)

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from proxy.dialects import Event
+from proxy.dialects import Comment, Event
 from proxy.dialects.openai.chat_types import AnswerHead
 from proxy.dialects.openai.errors import envelope
 from proxy.protocol.answer import Answer
@@ -17,6 +17,8 @@ from proxy.protocol.failures import About, Failure
 
 PARAMS: Final = {About.MODEL: "model", About.SCHEMA: "response_format.json_schema.schema", About.TOOLS: "tools"}
 DONE: Final = Event("[DONE]")
+# Any other line than `data:` and comments breaks clients.
+KEEP_ALIVE: Final = Comment("keep-alive")
 
 
 class ChoiceChunks(Protocol):
@@ -38,6 +40,9 @@ class ChunkEncoder(ABC):
 
     def open(self) -> Sequence[Event]:
         return ()
+
+    def idle(self) -> Comment:
+        return KEEP_ALIVE
 
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         if choice not in self._choices:

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from proxy.dialects import Comment, ErrorReply, Framing, Identity, Request, Rules
+from proxy.dialects import ErrorReply, Framing, Identity, Request, Rules
 from proxy.dialects.openai.errors import envelope, reply
 from proxy.dialects.openai.responses import request
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
@@ -37,8 +37,6 @@ class Responses:
 
     name: Final = "openai-responses"
     framing: Final = Framing.SSE
-    # Every client tolerates comments; not all know events beyond those of a response.
-    keep_alive: Final = Comment("keep-alive")
 
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = request.decode(body, rules)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from proxy.dialects import Event, Identity
+from proxy.dialects import Comment, Event, Identity
 from proxy.dialects.openai.responses import types
 from proxy.dialects.openai.responses.builtin import TOOLS
 from proxy.dialects.openai.responses.request import AskedResponse
@@ -28,6 +28,7 @@ from proxy.dialects.openai.responses.types import (
 )
 from proxy.dialects.openai.responses.under_way import UnderWay, item_of_call
 from proxy.dialects.openai.responses.unfold import deltas_of
+from proxy.dialects.openai.stream import KEEP_ALIVE
 from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import (
     Arguments,
@@ -116,6 +117,9 @@ class ResponsesEncoder:
             _named(types.ResponseCreated(sequence_number=0, response=self._base)),
             _named(types.ResponseInProgress(sequence_number=1, response=self._base)),
         )
+
+    def idle(self) -> Comment:
+        return KEEP_ALIVE
 
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         for delta in deltas:
