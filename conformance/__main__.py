@@ -12,6 +12,7 @@ COMMANDS = {
     "bump": "check a CLI version against the newest recorded one",
     "install": "put a CLI version into the cache and print its path",
     "tools": "print the names by which a CLI knows tools",
+    "clients": "print the fields of the newest clients that COMPATIBILITY.md has no row for",
     "soak": "many tool conversations on the real CLI, with clients that dawdle, leave and come late",
     "bench": "measure the server against the CLI driven without it",
 }

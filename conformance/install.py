@@ -40,7 +40,12 @@ def install(version: str) -> Path:
 
 
 def modules(package: str, version: str) -> Path:
-    """The `node_modules` with that package, installed if it is not there yet. Raises NotInstalled, as above."""
+    """The `node_modules` with that package, installed if it is not there yet. Raises NotInstalled, as above.
+
+    With CONFORMANCE_CLIENTS=latest in the environment the newest version is taken instead.
+    """
+    if os.environ.get("CONFORMANCE_CLIENTS") == "latest":
+        version = npm("view", package, "version").strip()
     target = cache() / f"{package}-{version}"
     if not (target / "node_modules" / package / "package.json").exists():
         _fetch(package, version, target)
