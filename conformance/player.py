@@ -27,6 +27,8 @@ _BIG = 6_000_000
 _SILENCE = 0.15
 # Without these there is no conversation in lines of JSON; what else a recording needs is in its header.
 _NEEDED = ("--print", "--input-format stream-json", "--output-format stream-json", "--verbose")
+# Asides that may come at any time; the others before a conversation alone.
+_ANY_TIME = ("list_models", "get_usage")
 # The time of every recorded line, in seconds since 1970, and how far ahead of it a date can be.
 _EPOCH = 946_684_800
 _YEAR = 366 * 86_400
@@ -41,8 +43,8 @@ _UNKNOWN = (
 def build_index(version: str, files: dict[str, str], asides: str | None, initialize: str = "") -> dict[str, Any]:
     """What the player wants to know of transcripts (path by name) before it has picked one.
 
-    `asides` is the file of requests that may come at any time, each with its answer; `initialize` the text that
-    stands for the mark in the recorded replies to it.
+    `asides` is the file of requests that are no part of a conversation, each with its answer; `initialize` the text
+    that stands for the mark in the recorded replies to it.
     """
     transcripts = []
     for name, path in sorted(files.items()):
@@ -380,12 +382,15 @@ def _converse(settings: dict[str, Any], argv: list[str], index: dict[str, Any]) 
         os.write(2, b"noise on stderr\n" * (settings["stderr"] // 16))
     output = Output(settings)
     conversation = Conversation(_launched(index, argv), output, index["initialize"])
+    begun = False
     for text in _lines():
         try:
             line = json.loads(text)
         except ValueError:
             raise Mismatch(f"player: the proxy sent a line that is not JSON: {text[:200]!r}") from None
-        if answer := index["asides"].get((line.get("request") or {}).get("subtype")):
+        subtype = (line.get("request") or {}).get("subtype")
+        begun = begun or subtype not in index["asides"]
+        if (not begun or subtype in _ANY_TIME) and (answer := index["asides"].get(subtype)):
             answer["response"]["request_id"] = line["request_id"]
             output.write(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
         else:

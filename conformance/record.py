@@ -15,6 +15,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 
+import httpx
 import msgspec
 
 from conformance import install, launch, recorder, recordings, transcript
@@ -161,8 +162,15 @@ async def _group(
 
         async with messages.Upstream(library) as up, _server(shim, up.url, dict(_settings(wanted[0]))) as url:
             done = await asyncio.gather(*map(ask, wanted))
+            await _ask_aside(url)
         raws = await recordings.ended(folder)
         return [_outcome(cli, asked, raws, cassettes[asked[0].scenario.name]) for asked in done]
+
+
+async def _ask_aside(url: str) -> None:
+    """Has the proxy ask the CLI what belongs to no conversation."""
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        await client.get(f"{url}/v1/models")
 
 
 def _state(problems: Sequence[str]) -> str:
@@ -224,7 +232,7 @@ def _outcome(cli: Cli, asked: Sequence[_Asked], raws: Mapping[Path, Raw], casset
     scenario = asked[0].scenario
     problems: list[str] = []
     kept: tuple[Transcript, ...] = ()
-    asides, launched = None, None
+    asides, launched = _asides(cli, [raw for raw in raws.values() if not recordings.conversed(raw)]), None
     for one, until in zip(asked, [*(each.start for each in asked[1:]), None], strict=True):
         # In the order in which they were asked: which process of those that wait is taken first says nothing.
         begun = [
@@ -238,7 +246,6 @@ def _outcome(cli: Cli, asked: Sequence[_Asked], raws: Mapping[Path, Raw], casset
         if kept and list(map(_sent, kept)) != list(map(_sent, made)):
             found.append(f"the proxy drives the CLI otherwise than in mode {asked[0].mode}")
         kept = made
-        asides = asides or _asides(cli, mine)
         launched = launched or _launch(cli, mine, made)
         problems += [f"{one.mode}: {line}" for line in found]
     return Outcome(scenario, tuple(problems), kept, asides, launched)
@@ -293,11 +300,10 @@ def _sent(one: Transcript) -> list[object]:
 
 def _asides(cli: Cli, raws: Sequence[Raw]) -> Transcript | None:
     header = Header(transcript.FORMAT, cli.version, "asides", [], "recorded", "scripted", "control_response")
-    for raw in raws:
-        _, aside = recordings.without_asides(raw)
-        if aside.lines:
-            return recordings.normalised(aside, header)
-    return None
+    found = max((recordings.without_asides(raw)[1] for raw in raws), key=lambda raw: len(raw.lines), default=None)
+    if found is None or not found.lines:
+        return None
+    return recordings.normalised(recordings.once_each(found), header)
 
 
 def _launch(cli: Cli, raws: Sequence[Raw], made: Sequence[Transcript]) -> Launch | None:
@@ -344,10 +350,14 @@ def keep(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
             transcript.write(path, each, initialize)
             written.append(path)
         asides = folder / transcript.ASIDE_FILE
-        if outcome.asides is not None and not asides.exists():
+        if outcome.asides is not None and not (asides.exists() and _as_much(asides, outcome.asides)):
             transcript.write(asides, outcome.asides)
             written.append(asides)
     return written
+
+
+def _as_much(path: Path, new: Transcript) -> bool:
+    return len(transcript.read(path).lines) >= len(new.lines)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -55,12 +55,18 @@ ASIDES = ("list_models", "get_usage")
 
 
 def without_asides(raw: Raw) -> tuple[Raw, Raw]:
-    """The recording without requests that are no part of the conversation, and these with their answers."""
-    asked = {
-        line["request_id"]
-        for _, to, text in raw.lines
-        if to == "cli" and (line := _json(text)).get("request", {}).get("subtype") in ASIDES
-    }
+    """The recording without requests that are no part of the conversation, and these with their answers.
+
+    None of what is asked before the conversation begins is a part of it.
+    """
+    asked: set[str] = set()
+    begun = False
+    for _, to, text in raw.lines:
+        line = _json(text)
+        subtype = line.get("request", {}).get("subtype")
+        begun = begun or subtype == "initialize" or line.get("type") == "user"
+        if to == "cli" and subtype is not None and (subtype in ASIDES or not begun):
+            asked.add(line["request_id"])
 
     def aside(text: str) -> bool:
         line = _json(text)
@@ -68,6 +74,30 @@ def without_asides(raw: Raw) -> tuple[Raw, Raw]:
 
     kept, apart = ([entry for entry in raw.lines if aside(entry[2]) is side] for side in (False, True))
     return msgspec.structs.replace(raw, lines=tuple(kept)), msgspec.structs.replace(raw, lines=tuple(apart), exit=None)
+
+
+def once_each(raw: Raw) -> Raw:
+    """The first request of each kind with its answer."""
+    kept: list[tuple[int, Literal["cli", "proxy"], str]] = []
+    known: set[str] = set()
+    open_requests: set[str] = set()
+    for entry in raw.lines:
+        line = _json(entry[2])
+        subtype = line.get("request", {}).get("subtype")
+        answered = line.get("response", {}).get("request_id")
+        if entry[1] == "cli" and subtype not in known:
+            known.add(subtype)
+            open_requests.add(line["request_id"])
+            kept.append(entry)
+        elif answered in open_requests:
+            open_requests.discard(answered)
+            kept.append(entry)
+    return msgspec.structs.replace(raw, lines=tuple(kept))
+
+
+def conversed(raw: Raw) -> bool:
+    """Whether there is a conversation in it."""
+    return any(to == "cli" and _json(text).get("type") == "user" for _, to, text in raw.lines)
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from proxy.cli.conversation import Conversation
@@ -12,6 +14,7 @@ from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.protocol import turn
 from proxy.protocol.answer import Fold
+from proxy.protocol.counting import Count
 from proxy.protocol.deltas import (
     Arguments,
     Delta,
@@ -36,8 +39,9 @@ TOKENS = Tokens(10, 7, 5, 12, 3)
 class InstantConversation(Conversation):
     """Calls the first tool when there is one, says `{}` when JSON is asked for, and a few words otherwise."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, windows: Mapping[str, int]) -> None:
         self.folded = Fold()
+        self._windows = windows
         self._plan = plan
         self._turn = turn.Turn()
 
@@ -57,6 +61,12 @@ class InstantConversation(Conversation):
 
     async def ask_next(self, message: Message) -> None:
         self.folded = Fold()
+
+    async def count(self, plan: Plan) -> Count:
+        return Count(12, False, "claude-opus-5-5", 1_000_000)
+
+    async def context_window(self, model: str) -> int | None:
+        return self._windows.get(model)
 
     async def settle(self) -> bool:
         return True
@@ -85,6 +95,7 @@ class InstantPool(Pool):
             ListedModel("haiku", "claude-haiku-5-5"),
         )
         self.warm_pool.models_known.set()
+        self.windows: dict[str, int] = {}
 
     @property
     def counts(self) -> Counts:
@@ -92,7 +103,11 @@ class InstantPool(Pool):
 
     async def open(self, plan: Plan, owner: str) -> Lease:
         served = "new" if len(plan.messages) == 1 else "replayed"
-        return Lease(InstantConversation(plan), served, b"", plan)  # type: ignore[arg-type]
+        return Lease(InstantConversation(plan, {}), served, b"", plan)  # type: ignore[arg-type]
+
+    @contextlib.asynccontextmanager
+    async def spare(self, owner: str) -> AsyncIterator[Conversation]:
+        yield InstantConversation(Plan("opus", None, ()), self.windows)
 
     def first_delta(self, lease: Lease) -> None:
         pass

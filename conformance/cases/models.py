@@ -1,14 +1,19 @@
 """The list of models."""
 
 import asyncio
+import json
+from typing import Any
 
 import openai
+from anthropic.types import ModelInfo
+from pydantic import TypeAdapter
 
 from conformance.cases import case
 from conformance.target import Target, good, need, same
 
 LIST = "endpoint.GET /v1/models"
 ONE = "endpoint.GET /v1/models/{model}"
+MODEL_INFO: TypeAdapter[Any] = TypeAdapter(ModelInfo)
 
 
 @case("openai.types.Model", shows=[LIST])
@@ -56,15 +61,38 @@ async def a_name_that_means_nothing_is_not_found(target: Target) -> None:
             need(False, "it was found")
 
 
+@case("clients that fill a context up to its size", shows=[LIST, ONE, "behaviour.context_length"])
+async def sizes_need_no_answer_first(target: Target) -> None:
+    """List and model say how much context the latest Opus takes, before anything was asked."""
+    models = good(await target.send("GET", "/v1/models"), "models")["data"]
+    listed = [model.get("context_length") for model in models if model["id"] == "opus"]
+    one = good(await target.send("GET", "/v1/models/opus"), "model")
+    need(listed and listed[0] and listed[0] >= 100_000, f"sizes {listed}")
+    same(listed[0], one["context_length"], "context_length of the one model")
+
+
+@case("anthropic.types.ModelInfo, anthropic.pagination", shows=[LIST, ONE])
+async def clients_of_anthropics_api_get_its_form(target: Target) -> None:
+    """With the header `anthropic-version` the list comes in pages of that API's models, and one model as such."""
+    headers = {"anthropic-version": "2023-06-01"}
+    page = (await target.send("GET", "/v1/models?limit=2", headers=headers)).json()
+    models = [MODEL_INFO.validate_json(json.dumps(model)) for model in page["data"]]
+    same([models[0].id, models[-1].id, True], [page["first_id"], page["last_id"], page["has_more"]], "the page")
+    rest = (await target.send("GET", f"/v1/models?after_id={page['last_id']}", headers=headers)).json()
+    need(not {model["id"] for model in rest["data"]} & {model.id for model in models}, "a model on two pages")
+    one = await target.send("GET", f"/v1/models/{models[0].id}", headers=headers)
+    same(page["data"][0], one.json(), "the one model")
+
+
 @case("a model that was asked", shows=[LIST, "behaviour.context_length"], uses=["chat/plain"], scripted=True)
 async def sizes_are_told_once_they_are_known(target: Target) -> None:
     """After an answer the list says of its model how much context and how long an answer it takes."""
     await target.whole(target.body("chat/plain"))
     for _ in range(50):
         models = good(await target.send("GET", "/v1/models"), "models")["data"]
-        found = [model for model in models if model["id"] == "opus" and "context_length" in model]
+        found = [model for model in models if model["id"] == "opus" and "max_completion_tokens" in model]
         if found:
             need(found[0]["context_length"] >= found[0]["max_completion_tokens"] > 0, f"sizes {found[0]}")
             return
         await asyncio.sleep(0.05)
-    need(False, "no context_length for opus")
+    need(False, "no max_completion_tokens for opus")

@@ -10,6 +10,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from proxy.http import models
 from proxy.http.edge import TRACE, Trace
 from proxy.http.paths import advice
 from proxy.http.routes import dialect_of
@@ -29,7 +30,8 @@ def answer(req: falcon.asgi.Request, resp: falcon.asgi.Response, failure: Failur
     """Make `resp` the answer that stands for `failure`, in the form of the API that was asked."""
     trace: Trace = req.scope[TRACE]
     trace.outcome = failure.kind.value
-    reply = dialect_of(req.path).error(failure, time.time(), trace.id)
+    dialect = dialect_of(req.path, anthropic=req.get_header(models.VERSION) is not None)
+    reply = dialect.error(failure, time.time(), trace.id)
     resp.status = reply.status
     resp.content_type = falcon.MEDIA_JSON
     resp.data = msgspec.json.encode(reply.body)

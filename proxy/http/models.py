@@ -1,7 +1,8 @@
-"""`GET /v1/models` and `/v1/models/{id}`."""
+"""`GET /v1/models` and `/v1/models/{id}`, in OpenAI's form or, with the header `anthropic-version`, in Anthropic's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import falcon
@@ -9,17 +10,21 @@ import falcon.asgi
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from proxy.dialects.anthropic.models import ModelInfo, line_of, page
 from proxy.http.service import Service
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.lines import ModelUse
+from proxy.protocol.lines import ListedModel, ModelUse
 from proxy.protocol.models import FAMILIES, bare
 
 # Clients sort and compare by it, so it must not change from call to call; the CLI reports no dates.
 CREATED: Final = 1_735_689_600
+# A request with this header is one of Anthropic's clients.
+VERSION: Final = "anthropic-version"
 
 
 class Model(Struct, frozen=True):
-    """`context_length` and `max_completion_tokens` in tokens; left out until the CLI has said them of an answer."""
+    """`context_length` and `max_completion_tokens` in tokens, as far as the CLI has said them: the second is known once
+    the model has answered."""
 
     id: str
     object: Literal["model"] = "model"
@@ -34,6 +39,31 @@ class ModelList(Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+class _Known(Struct, frozen=True):
+    """What is known of a name: the CLI's own entry for it, if it lists one, and sizes in tokens."""
+
+    id: str
+    listed: ListedModel
+    context: int | None
+    answer: int | None
+
+    @property
+    def openai(self) -> Model:
+        return Model(self.id, context_length=self.context or UNSET, max_completion_tokens=self.answer or UNSET)
+
+    @property
+    def anthropic(self) -> ModelInfo:
+        resolved = self.listed.resolvedModel or self.listed.value
+        own = self.id not in (resolved, self.listed.value)
+        return ModelInfo(
+            id=self.id,
+            display_name=self.id if own else self.listed.displayName or self.id,
+            max_input_tokens=self.context,
+            max_tokens=self.answer,
+            line=line_of(resolved),
+        )
+
+
 def model_ids(service: Service) -> tuple[str, ...]:
     """The names on offer: the user's own, the families, and what the CLI itself reports, each once."""
     own = [model.name for model in service.settings.models]
@@ -43,12 +73,20 @@ def model_ids(service: Service) -> tuple[str, ...]:
     return tuple(dict.fromkeys(id for id in (*own, *FAMILIES, *listed) if id and id != "default"))
 
 
-def described(service: Service, id: str) -> Model:
-    """The model that answers to `id`, with what is known of it."""
-    target = service.model_for(id)
-    listed = next((model.resolvedModel for model in service.pool.warm_pool.models if model.value == target), target)
-    used = service.pool.models_used.get(listed, ModelUse())
-    return Model(id, context_length=used.contextWindow or UNSET, max_completion_tokens=used.maxOutputTokens or UNSET)
+async def _known(service: Service, ids: Iterable[str]) -> tuple[_Known, ...]:
+    """What is known of these names. Sizes of what the server offers are asked for, those of other names are not."""
+    offered = {service.model_for(id) for id in model_ids(service)}
+    found: list[_Known] = []
+    targets = {id: service.model_for(id) for id in ids}
+    windows = await service.counter.windows(target for target in targets.values() if target in offered)
+    for id, target in targets.items():
+        entries = (model for model in service.pool.warm_pool.models if target in (model.value, model.resolvedModel))
+        listed = next(entries, ListedModel(target))
+        used = service.pool.models_used.get(listed.resolvedModel or target, ModelUse())
+        sizes = (windows.get(name) for name in (target, listed.value, listed.resolvedModel))
+        context = used.contextWindow or next(filter(None, sizes), None)
+        found.append(_Known(id, listed, context or None, used.maxOutputTokens or None))
+    return tuple(found)
 
 
 class Models:
@@ -58,10 +96,19 @@ class Models:
         self._service = service
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(
-            ModelList(tuple(described(self._service, id) for id in model_ids(self._service)))
+        known = await _known(self._service, model_ids(self._service))
+        # All that there are are in use.
+        stages = req.get_param_as_list("lifecycle[]") or req.get_param_as_list("lifecycle") or ["active"]
+        found = page(
+            [model.anthropic for model in known] if "active" in stages else (),
+            before_id=req.get_param("before_id"),
+            after_id=req.get_param("after_id"),
+            limit=req.get_param("limit"),
         )
+        openai = ModelList(tuple(model.openai for model in known))
+        resp.content_type = falcon.MEDIA_JSON
+        resp.append_header("vary", VERSION)
+        resp.data = msgspec.json.encode(openai if req.get_header(VERSION) is None else found)
 
     on_head = on_get
 
@@ -75,7 +122,9 @@ class OneModel:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model_id: str) -> None:
         if not self._service.is_claude(model_id):
             raise Rejection(Failure(Kind.UNKNOWN_MODEL, "No model of Claude has this name.", "model"))
+        (known,) = await _known(self._service, (bare(model_id),))
         resp.content_type = falcon.MEDIA_JSON
-        resp.data = msgspec.json.encode(described(self._service, bare(model_id)))
+        resp.append_header("vary", VERSION)
+        resp.data = msgspec.json.encode(known.openai if req.get_header(VERSION) is None else known.anthropic)
 
     on_head = on_get

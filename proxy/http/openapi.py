@@ -53,6 +53,8 @@ class Route(Struct, frozen=True):
     """One method of one path. `answer`: the type of a body as JSON; `event`: of an event of a stream, which has no name
     and ends with `[DONE]`, or of its JSON lines; `events`: of the events of a stream that are named after their `type`.
 
+    `other`: the type of the answer to a request with the header `anthropic-version`, and `other_errors` its errors.
+
     `dialect`: a request to a model, in this dialect; `counting`: one whose tokens are counted; `resource`: what serves
     it where not all such are served alike.
 
@@ -70,6 +72,8 @@ class Route(Struct, frozen=True):
     event: type[Struct] | None = None
     events: tuple[type[Struct], ...] = ()
     errors: Errors = OPENAI
+    other: type[Struct] | None = None
+    other_errors: Errors | None = None
     media_type: str = JSON
     statuses: tuple[int, ...] = (200,)
     kinds: frozenset[Kind] = frozenset()
@@ -214,7 +218,12 @@ def _requests(routes: Sequence[Route]) -> dict[str, Any]:
 
 def _answers(routes: Sequence[Route]) -> dict[str, Any]:
     """What is sent: every field is there, unless it can be unset, and no other."""
-    types = {type for one in routes for type in (one.answer, one.event, one.errors.body, *one.events) if type}
+    types = {
+        type
+        for one in routes
+        for type in (one.answer, one.other, one.event, one.errors.body, *one.events)
+        if type is not None
+    }
     schemas = _components(types)
     for type in _structs(types):
         schema = schemas[_name(type)]
@@ -258,6 +267,11 @@ def _route(one: Route) -> dict[str, Any]:
         for name in one.parameters
     ]
     parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in one.query.items()]
+    if one.other is not None:
+        words = "Asks for the form of Anthropic's API."
+        parameters.append(
+            {"name": "anthropic-version", "in": "header", "description": words, "schema": {"const": "2023-06-01"}}
+        )
     if parameters:
         found["parameters"] = parameters
     if one.body is not None:
@@ -286,7 +300,9 @@ def _success(one: Route, status: int) -> dict[str, Any]:
     words = "The answer." if status == 200 else "The same form, when no answer can be expected."
     response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
-    response["content"] = {one.media_type: {"schema": body if one.answer is None else _ref(one.answer)}}
+    if one.answer is not None:
+        body = _ref(one.answer) if one.other is None else {"oneOf": [_ref(one.answer), _ref(one.other)]}
+    response["content"] = {one.media_type: {"schema": body}}
     if one.counting is not None:
         response["headers"] |= _headers((*_COUNTED, *_PLAN))
     if one.event is not None or one.events:
@@ -339,12 +355,18 @@ def _failures(one: Route) -> dict[str, Any]:
     return {str(status): _failure(one, by_status[status]) for status in sorted(by_status)}
 
 
+def _said(errors: Errors, kinds: list[Kind]) -> dict[str, Any]:
+    return {"allOf": [_ref(errors.body), errors.said(kinds)]}
+
+
 def _failure(one: Route, kinds: list[Kind]) -> dict[str, Any]:
     words = ", ".join(kind.value.replace("_", " ").replace("cli", "CLI") for kind in kinds)
     response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
     if one.dialect is not None or one.counting is not None:
         response["headers"] |= _headers((*_RETRIES, *_PLAN))
-    schema = {"allOf": [_ref(one.errors.body), one.errors.said(kinds)]}
+    schema = _said(one.errors, kinds)
+    if one.other_errors is not None:
+        schema = {"anyOf": [schema, _said(one.other_errors, kinds)]}
     return response | {"content": {JSON: {"schema": schema}}}
 
 

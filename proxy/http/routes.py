@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 from proxy.dialects import Dialect
 from proxy.dialects.anthropic import errors as anthropic_errors
 from proxy.dialects.anthropic.messages import Messages, MessagesCount, TokensCount
+from proxy.dialects.anthropic.models import MAX_LIMIT, ModelInfo, ModelPage
 from proxy.dialects.anthropic.request import MessagesRequest
 from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
 from proxy.dialects.ollama import dialect as ollama_dialect
@@ -233,13 +234,20 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "get", "/v1/models", "listModels", "The models on offer.",
-        "Names from the settings, families (the latest of each), and what the CLI itself lists.", models.ModelList,
+        "Names from the settings, families (the latest of each), and what the CLI itself lists. With the header "
+        "`anthropic-version` in the form of Anthropic's API, which alone has pages.", models.ModelList,
+        other=ModelPage, other_errors=ANTHROPIC, kinds=frozenset((Kind.BAD_REQUEST,)),
+        query={
+            "before_id": {"type": "string"}, "after_id": {"type": "string"},
+            "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+        },
         resource=models.Models,
     ),
     Route(
         "get", "/v1/models/{model}", "retrieveModel", "One model.",
         "Any name that means a model of Claude is found, listed or not; it may contain slashes.", models.Model,
-        kinds=frozenset((Kind.UNKNOWN_MODEL,)), parameters=("model",), resource=models.OneModel,
+        other=ModelInfo, other_errors=ANTHROPIC, kinds=frozenset((Kind.UNKNOWN_MODEL,)), parameters=("model",),
+        resource=models.OneModel,
     ),
     Route(
         "get", "/v1/usage", "getUsage", "What has been used, and what the plan has left.",
@@ -290,15 +298,17 @@ ROUTES: Final[tuple[Route, ...]] = (
 )  # fmt: skip
 
 
-def dialect_of(path: str) -> Dialect:
-    """Whose errors a request to this path gets."""
-    return next((dialect for prefix, dialect in _BY_PREFIX.items() if path.startswith(prefix)), CHAT)
+def dialect_of(path: str, *, anthropic: bool) -> Dialect:
+    """Whose errors a request to this path gets. `anthropic`: it comes from a client of Anthropic's API."""
+    shared = MESSAGES if anthropic and not path.startswith(_OPENAI) else CHAT
+    return next((dialect for prefix, dialect in _BY_PREFIX.items() if path.startswith(prefix)), shared)
 
 
 # Paths below these are an API's own, known or not.
 _BY_PREFIX: Final[dict[str, Dialect]] = {
     "/v1/messages": MESSAGES, "/v1/responses": RESPONSES, "/v1/conversations": RESPONSES, "/api/": ollama_dialect.CHAT,
 }  # fmt: skip
+_OPENAI: Final = ("/v1/chat/", "/v1/completions")
 
 
 @cache

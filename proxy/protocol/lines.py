@@ -221,12 +221,16 @@ class ControlRequest(Struct, frozen=True, tag="control_request"):
 
 
 class ListedModel(Struct, frozen=True):
-    """A model as the CLI reports it. `value` is what it is asked for by, `resolvedModel` what answers."""
+    """A model as the CLI reports it. `value` is what it is asked for by, `resolvedModel` what answers.
+
+    `displayName`: for people.
+    """
 
     value: str
     resolvedModel: str = ""
     supportedEffortLevels: list[str] = field(default_factory=list)
     supportsThinkingOff: bool = False
+    displayName: str = ""
 
 
 class ContextCategory(Struct, frozen=True):
