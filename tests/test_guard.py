@@ -102,7 +102,7 @@ async def test_no_origin_is_ever_allowed_by_a_star(local: Serve) -> None:
         answer = await client.get(MODELS, headers={"origin": "https://app.example"})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
-    assert answer.headers["vary"] == "origin"
+    assert "origin" in answer.headers["vary"].split(", ")
     assert answer.headers["access-control-expose-headers"] == "*"
     assert "access-control-allow-credentials" not in answer.headers
 
