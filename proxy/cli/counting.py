@@ -69,6 +69,11 @@ class Counter:
                 self._kept.popitem(last=False)
         return count
 
+    @property
+    def known_windows(self) -> Mapping[str, int]:
+        """How many tokens each model takes, as far as that is known by now; see `windows`."""
+        return self._windows
+
     async def windows(self, models: Iterable[str]) -> Mapping[str, int]:
         """How many tokens each of these models takes, by what the CLI is asked for; without those that are not known.
 

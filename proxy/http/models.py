@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import falcon
@@ -39,7 +38,7 @@ class ModelList(Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
-class _Known(Struct, frozen=True):
+class Described(Struct, frozen=True):
     """What is known of a name: the CLI's own entry for it, if it lists one, and sizes in tokens."""
 
     id: str
@@ -73,20 +72,21 @@ def model_ids(service: Service) -> tuple[str, ...]:
     return tuple(dict.fromkeys(id for id in (*own, *FAMILIES, *listed) if id and id != "default"))
 
 
-async def _known(service: Service, ids: Iterable[str]) -> tuple[_Known, ...]:
-    """What is known of these names. Sizes of what the server offers are asked for, those of other names are not."""
-    offered = {service.model_for(id) for id in model_ids(service)}
-    found: list[_Known] = []
-    targets = {id: service.model_for(id) for id in ids}
-    windows = await service.counter.windows(target for target in targets.values() if target in offered)
-    for id, target in targets.items():
-        entries = (model for model in service.pool.warm_pool.models if target in (model.value, model.resolvedModel))
-        listed = next(entries, ListedModel(target))
-        used = service.pool.models_used.get(listed.resolvedModel or target, ModelUse())
-        sizes = (windows.get(name) for name in (target, listed.value, listed.resolvedModel))
-        context = used.contextWindow or next(filter(None, sizes), None)
-        found.append(_Known(id, listed, context or None, used.maxOutputTokens or None))
-    return tuple(found)
+async def learn_sizes(service: Service) -> None:
+    """Have the CLI say how much context the models on offer take, as far as it has not yet."""
+    await service.counter.windows(map(service.model_for, model_ids(service)))
+
+
+def described(service: Service, id: str) -> Described:
+    """The model that answers to `id`, with what is known of it by now; see `learn_sizes`."""
+    target = service.model_for(id)
+    entries = (model for model in service.pool.warm_pool.models if target in (model.value, model.resolvedModel))
+    listed = next(entries, ListedModel(target))
+    used = service.pool.models_used.get(listed.resolvedModel or target, ModelUse())
+    known = service.counter.known_windows
+    sizes = (known.get(name) for name in (target, listed.value, listed.resolvedModel))
+    context = used.contextWindow or next(filter(None, sizes), None)
+    return Described(id, listed, context or None, used.maxOutputTokens or None)
 
 
 class Models:
@@ -96,7 +96,9 @@ class Models:
         self._service = service
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        known = await _known(self._service, model_ids(self._service))
+        service = self._service
+        await learn_sizes(service)
+        known = [described(service, id) for id in model_ids(service)]
         # All that there are are in use.
         stages = req.get_param_as_list("lifecycle[]") or req.get_param_as_list("lifecycle") or ["active"]
         found = page(
@@ -122,7 +124,8 @@ class OneModel:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, model_id: str) -> None:
         if not self._service.is_claude(model_id):
             raise Rejection(Failure(Kind.UNKNOWN_MODEL, "No model of Claude has this name.", "model"))
-        (known,) = await _known(self._service, (bare(model_id),))
+        await learn_sizes(self._service)
+        known = described(self._service, bare(model_id))
         resp.content_type = falcon.MEDIA_JSON
         resp.append_header("vary", VERSION)
         resp.data = msgspec.json.encode(known.openai if req.get_header(VERSION) is None else known.anthropic)

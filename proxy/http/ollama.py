@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 from proxy.dialects.ollama.encoder import moment
 from proxy.dialects.ollama.request import ShowRequest
 from proxy.http.body import read_json
-from proxy.http.models import CREATED, described, model_ids
+from proxy.http.models import CREATED, described, learn_sizes, model_ids
 from proxy.http.service import Service
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
@@ -117,8 +117,8 @@ def _tag(service: Service, id: str) -> Tag:
 
 def context_length(service: Service, id: str) -> int:
     """In tokens."""
-    said = described(service, id).context_length
-    if said is not UNSET:
+    said = described(service, id).context
+    if said is not None:
         return said
     return LONG_CONTEXT if service.model_for(id).endswith("[1m]") else CONTEXT
 
@@ -185,6 +185,7 @@ class ShowResource:
             raise bad_request("A model must be named.", "model")
         if not service.is_claude(name):
             raise Rejection(Failure(Kind.UNKNOWN_MODEL, f"model {name[:200]!r} not found"))
+        await learn_sizes(service)
         answering = _answering(service, name)
         shown = Shown(
             modelfile=f"FROM {untagged(name)}\n",
