@@ -76,7 +76,7 @@ def test_another_login_answers_and_is_named(start: Start, stream: bool) -> None:
 
 
 def test_its_processes_alone_have_the_key(start: Start, tmp_path: Path) -> None:
-    server = start(fallback="api-key", waiting="1")
+    server = start(fallback="api-key", waiting="1", parked="1")
     assert server.chat(chat([["sleep", 0.01], ["say", "x"], ["end"]])).status_code == 200
     with_key: set[bool] = set()
 

@@ -19,7 +19,7 @@ SEAL = Seal(RULES.secret, "mine")
 HI = {"role": "user", "content": "Hi."}
 
 
-def asked(rules: Rules = RULES, **body: Any) -> AskedResponse:
+def asked(rules: Rules = RULES, /, **body: Any) -> AskedResponse:
     return decode(json.dumps({"model": "opus", "input": "Hi."} | body).encode(), rules)
 
 
@@ -190,7 +190,7 @@ def test_what_has_no_effect_is_named() -> None:
     )  # fmt: skip
     assert set(found.ignored) == {
         "input.reasoning", "input.configuration_update", "input.web_search_call",
-        "include.web_search_call.action.sources", "text.verbosity", "truncation", "store", "prompt_cache_key",
+        "include.web_search_call.action.sources", "text.verbosity", "store", "prompt_cache_key",
         "max_tool_calls",
     }  # fmt: skip
     assert found.encrypted
@@ -233,5 +233,28 @@ def test_what_cannot_be_is_refused_by_name(body: dict[str, Any], param: str) -> 
 def test_a_strict_server_refuses_what_has_no_effect() -> None:
     rules = msgspec.structs.replace(RULES, strict=True)
     with pytest.raises(Rejection) as caught:
-        asked(rules, truncation="auto")
-    assert caught.value.failure.param == "truncation"
+        asked(rules, max_tool_calls=3)
+    assert caught.value.failure.param == "max_tool_calls"
+
+
+def test_thinking_of_the_past_says_who_wrote_it() -> None:
+    sealed = SEAL.close("claude-haiku-5-5", ThinkingBlock("Hm.", "c2ln"))
+    said = {"role": "assistant", "content": "Yes."}
+    plan = asked(input=[HI, {"type": "reasoning", "summary": [], "encrypted_content": sealed}, said, HI, said, HI]).plan
+    assert [message.written_by for message in plan.messages] == [None, "claude-haiku-5-5", None, None, None]
+
+
+def test_fields_that_nobody_knows_are_named() -> None:
+    ignored = asked(RULES, client_metadata={"a": 1}, **{"odd\nfield": 1, "absent": None}).ignored
+    assert ignored == ("client_metadata", "odd_field")
+    # A header has only so much room.
+    assert len(asked(RULES, **{f"x{number}": 1 for number in range(1000)}).ignored) == 100
+    with pytest.raises(Rejection) as caught:
+        asked(msgspec.structs.replace(RULES, strict=True), client_metadata={})
+    assert caught.value.failure.param == "client_metadata"
+
+
+def test_truncation_is_a_wish_for_later() -> None:
+    assert (asked(truncation="auto").shorten, asked(truncation="disabled").shorten, asked().shorten) == (
+        True, False, False,
+    )  # fmt: skip

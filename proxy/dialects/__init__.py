@@ -154,7 +154,8 @@ class Request(Struct, frozen=True):
 
     `plans`: one for every choice; none where no model is to be asked, and the answer is what is made of no answers.
 
-    `ignored`: parameters without effect. `encoder`: makes the answer.
+    `ignored`: parameters without effect. `encoder`: makes the answer. `shorten`: where the conversation does not fit
+    into the model's window, its oldest turns may be left out.
     """
 
     model: str
@@ -163,6 +164,7 @@ class Request(Struct, frozen=True):
     encoder: Callable[[Identity], Encoder]
     stop: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    shorten: bool = False
 
 
 class CountRequest(Struct, frozen=True):

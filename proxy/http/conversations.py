@@ -94,8 +94,7 @@ class _Resource:
         talk = Talk(None, rules.lookup, Seal(rules.secret, owner))
         talk.take_all([item.data for item in past], "conversation")
         talk.take_all(raws, "items")
-        meant = [talk.referred.get(f"items[{index}]", raw) for index, raw in enumerate(raws)]
-        return stored(kept.listed(meant, uuid.uuid4().hex))
+        return stored(kept.listed(talk.sent, uuid.uuid4().hex))
 
 
 class Conversations(_Resource):

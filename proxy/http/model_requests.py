@@ -28,6 +28,7 @@ from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Delta, Failed, Started, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Plan
+from proxy.protocol.shortening import shorter
 
 log: Final = logging.getLogger("proxy.error")
 # A stream is begun after this silence, and kept alive at this pace: proxies and clients give up on silent ones.
@@ -99,8 +100,14 @@ class Answering:
         self.trace = trace
         self.encoder = request.encoder(_identity(service, trace))
         self.owner = owner
+        # Of each choice: what it was asked last, and where.
+        self._plans = list(request.plans)
+        self._pools = [service.pool for _ in request.plans]
         self._exchanges = [self._exchange(service.pool, plan) for plan in request.plans]
-        # What has been given up for a fallback: it may have cost something.
+        self._fallen_back: set[int] = set()
+        # Messages without which it was asked again.
+        self._left_out = 0
+        # What has been given up for another way: it may have cost something.
         self._given_up: list[Exchange] = []
 
     def _exchange(self, pool: Pool, plan: Plan) -> Exchange:
@@ -144,6 +151,8 @@ class Answering:
             resp.set_header("x-claude-proxy-served", self._exchanges[0].served)
         if self._service.demo:
             resp.set_header("x-claude-proxy-demo", "recorded")
+        if self._left_out:
+            resp.set_header("x-claude-proxy-truncated", str(self._left_out))
         if self.trace.fallback:
             resp.set_header(fallback.HEADER, self.trace.fallback)
         emulated = frozenset[str]().union(*(exchange.emulated for exchange in self._exchanges))
@@ -223,25 +232,41 @@ class Answering:
             trace.invalid_calls = sum(exchange.invalid_calls for exchange in self._exchanges)
 
     async def _choice(self, index: int) -> AsyncGenerator[Sequence[Part], None]:
-        """One choice's deltas, likewise; by the fallback, if the plan is used up and there is one."""
+        """One choice's deltas, likewise; asked again in another way, if there is one."""
         begun = False
-        try:
-            async with aclosing(self._asked(index)) as answer:
-                async for part in answer:
-                    begun = begun or bool(part)
-                    yield part
-            return
-        except Rejection as rejection:
-            other = None if begun or self._service.fallback is None else self._service.fallback
-            way = None if other is None else await other.way(rejection.failure, self.request.plans[index])
-            if way is None:
-                raise
-        self._given_up.append(self._exchanges[index])
-        self._exchanges[index] = self._exchange(way.pool, way.plan)
+        while True:
+            try:
+                async with aclosing(self._asked(index)) as answer:
+                    async for part in answer:
+                        begun = begun or bool(part)
+                        yield part
+                return
+            except Rejection as rejection:
+                again = None if begun else await self._again(index, rejection.failure)
+                if again is None:
+                    raise
+            self._given_up.append(self._exchanges[index])
+            self._exchanges[index] = again
+
+    async def _again(self, index: int, failure: Failure) -> Exchange | None:
+        """What may answer after this failure: without the oldest turns, if they are too many and the client agrees; by
+        the fallback, if the plan is used up and there is one."""
+        plan = self._plans[index]
+        if failure.kind is Kind.PROMPT_TOO_LONG:
+            left = shorter(plan) if self.request.shorten else None
+            if left is None:
+                return None
+            self._left_out += len(plan.messages) - len(left.messages)
+            self._plans[index] = left
+            return self._exchange(self._pools[index], left)
+        other = None if index in self._fallen_back else self._service.fallback
+        way = None if other is None else await other.way(failure, plan)
+        if way is None:
+            return None
         self.trace.fallback, self.trace.login = way.name, way.login
-        async with aclosing(self._asked(index)) as answer:
-            async for part in answer:
-                yield part
+        self._plans[index], self._pools[index] = way.plan, way.pool
+        self._fallen_back.add(index)
+        return self._exchange(way.pool, way.plan)
 
     async def _asked(self, index: int) -> AsyncGenerator[Sequence[Part], None]:
         """What the choice's exchange gives."""

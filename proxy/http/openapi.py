@@ -109,6 +109,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "The plan is used up: by what it was answered instead, as the settings say.",
         "schema": {"type": "string"},
     },
+    "x-claude-proxy-truncated": {
+        "description": "Oldest messages that were left out, since all of them do not fit into the model's window.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
     "x-claude-proxy-demo": {
         "description": "The answer is a recorded one: the server is in demo mode.", "schema": {"const": "recorded"},
     },
@@ -158,7 +162,7 @@ _ALWAYS: Final = ("x-request-id", "openai-processing-ms")
 _SERVED: Final = (
     "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params",
     "x-claude-proxy-emulated", "x-claude-proxy-tool-choice",
-    "x-claude-proxy-validation",
+    "x-claude-proxy-validation", "x-claude-proxy-truncated",
 )  # fmt: skip
 _COUNTED: Final = ("x-claude-proxy-count", "x-ignored-params")
 _PLAN: Final = (

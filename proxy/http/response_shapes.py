@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-from proxy.dialects.openai.responses import request
+from proxy.dialects.openai.responses import compact, request
 from proxy.http.shapes import (
     BASE64,
     Model,
@@ -209,3 +209,8 @@ RESPONSES: Final[dict[str, Any]] = {
 }
 
 ResponsesRequest: Final = declared("ResponsesRequest", request.ResponsesRequest, RESPONSES, request.IGNORED)
+CountedRequest: Final = declared(
+    "CountedRequest", request.CountedRequest, RESPONSES | {"model": Model | None, "personality": IgnoredText | None},
+    request.IGNORED,
+)  # fmt: skip
+CompactRequest: Final = declared("CompactRequest", compact.CompactRequest, RESPONSES, compact.IGNORED)

@@ -21,6 +21,8 @@ from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.completions import LegacyCompletions
 from proxy.dialects.openai.errors import CODES
 from proxy.dialects.openai.responses import dialect as responses
+from proxy.dialects.openai.responses.compact import CompactedResponse, Compaction
+from proxy.dialects.openai.responses.counting import InputTokens, ResponsesCount
 from proxy.dialects.openai.responses.types import Response, ResponseEvent
 from proxy.http import (
     conversations,
@@ -50,6 +52,8 @@ LEGACY: Final = LegacyCompletions()
 MESSAGES: Final = Messages()
 MESSAGES_COUNT: Final = MessagesCount()
 RESPONSES: Final = responses.Responses()
+COMPACTION: Final = Compaction()
+RESPONSES_COUNT: Final = ResponsesCount()
 
 
 def _anthropic_said(kinds: Sequence[Kind]) -> dict[str, Any]:
@@ -131,6 +135,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         Response, response_shapes.ResponsesRequest, {"model": "opus", "input": "Say hello."},
         events=get_args(ResponseEvent), errors=OF_RESPONSES, kinds=ANSWERING | {Kind.NOT_FOUND}, dialect=RESPONSES,
         resource=lambda service: responses_http.ResponseRequests(service, RESPONSES),
+    ),
+    Route(
+        "post", "/v1/responses/compact", "compactResponse", "Make a long conversation short.",
+        "The model writes a summary of it. The answer holds all messages but the assistant's, and the summary as an "
+        "item of type `compaction`: together they are the input to go on with.",
+        CompactedResponse, response_shapes.CompactRequest,
+        {"model": "opus", "input": [{"role": "user", "content": "Remember that my number is 7."}]},
+        errors=OF_RESPONSES, kinds=ANSWERING | {Kind.NOT_FOUND}, dialect=COMPACTION,
+    ),
+    Route(
+        "post", "/v1/responses/input_tokens", "countInputTokens", "Count the tokens of a request.",
+        "As the Messages API counts them, through the CLI. Where it does not count, the answer is the CLI's estimate, "
+        "and the header `x-claude-proxy-count: estimated` says so.",
+        InputTokens, response_shapes.CountedRequest, {"model": "opus", "input": "Say hello."},
+        errors=OF_RESPONSES, kinds=COUNTING | {Kind.NOT_FOUND}, counting=RESPONSES_COUNT,
     ),
     Route(
         "get", "/v1/responses/{response_id}", "retrieveResponse", "A stored response.",

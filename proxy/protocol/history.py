@@ -78,8 +78,20 @@ class History:
     """
 
     __slots__ = (
-        "_added", "_answered", "_blocks", "_calls", "_ids", "_messages", "_open", "_parts", "_results", "_said",
-        "_turns", "_where", "system",
+        "_added",
+        "_answered",
+        "_blocks",
+        "_calls",
+        "_ids",
+        "_messages",
+        "_open",
+        "_parts",
+        "_results",
+        "_said",
+        "_turns",
+        "_where",
+        "_written_by",
+        "system",
     )  # fmt: skip
 
     def __init__(self, where: str = "messages") -> None:
@@ -89,6 +101,7 @@ class History:
         self._messages: list[Message] = []
         # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
         self._said: list[AssistantBlock] = []
+        self._written_by: str | None = None
         self._calls: list[str] = []
         self._results: dict[str, ToolResultBlock] = {}
         self._blocks: list[UserBlock] = []
@@ -145,13 +158,17 @@ class History:
         self._add(len(blocks))
         self._blocks += blocks
 
-    def say(self, parts: Sequence[AssistantBlock | PastCall]) -> None:
-        """What the assistant said, in its order. Directly after more of the assistant's it is one turn with that."""
+    def say(self, parts: Sequence[AssistantBlock | PastCall], written_by: str | None = None) -> None:
+        """What the assistant said, in its order. Directly after more of the assistant's it is one turn with that.
+
+        `written_by`: the model that wrote it, as upstream names it, if that is known.
+        """
         if not parts:
             return
         self._add(len(parts))
         if self._blocks or self._results:
             self._end_turn()
+        self._written_by = written_by or self._written_by
         for part in parts:
             if isinstance(part, PastCall):
                 wire = self._unique(clean_id(part.id))
@@ -193,7 +210,7 @@ class History:
         """The turn of the assistant and what followed become messages. A call without a result gets an error result:
         the Messages API refuses a conversation with a gap."""
         if self._said:
-            self._messages.append(Message("assistant", tuple(self._said)))
+            self._messages.append(Message("assistant", tuple(self._said), self._written_by))
         missing = (wire for wire in self._calls if wire not in self._results)
         results: list[Block] = [
             *self._results.values(), *(ToolResultBlock(wire, NO_RESULT, is_error=True) for wire in missing)
@@ -201,6 +218,7 @@ class History:
         if results or self._blocks:
             self._messages.append(Message("user", (*results, *self._blocks)))
         self._said, self._calls, self._results, self._blocks = [], [], {}, []
+        self._written_by = None
         self._open, self._answered = {}, {}
 
     def _unique(self, call_id: str) -> str:

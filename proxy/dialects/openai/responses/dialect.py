@@ -40,7 +40,10 @@ class Responses:
 
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = request.decode(body, rules)
-        return Request(asked.model, (asked.plan,), asked.stream, partial(_encoder, asked), ignored=asked.ignored)
+        return Request(
+            asked.model, (asked.plan,), asked.stream, partial(_encoder, asked), ignored=asked.ignored,
+            shorten=asked.shorten,
+        )  # fmt: skip
 
     def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
         told, error = reply(failure, now), envelope(failure, PARAMS).error

@@ -67,17 +67,18 @@ _shell_output_decoder: Final = msgspec.json.Decoder(list[_ShellOutput])
 class Talk:
     """A conversation while it is put together, item by item.
 
-    `tools`: those that came among the items, with their paths; `ignored`: items without effect; `referred`: the items
-    that references stand for, by the references' paths.
+    `tools`: those that came among the items, with their paths; `ignored`: items without effect. `all`: the items
+    that it consists of, references replaced by what they stand for; `sent`: those of them taken last.
     """
 
     def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
         self.history = History("input")
         self.tools: list[tuple[str, Raw]] = []
         self.ignored: list[str] = []
-        self.referred: dict[str, Raw] = {}
+        self.all: list[Raw] = []
+        self.sent: list[Raw] = []
+        self.seal = seal
         self._lookup = lookup
-        self._seal = seal
         self._images = 0
         if instructions is not None:
             self.history.instruct(instructions)
@@ -85,17 +86,21 @@ class Talk:
     def take_all(self, raws: Sequence[Raw], where: str) -> None:
         """Add these items. Raises Rejection."""
         self.history.expect(where, messages=len(raws))
+        before = len(self.all)
         for index, raw in enumerate(raws):
             self.take(raw, f"{where}[{index}]")
+        self.sent = self.all[before:]
 
     def take(self, raw: Raw, where: str) -> None:
         """Add one item. Raises Rejection."""
         item = decoded(_item_decoder, raw, where)
         kind = item.type or ("message" if item.role is not None else "")
+        if kind == "item_reference" or (not kind and item.id is not None):
+            self._reference(item, where)
+            return
+        self.all.append(raw)
         if kind == "message":
             self._message(item, where)
-        elif kind == "item_reference" or (not kind and item.id is not None):
-            self._reference(item, where)
         elif kind == "reasoning":
             self._reasoning(item, where)
         elif kind == "compaction":
@@ -141,7 +146,6 @@ class Talk:
                 f"No item {item.id[:80]!r} is stored here. Set `store: false`, so that the client sends items whole.",
                 place,
             )
-        self.referred[where] = found
         self.take(found, where)
 
     def _reasoning(self, item: _Item, where: str) -> None:
@@ -150,14 +154,14 @@ class Talk:
             self.ignored.append("input.reasoning")
             return
         place = f"{where}.encrypted_content"
-        sealed = self._seal.open(item.encrypted_content, place)
+        sealed = self.seal.open(item.encrypted_content, place)
         if isinstance(sealed.block, Summary):
             raise bad_request("This is not the content of a reasoning item.", place)
-        self.history.say([sealed.block])
+        self.history.say([sealed.block], sealed.model)
 
     def _compaction(self, item: _Item, where: str) -> None:
         place = f"{where}.encrypted_content"
-        sealed = self._seal.open(item.encrypted_content or "", place)
+        sealed = self.seal.open(item.encrypted_content or "", place)
         if not isinstance(sealed.block, Summary):
             raise bad_request("This is not the content of a compaction item.", place)
         self.history.ask([TextBlock(COMPACTED.format(sealed.block.text))])

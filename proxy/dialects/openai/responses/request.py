@@ -6,7 +6,9 @@ Shapes: `openai.types.responses.response_create_params` of the package `openai`.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -51,7 +53,7 @@ class _Conversation(Struct, frozen=True):
 
 
 class ResponsesRequest(Struct, frozen=True):
-    """The body of `POST /v1/responses`, field by field; unknown fields are skipped."""
+    """The body of `POST /v1/responses`, field by field; unknown fields are named as ignored."""
 
     model: str
     input: str | list[Raw] | None = None
@@ -89,6 +91,13 @@ class ResponsesRequest(Struct, frozen=True):
     service_tier: Any = None
 
 
+class CountedRequest(ResponsesRequest, frozen=True):
+    """The body of `POST /v1/responses/input_tokens`. `model` can be left out."""
+
+    model: str = "opus"
+    personality: Any = None
+
+
 # Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
 IGNORED: Final[Ignored] = {
     "max_tool_calls": (),
@@ -109,6 +118,8 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 SUMMARIES: Final = ("auto", "concise", "detailed")
 VERBOSITIES: Final = ("low", "medium", "high")
 MAX_METADATA: Final = 16
+# Names of what has no effect that a header has room for.
+MAX_NAMED: Final = 100
 
 
 class AskedResponse(Struct, frozen=True):
@@ -116,7 +127,7 @@ class AskedResponse(Struct, frozen=True):
 
     `template`: the response with all that is told back; `forms`: how calls go back, by the name that the model knows;
     `encrypted`: `encrypted_content` is to be shown; `thinking`: the model's thinking is. `items`: what was sent as
-    `input` of this request alone, references replaced by what they stand for.
+    `input` of this request alone, references replaced by what they stand for. `shorten`: the oldest turns may go.
     """
 
     plan: Plan
@@ -129,31 +140,65 @@ class AskedResponse(Struct, frozen=True):
     items: tuple[Raw, ...]
     ignored: tuple[str, ...]
     seal: Seal
+    shorten: bool
 
 
 _request_decoder: Final = msgspec.json.Decoder(ResponsesRequest)
+_counted_decoder: Final[msgspec.json.Decoder[ResponsesRequest]] = msgspec.json.Decoder(CountedRequest)
 _format_decoder: Final = msgspec.json.Decoder(_Format)
+_all_fields: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
-def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
-    """The request that `body` holds, under the server's rules. Raises `Rejection`."""
-    asked = decoded(_request_decoder, body, "")
+class _WithModel(Protocol):
+    @property
+    def model(self) -> str: ...
+
+
+Asked = TypeVar("Asked", bound=_WithModel)
+
+
+def fields(decoder: msgspec.json.Decoder[Asked], body: bytes) -> Asked:
+    """The fields of a request that names a model. Raises Rejection."""
+    asked = decoded(decoder, body, "")
     if not asked.model.strip():
         raise bad_request("A model must be named.", "model")
+    return asked
+
+
+def unknown(type: type[Struct], body: bytes) -> Iterator[str]:
+    """The fields of a body that its type does not have, and that ask for something."""
+    for name, value in _all_fields.decode(body).items():
+        if name not in type.__struct_fields__ and bytes(value) != b"null":
+            yield word(name)
+
+
+def talk_of(
+    instructions: str | None,
+    previous: str | None,
+    conversation: ConversationId | None,
+    items: Sequence[Raw],
+    rules: Rules,
+) -> Talk:
+    """The conversation of a request: what it goes on from, and what it sends. Raises Rejection."""
+    talk = Talk(instructions, rules.lookup, Seal(rules.secret, rules.owner))
+    if previous is not None:
+        talk.take_all(rules.lookup.response(previous), "previous_response_id")
+    if conversation is not None:
+        talk.take_all(rules.lookup.conversation(conversation.id), "conversation")
+    talk.take_all(items, "input")
+    return talk
+
+
+def decode(body: bytes, rules: Rules = RULES, *, counting: bool = False) -> AskedResponse:
+    """The request that `body` holds, under the server's rules; `counting`: for its tokens to be counted. Raises
+    `Rejection`."""
+    asked = fields(_counted_decoder if counting else _request_decoder, body)
     if given(asked.prompt):
         raise bad_request("There are no prompt templates here: send the prompt itself as `instructions`.", "prompt")
     if asked.background and (asked.store is False or not rules.lookup.stores):
         raise bad_request("A response is made in the background only where it is stored.", "background")
-    items = _items(asked)
-    seal = Seal(rules.secret, rules.owner)
-    talk = Talk(asked.instructions, rules.lookup, seal)
     conversation = _conversation(asked)
-    if asked.previous_response_id is not None:
-        talk.take_all(rules.lookup.response(asked.previous_response_id), "previous_response_id")
-    if conversation is not None:
-        talk.take_all(rules.lookup.conversation(conversation.id), "conversation")
-    talk.take_all(items, "input")
-    items = tuple(talk.referred.get(f"input[{index}]", raw) for index, raw in enumerate(items))
+    talk = talk_of(asked.instructions, asked.previous_response_id, conversation, items_of(asked.input), rules)
     system, messages = talk.history.finish()
     if not messages:
         raise bad_request("There is no input with content.", "input")
@@ -166,7 +211,8 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
     )
     model = rules.model_for(asked.model)
     ignored = (
-        *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored
+        *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored,
+        *unknown(ResponsesRequest, body),
     )  # fmt: skip
     plan = parameters.plan_of(
         rules,
@@ -187,20 +233,21 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         forms=use.forms,
         encrypted=ENCRYPTED in (asked.include or ()),
         thinking=rules.reasoning,
-        items=items,
-        ignored=parameters.told(ignored, rules),
-        seal=seal,
+        items=tuple(talk.sent),
+        ignored=parameters.told(islice(ignored, MAX_NAMED), rules),
+        seal=talk.seal,
+        shorten=asked.truncation == "auto",
     )
 
 
-def _items(asked: ResponsesRequest) -> tuple[Raw, ...]:
-    """`input` as items: text is a message of the user's."""
-    if isinstance(asked.input, str):
-        if not asked.input.strip():
+def items_of(given: str | Sequence[Raw] | None) -> Sequence[Raw]:
+    """`input` as items: text is a message of the user's. Raises Rejection."""
+    if isinstance(given, str):
+        if not given.strip():
             raise bad_request("There is no input with content.", "input")
-        message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": asked.input}]}
+        message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}
         return (Raw(msgspec.json.encode(message)),)
-    return tuple(asked.input or ())
+    return given or ()
 
 
 def _conversation(asked: ResponsesRequest) -> ConversationId | None:
@@ -249,7 +296,6 @@ def _ignored_parts(asked: ResponsesRequest, rules: Rules) -> list[str]:
     found += ["reasoning.mode"] if wanted.mode not in (None, "standard") else []
     if asked.truncation not in (None, "auto", "disabled"):
         raise bad_request("Must be one of auto, disabled.", "truncation")
-    found += ["truncation"] if asked.truncation == "auto" else []
     if asked.top_logprobs is not None and not 0 <= asked.top_logprobs <= 20:
         raise bad_request("Must be between 0 and 20.", "top_logprobs")
     found += ["top_logprobs"] if asked.top_logprobs else []
