@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from proxy.dialects import Event, Identity, Request, Rules, parameters
+from proxy.dialects import Comment, Event, Identity, Request, Rules, parameters
 from proxy.dialects.openai.responses import request
 from proxy.dialects.openai.responses.dialect import Responses
 from proxy.dialects.openai.responses.kept import listed
@@ -97,6 +97,9 @@ class CompactEncoder:
 
     def open(self) -> Sequence[Event]:
         return ()
+
+    def idle(self) -> Comment:
+        return Comment("")
 
     def feed(self, choice: int, deltas: Sequence[Delta]) -> Sequence[Event]:
         return ()
