@@ -8,6 +8,7 @@ them stands beside it.
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ _MARKED = b'"$initialize":true'
 
 
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`argv` and the names in `environment` are those of a process of that CLI version, as it was recorded."""
+    """`argv` and the names in `environment` are those of a process of that CLI version, as it was recorded.
+
+    `searching`: the arguments of a process that has a tool of the CLI's own, its web search.
+    """
 
     cli: str
     argv: list[str]
     environment: list[str]
     initialize: dict[str, Any]
+    searching: list[str] = []
+
+    @property
+    def searches(self) -> bool:
+        """The process that `argv` tells of has a tool of the CLI's own."""
+        return any(flag == "--tools" and value for flag, value in pairwise(self.argv))
 
     def save(self, folder: Path) -> Path:
         """Writes it into the folder of its version; says to which file."""

@@ -138,7 +138,13 @@ def _transcripts(root: Path) -> Iterator[str]:
                 continue
             yield from (f"{where}: {line}" for line in _one(one, version, known[scenario], process))
             if isinstance(launched, Launch) and (
-                lost := lacking(one.header.needs, launched.argv, launched.environment)
+                lost := min(
+                    (
+                        lacking(one.header.needs, argv, launched.environment)
+                        for argv in (launched.argv, launched.searching)
+                    ),
+                    key=len,
+                )
             ):
                 yield f"{where}: {launch.FILE} lacks {', '.join(lost)}, which the scenario needs"
     for name, wanted in known.items():

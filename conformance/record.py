@@ -315,18 +315,23 @@ def _launch(cli: Cli, raws: Sequence[Raw], made: Sequence[Transcript]) -> Launch
 
 
 def keep_launch(outcomes: Sequence[Outcome], folder: Path) -> Launch | None:
-    """Writes how this version was launched, as far as it is the same for all: that of the proxy's own settings.
+    """Writes how this version was launched, as far as it is the same for all: that of the proxy's own settings. Of
+    processes that may search the web only the arguments are kept, beside.
 
     The reply to `initialize` is the shortest, which the others add to. One that is kept already stays: transcripts
     refer to it.
     """
     plain = [one for one in outcomes if one.launch and not one.scenario.settings and not one.problems]
     known = launch.load(folder)
-    if not plain:
-        return known
-    first = min((one.launch for one in plain if one.launch), key=lambda each: len(each.initialize))
+    searching = next((one.launch.argv for one in plain if one.launch and one.launch.searches), None)
+    quiet = [one.launch for one in plain if one.launch and not one.launch.searches]
+    first = min(quiet, key=lambda each: len(each.initialize), default=known)
+    if first is None:
+        return None
     made = first if known is None else msgspec.structs.replace(first, initialize=known.initialize)
-    made.save(folder)
+    made = msgspec.structs.replace(made, searching=searching or (known.searching if known else []))
+    if made != known:
+        made.save(folder)
     return made
 
 

@@ -32,6 +32,7 @@ from vcr.serialize import deserialize  # type: ignore[import-untyped]
 from vcr.serializers import yamlserializer  # type: ignore[import-untyped]
 
 from conformance.facts import shown
+from conformance.web_search import is_search
 
 REAL = "https://api.anthropic.com"
 MESSAGES = "/v1/messages"
@@ -354,7 +355,8 @@ def messages(arriving: Any, recorded: Any) -> None:
 
 
 class Library:
-    """Many cassettes behind one upstream; the first user text of a request says which one it is played from.
+    """Many cassettes behind one upstream; the first user text of a request says which one it is played from. That of a
+    search of the web is the CLI's own: it belongs to the conversation that the same CLI has asked before.
 
     As with vcrpy each interaction is played once, the first one that matches; `rewind` starts over.
     """
@@ -392,7 +394,7 @@ class Library:
 
     def __call__(self, request: Arrived) -> Reply:
         body = request.body
-        start = self._start(body)
+        start = self._asked_before(request) if is_search(body) else self._start(body)
         if start is None and request.target.startswith(COUNTING):
             return counted(body)
         if start is None:
@@ -418,6 +420,10 @@ class Library:
         # Silence, not an error: what the CLI asks after the end of an answer must not change the recording.
         self._surprises[start].append(failed)
         return error(400, "invalid_request_error", "the cassette has no answer", hang=-1)
+
+    def _asked_before(self, request: Arrived) -> str | None:
+        sessions = ((start, {one.session for one in arrived}) for start, arrived in self._arrived.items())
+        return next((start for start, known in sessions if request.session in known), None)
 
     def _start(self, body: Mapping[str, Any]) -> str | None:
         first = opening(body)

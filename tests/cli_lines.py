@@ -129,6 +129,27 @@ def put_in() -> Table:
     return result(num_turns=0, result="", stop_reason=None)
 
 
+def search(index: int, id: str, query: str, **more: Any) -> list[Table]:
+    """A block in which the model searches the web."""
+    return call(index, id, "WebSearch", json.dumps({"query": query} | more))
+
+
+def ran(id: str, outcome: Any, *, error: bool = False) -> Table:
+    """A tool that the CLI runs itself has ended."""
+    block = {"type": "tool_result", "tool_use_id": id, "content": "text"} | ({"is_error": True} if error else {})
+    return {
+        "type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None,
+        "session_id": "s", "uuid": "u", "tool_use_result": outcome,
+    }  # fmt: skip
+
+
+def found(id: str, *links: tuple[str, str], query: str = "q") -> Table:
+    """A search has found these titles and addresses."""
+    hits = [{"title": title, "url": url} for title, url in links]
+    results = [{"tool_use_id": "srvtoolu_01", "content": hits}, "What the model made of it."]
+    return ran(id, {"query": query, "results": results, "durationSeconds": 0.1, "searchCount": 1})
+
+
 def reply(request_id: str, **more: Any) -> Table:
     return {"type": "control_response", "response": {"subtype": "success", "request_id": request_id} | more}
 

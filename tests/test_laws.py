@@ -23,10 +23,11 @@ from conformance import transcript
 from proxy.dialects.openai.chat import ChatEncoder, Chunks, usage_chunk
 from proxy.dialects.openai.chat_types import AnswerHead, Chunk, Completion
 from proxy.protocol.answer import Fold
+from proxy.protocol.citations import Citing, Pages
 from proxy.protocol.deltas import Delta, Failed, Finished, Proposed, Retracted, Started, Text, Thinking, Tokens
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.lines import LineDecoder
-from proxy.protocol.plan import Schema
+from proxy.protocol.plan import Schema, Search
 from proxy.protocol.schema import WRAPPER
 from proxy.protocol.turn import Turn
 from tests.test_chat import judged
@@ -37,11 +38,13 @@ GONE = Failure(Kind.CLI_DIED, "The CLI ended before its answer did.")
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What one question got: what the CLI wrote up to the next. `schema`: of the answer; `died`: the CLI did, then."""
+    """What one question got: what the CLI wrote up to the next. `schema`: of the answer; `search`: it may
+    search the web; `died`: the CLI did, then."""
 
     name: str
     data: bytes
     schema: Schema | None
+    search: Search | None
     died: bool
 
     def __str__(self) -> str:
@@ -68,7 +71,7 @@ def questions() -> list[Asked]:
             continue
         name = path.relative_to(ROOT).with_suffix("").as_posix()
         parts: list[list[bytes]] = [[]]
-        schema = None
+        schema = search = None
         for crossing in recording.lines:
             line = crossing.line
             if crossing.to == "cli":
@@ -77,13 +80,15 @@ def questions() -> list[Asked]:
                     raw = msgspec.Raw(json.dumps(request["jsonSchema"]).encode())
                     wrapped = list(request["jsonSchema"].get("properties", ())) == [WRAPPER]
                     schema = Schema(raw, raw, wrapped=wrapped)
+                if "hooks" in request:
+                    search = Search()
                 if _is_question(line) and any(b'"message_start"' in each for each in parts[-1]):
                     parts.append([])
                 continue
             text = line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
             parts[-1].append(text.encode("utf-8", "surrogatepass") + b"\n")
         found += [
-            Asked(f"{name}#{number}", b"".join(part), schema, recording.exit is not None)
+            Asked(f"{name}#{number}", b"".join(part), schema, search, recording.exit is not None)
             for number, part in enumerate(parts)
             if part
         ]
@@ -104,9 +109,10 @@ every_question = pytest.mark.parametrize("asked", _parameters(questions()))
 
 def deltas_of(asked: Asked, *pieces: bytes, end: bool = True) -> list[Delta]:
     """What the turn makes of these bytes; with `end` the child is gone after them."""
-    decoder, turn = LineDecoder(), Turn(asked.schema)
-    found = [delta for piece in pieces for delta in turn.feed(decoder.feed(piece))]
-    found += turn.feed(decoder.close())
+    decoder, turn = LineDecoder(), Turn(asked.schema, asked.search)
+    citing = Citing(Pages())
+    found = [delta for piece in pieces for delta in citing.take(turn.feed(decoder.feed(piece)))]
+    found += citing.take(turn.feed(decoder.close()))
     return found + turn.fail(GONE) if end else found
 
 
@@ -121,6 +127,7 @@ def test_there_are_recordings_of_every_kind() -> None:
         "errors/overloaded",
         "limits/max_tokens_reached",
         "reasoning/thinking",
+        "search/one",
         "verbatim/at_path",
     ):
         assert any(topic in name for name in names), topic

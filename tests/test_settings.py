@@ -39,6 +39,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "parked": ("AUTO", "auto"),
     "parked_age": ("1", 1.0),
     "native": ("off", False),
+    "web_search": ("off", False),
     "reasoning_format": ("thinking_blocks", "thinking_blocks"),
     "strict_params": ("On", True),
     "reasoning": ("no", False),

@@ -37,7 +37,7 @@ from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.kinds import Kind as LineKind
 from proxy.protocol.kinds import classify
 from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
-from proxy.protocol.plan import Schema
+from proxy.protocol.plan import Schema, Search
 from proxy.protocol.turn import MAX_RETRY_WAIT, OVER, TRANSITIONS, State, Turn
 from tests import cli_lines as say
 
@@ -56,6 +56,7 @@ KINDS: dict[LineKind[Any], Line] = {
     kinds.LIMITS: say.lines(say.limits())[0],
     kinds.RESULT: say.lines(say.result())[0],
     kinds.ERROR_RESULT: say.lines(say.error_result())[0],
+    kinds.TOOL_RESULT: say.lines(say.found("toolu_01"))[0],
     kinds.HISTORY_ACKNOWLEDGED: say.lines(say.put_in())[0],
     kinds.OTHER: say.lines(say.system("status"))[0],
     kinds.MALFORMED: Malformed("assistant", "why"),
@@ -67,6 +68,7 @@ TO_STATE: dict[State, list[say.Table]] = {
     State.BLOCK: [say.start(), say.opened()],
     State.WHOLE: [say.snapshot(say.text_block("whole"))],
     State.CHECKING: [say.start(), say.end()],
+    State.SEARCHING: [say.start(), *say.search(0, "toolu_01", "news"), say.end("tool_use")],
     State.FINISHED: say.message("x")[:-1],
     State.STOPPED: say.message("x"),
     State.IDLE: say.answer("x"),
@@ -85,7 +87,7 @@ def fed(*tables: say.Table, schema: Schema | None = None) -> list[Delta]:
 
 def led_to(state: State) -> Turn:
     """A turn in this state."""
-    turn = Turn(FORM if state is State.CHECKING else None)
+    turn = Turn(FORM if state is State.CHECKING else None, Search())
     turn.feed(say.lines(*TO_STATE[state]))
     assert turn.state is state
     return turn
@@ -638,13 +640,11 @@ def test_every_state_is_reached_and_left_in_the_table() -> None:
 def test_a_structured_answer_that_was_not_streamed_is_json_too(stop_reason: str | None) -> None:
     use = {"type": "tool_use", "id": "toolu_1", "name": "StructuredOutput", "input": {"a": 1}}
     deltas = fed(say.snapshot(use, stop_reason=stop_reason), say.result(stop_reason="tool_use"), schema=FORM)
-    assert json.loads(text(deltas)) == {"a": 1}
-    assert calls(deltas) == []
+    assert (json.loads(text(deltas)), calls(deltas)) == ({"a": 1}, [])
     last = deltas[-1]
     assert isinstance(last, Finished)
     assert last.reason is Reason.END_TURN
 
 
 def test_words_that_were_not_streamed_are_a_refusal_of_the_form() -> None:
-    deltas = fed(say.snapshot(say.text_block("No.")), say.result(), schema=FORM)
-    assert Refusal("No.") in deltas
+    assert Refusal("No.") in fed(say.snapshot(say.text_block("No.")), say.result(), schema=FORM)

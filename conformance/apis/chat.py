@@ -37,6 +37,7 @@ SHOWS: Mapping[str, str] = {
     "refusal": "response.refusal",
     "reasoning": "response.reasoning_content",
     "tool_calls": "response.tool_calls",
+    "citations": "response.annotations",
     "finish_reason": "response.finish_reason",
     "choices": "response.choices",
     "usage": "response.usage",
@@ -79,11 +80,20 @@ def read(body: Any) -> dict[str, Any]:
             "refusal": choice["message"].get("refusal"),
             "reasoning": choice["message"].get("reasoning_content"),
             "tool_calls": choice["message"].get("tool_calls") or [],
+            "citations": _citations(choice["message"]),
             "finish_reason": choice.get("finish_reason"),
         }
         for choice in body.get("choices", [])
     ]
     return told | (told["choices"][0] if told["choices"] else {})
+
+
+def _citations(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = [one["url_citation"] for one in message.get("annotations") or () if one["type"] == "url_citation"]
+    text = message.get("content") or ""
+    return [
+        {"text": text[one["start_index"] : one["end_index"]], "title": one["title"], "url": one["url"]} for one in found
+    ]
 
 
 def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -100,7 +110,9 @@ def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
             kept = choices.setdefault(choice["index"], {"message": {"content": None}, "finish_reason": None})
             kept["finish_reason"] = choice.get("finish_reason") or kept["finish_reason"]
             for key, value in choice["delta"].items():
-                if key == "tool_calls":
+                if key == "annotations":
+                    kept["message"].setdefault(key, []).extend(value)
+                elif key == "tool_calls":
                     _calls(kept["message"].setdefault("tool_calls", {}), value)
                 elif isinstance(value, str) and isinstance(kept["message"].get(key), str):
                     kept["message"][key] += value

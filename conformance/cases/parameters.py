@@ -32,7 +32,6 @@ NO_EFFECT: dict[str, Any] = {
     "top_p": 0.9,
     "user": "u",
     "verbosity": "low",
-    "web_search_options": {"search_context_size": "low"},
 }
 # Values that are refused: the field, and the 400's param where it is not the field itself.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

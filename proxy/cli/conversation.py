@@ -18,6 +18,7 @@ from msgspec import Struct
 from proxy.cli.process import Child
 from proxy.offload import off_loop
 from proxy.protocol.answer import Fold
+from proxy.protocol.citations import Pages
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.counting import Count, counted
 from proxy.protocol.deltas import Delta, Failed, Proposed, Tokens
@@ -74,6 +75,8 @@ class Conversation:
         self.child = child
         # What the CLI has said of the models used here, by name.
         self.models_used: dict[str, ModelUse] = {}
+        # What searches of the web have found here.
+        self.pages = Pages()
         self._dialogue = Dialogue(mode)
         self._timeouts = timeouts
         self._on_ready = on_ready

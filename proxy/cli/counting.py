@@ -59,7 +59,7 @@ class Counter:
         if kept is not None and kept.at > self._clock() - MAX_AGE:
             self._kept.move_to_end(key)
             return kept.count
-        async with self._pool.spare(owner) as conversation:
+        async with self._pool.spare(owner, search=plan.search is not None) as conversation:
             count = await conversation.count(plan)
         self._windows[plan.model] = self._windows[count.model] = count.context_window
         if not count.estimated:

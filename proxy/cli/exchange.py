@@ -10,6 +10,7 @@
 - A request that is refused upstream and uses fields which a model may refuse is asked for once more without them. If
   it is answered then, the refusal is remembered: the fields are left out of later requests from the start.
 - A stop sequence ends the answer and its conversation.
+- What the answer cites of a search is found where its text is final.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from proxy.cli.conversation import Conversation
 from proxy.cli.parked import NotContinued
 from proxy.cli.pool import Lease, Pool, Served
 from proxy.protocol import native
+from proxy.protocol.citations import Citing
 from proxy.protocol.deltas import (
     COMPLETE,
     Delta,
@@ -34,6 +36,7 @@ from proxy.protocol.deltas import (
     Reason,
     Refusal,
     Retracted,
+    Searching,
     Started,
     Text,
     Tokens,
@@ -107,6 +110,7 @@ class Exchange:
         self._streamed = streamed
         self._request = request
         self._cutter = StopCutter(stop) if stop and plan.schema is None else None
+        self._citing: Citing | None = None
         self._repairs = REPAIRS
         self._spent = Tokens()
         self._held: list[Delta] = []
@@ -177,7 +181,7 @@ class Exchange:
                 # What was asked again, or cut, is not in the client's conversation as it is in the CLI's.
                 keep = isinstance(last, Finished) and self._repairs == REPAIRS and not self._stopped
                 self._begun = self._begun or bool(ready)
-                yield ready
+                yield ready if self._citing is None else self._citing.take(ready)
                 if isinstance(last, Finished | Failed):
                     return
         except Rejection as rejection:
@@ -241,6 +245,7 @@ class Exchange:
         self.served = lease.served
         self.not_continued = lease.not_continued
         self._attribute(lease.conversation)
+        self._citing = None if self._plan.search is None else Citing(lease.conversation.pages)
         if lease.served == "continued":
             await lease.conversation.ask_next(self._plan.messages[-1])
         else:
@@ -271,7 +276,7 @@ class Exchange:
         last = _last(deltas)
         if not isinstance(last, Finished) or last.reason not in COMPLETE or self._begun or not self._repairs:
             return None
-        if self._plan.must_call and not conversation.answer.call_ids:
+        if self._plan.must_call and not conversation.answer.called:
             return CALL_AGAIN
         wrong = await self._misfit(conversation, (*self._held, *deltas))
         return None if wrong is None else FIT_AGAIN.format(wrong)
@@ -346,7 +351,7 @@ class Exchange:
         if self._begun:
             return False
         if self._plan.must_call:
-            return not any(isinstance(delta, ToolCall) for delta in deltas)
+            return not any(isinstance(delta, ToolCall | Searching) for delta in deltas)
         return self._plan.schema is not None and not self._streamed
 
     async def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
@@ -360,7 +365,7 @@ class Exchange:
         )
         self.invalid_calls = len(faults) - faults.count(None)
         if last.reason in COMPLETE:
-            self.tool_choice_unmet = self._plan.must_call and not conversation.answer.call_ids
+            self.tool_choice_unmet = self._plan.must_call and not conversation.answer.called
             wrong = await self._misfit(conversation, deltas)
             if wrong is not None and self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format(wrong)))]

@@ -1,7 +1,8 @@
 """How the CLI is started: its arguments, and the whole of its environment.
 
-The arguments are the same for every child and say nothing of any request: nothing of the user's is ever
-on a command line. The environment is built from nothing: what is not named here does not reach the child.
+There are two kinds of children: those with no tool of the CLI's own, and those with its web search alone. The arguments
+are the same for every child of a kind and say nothing of any request: nothing of the user's is ever on a command line.
+The environment is built from nothing: what is not named here does not reach the child.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from proxy.cli.process import Launch
 from proxy.protocol.plan import LAUNCHED, SERVER
+from proxy.protocol.web_search import WEB_SEARCH
 from proxy.settings import Login, Settings
 
 FLAGS: Final = (
@@ -28,6 +30,9 @@ FLAGS: Final = (
     "--allowedTools", f"mcp__{SERVER}",
     "--model", LAUNCHED,
 )  # fmt: skip
+
+# What a child that may search the web is started with instead: that tool and no other.
+SEARCHING: Final = {"--tools": WEB_SEARCH, "--allowedTools": f"mcp__{SERVER},{WEB_SEARCH}"}
 
 # Asks for a summary of what the model thinks; left alone it gives short notes of its progress.
 SHOWN_THINKING: Final = ("--thinking-display", "summarized")
@@ -109,6 +114,13 @@ def environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str
 
 
 def launch(cli: str, settings: Settings, environ: Mapping[str, str], cwd: str) -> Launch:
-    """The one way in which children are started. `cwd`: a workspace's."""
+    """The one way in which children are started, but for those that may search the web. `cwd`: a workspace's."""
     shown = SHOWN_THINKING if settings.reasoning else ()
     return Launch((cli, *FLAGS, *shown), environment(settings, environ), cwd)
+
+
+def searching(plain: Launch) -> Launch:
+    """How a child that may search the web is started, where others are started so."""
+    before = (None, *plain.argv)
+    argv = tuple(SEARCHING.get(flag or "", value) for flag, value in zip(before, plain.argv, strict=False))
+    return Launch(argv, plain.env, plain.cwd)

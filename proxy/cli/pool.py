@@ -1,5 +1,7 @@
 """Conversations: a slot and a process for each request, those kept for their next message, and the queue for slots.
 
+- There are two kinds of processes, see `launch`: those that may search the web serve only requests that ask for it. One
+  of them is kept idle only while there are such requests.
 - A conversation whose answer has ended well is parked with its child under a fingerprint of all that it holds. The next
   request that extends exactly it goes on there. Parked ones are bounded in number and age; losing one costs time only.
 - A slot is held from before the child is taken until `release`, which is when the stream has really ended.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
@@ -16,6 +19,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from proxy.cli import capacity, memory
+from proxy.cli import launch as launches
 from proxy.cli.capacity import Memory
 from proxy.cli.conversation import UNOBSERVED, Conversation, Observer, Timeouts
 from proxy.cli.limiter import FairLimiter
@@ -88,6 +92,8 @@ class Pool:
         self._observer = observer
         self._timeouts = Timeouts(settings.idle_timeout, settings.total_timeout)
         self.warm_pool = WarmPool(settings, launch, start, self._in_background)
+        self._search_pool = WarmPool(settings, launches.searching(launch), start, self._in_background)
+        self._warm_pools = (self.warm_pool, self._search_pool)
         self._limiter = FairLimiter(settings.max_conversations, settings.max_queue, settings.queue_wait)
         self._busy: dict[Conversation, Lease] = {}
         # Processes that count, or say something else that is no answer.
@@ -96,6 +102,7 @@ class Pool:
         self._memory = Memory(None, None)
         self._max_parked = capacity.max_parked(settings.parked, self._memory, 0, capacity.PARKED_COST)
         self._last_request = 0.0
+        self._last_search = -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._round: asyncio.Task[None] | None = None
         self._closing = False
@@ -107,8 +114,9 @@ class Pool:
     @property
     def counts(self) -> Counts:
         return Counts(
-            self.warm_pool.waiting, self.warm_pool.starting, len(self._busy) + len(self._spare), len(self._parked),
-            len(self._limiter),
+            sum(pool.waiting for pool in self._warm_pools),
+            sum(pool.starting for pool in self._warm_pools),
+            len(self._busy) + len(self._spare), len(self._parked), len(self._limiter),
             self._processes_memory(),
         )  # fmt: skip
 
@@ -143,12 +151,14 @@ class Pool:
         not_continued: NotContinued = ""
         try:
             self._last_request = asyncio.get_running_loop().time()
+            if plan.search is not None:
+                self._last_search = self._last_request
             conversation = await self._parked.take(before, plan.messages[-1])
             served: Served = "continued"
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
                 not_continued = self._parked.why_not(before) if served == "replayed" else ""
-                conversation = await self._child()
+                conversation = await self._child(search=plan.search is not None)
             self._adjust()
         except BaseException:
             self._limiter.release(owner)
@@ -157,18 +167,18 @@ class Pool:
         return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued))
 
     @contextlib.asynccontextmanager
-    async def spare(self, owner: str) -> AsyncIterator[Conversation]:
+    async def spare(self, owner: str, *, search: bool = False) -> AsyncIterator[Conversation]:
         """A slot and a process for what is to be neither answered nor gone on with; it is ended afterwards.
 
-        `owner`: the name of the API key. Raises Rejection, as `open` does.
+        `owner`: the name of the API key; `search`: the process may search the web. Raises Rejection, as `open` does.
         """
         await self._limiter.acquire(owner)
         conversation: Conversation | None = None
         try:
             self._last_request = asyncio.get_running_loop().time()
-            conversation = await self._child()
+            conversation = await self._child(search=search)
             self._spare.add(conversation)
-            self.warm_pool.request_sent(conversation)
+            self._request_sent(conversation)
             yield conversation
         except Rejection as rejection:
             if self._closing and rejection.failure.kind is Kind.CLI_DIED:
@@ -178,7 +188,7 @@ class Pool:
             if conversation is not None:
                 self._spare.discard(conversation)
                 self._in_background(conversation.child.stop(STOP_GRACE))
-                self.warm_pool.first_token(conversation)
+                self._first_token(conversation)
             self._limiter.release(owner)
 
     async def renew(self, lease: Lease) -> Lease:
@@ -186,23 +196,31 @@ class Pool:
 
         When that fails `lease` is still the caller's to release.
         """
-        conversation = await self._child()
+        conversation = await self._child(search=lease.plan.search is not None)
         if self._busy.pop(lease.conversation, None) is None:
             self._end(conversation)
             raise Rejection(SHUTTING_DOWN)
         renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.plan, lease.owner, "ended"))
-        self.warm_pool.first_token(lease.conversation)
+        self._first_token(lease.conversation)
         self._end(lease.conversation)
         return renewed
 
     def _begun(self, lease: Lease) -> Lease:
         self._busy[lease.conversation] = lease
-        self.warm_pool.request_sent(lease.conversation)
+        self._request_sent(lease.conversation)
         return lease
+
+    def _request_sent(self, conversation: Conversation) -> None:
+        for pool in self._warm_pools:
+            pool.request_sent(conversation)
+
+    def _first_token(self, conversation: Conversation) -> None:
+        for pool in self._warm_pools:
+            pool.first_token(conversation)
 
     def first_delta(self, lease: Lease) -> None:
         """The answer has begun: the processor may be used for something else."""
-        self.warm_pool.first_token(lease.conversation)
+        self._first_token(lease.conversation)
 
     def release(self, lease: Lease, *, keep: bool = False) -> None:
         """The answer has ended, or nobody waits for it any more: the slot is free, the child goes.
@@ -220,7 +238,7 @@ class Pool:
             self._parked.park(fingerprint.under(lease.plan, key), conversation)
             self._parked.trim(self._max_parked)
         self._limiter.release(lease.owner)
-        self.warm_pool.first_token(conversation)
+        self._first_token(conversation)
 
     def _remember(self, lease: Lease) -> bytes | None:
         """The fingerprint of the messages with the answer, by which that is known now; None if it says nothing."""
@@ -248,7 +266,8 @@ class Pool:
     async def close(self) -> None:
         """End all children; answers still under way end with theirs. Returns when none is left."""
         self._closing = True
-        self.warm_pool.close()
+        for pool in self._warm_pools:
+            pool.close()
         self._limiter.close(Rejection(SHUTTING_DOWN))
         for lease in tuple(self._busy.values()):
             self.release(lease)
@@ -265,8 +284,8 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _child(self) -> Conversation:
-        child, ready = await self.warm_pool.child()
+    async def _child(self, *, search: bool) -> Conversation:
+        child, ready = await (self._search_pool if search else self.warm_pool).child()
         return Conversation(child, self._timeouts, self._settings.system_prompt_mode, ready, self._observer)
 
     async def _look_after(self) -> None:
@@ -276,28 +295,35 @@ class Pool:
             self._memory = memory.read()
             self._parked.expire(self._settings.parked_age)
             self._adjust()
-            self.warm_pool.replace_old()
+            for pool in self._warm_pools:
+                pool.replace_old()
             await self._measure()
 
     def _adjust(self) -> None:
         """Keep as many processes as settings, memory and use allow."""
-        quiet = asyncio.get_running_loop().time() - self._last_request
+        now = asyncio.get_running_loop().time()
+        quiet = now - self._last_request
         settings, parked = self._settings, len(self._parked)
         cost = _average([conversation.child for conversation in self._parked]) or capacity.PARKED_COST
         self._max_parked = capacity.max_parked(settings.parked, self._memory, parked, cost)
         self._parked.trim(self._max_parked)
         self.warm_pool.resize(capacity.max_idle(settings.waiting, self._memory, quiet, self.warm_pool.taken))
+        self._search_pool.resize(1 if settings.waiting and now - self._last_search < capacity.QUIET else 0)
 
     async def _measure(self) -> None:
         """Measure the memory of the process for which that is longest ago: one at a time, it takes milliseconds."""
         parked = (conversation.child for conversation in self._parked)
-        child = min((*self.warm_pool.processes, *parked), key=lambda child: child.measured_at, default=None)
+        child = min((*self._idle, *parked), key=lambda child: child.measured_at, default=None)
         if child is not None:
             child.measured_at = asyncio.get_running_loop().time()
             child.memory = await asyncio.to_thread(memory.pss, child.pid) or child.memory
 
+    @property
+    def _idle(self) -> tuple[Child, ...]:
+        return tuple(child for pool in self._warm_pools for child in pool.processes)
+
     def _processes_memory(self) -> int | None:
-        idle = self.warm_pool.processes
+        idle = self._idle
         used = [conversation.child for conversation in (*self._busy, *self._spare, *self._parked)]
         if not idle and not used:
             return 0

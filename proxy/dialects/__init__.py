@@ -108,9 +108,9 @@ class Rules(Struct, frozen=True):
     """What the server's settings add to a request. `model_for`: a client's model name → what the CLI is asked for.
 
     `native`: what a model may refuse is asked for in the Messages API's own fields (`proxy.protocol.native`). `strict`:
-    a parameter without effect is refused. `reasoning`: the client is shown the model's thinking; `signed`: and gets it
-    in a form that it can send back. `owner`: the name of the key that asks. `secret`: by which the server knows again
-    what it has signed. `lookup`: what is kept for the owner.
+    a parameter without effect is refused. `web_search`: a client may have the web searched. `reasoning`: the client is
+    shown the model's thinking; `signed`: and gets it in a form that it can send back. `owner`: the name of the key that
+    asks. `secret`: by which the server knows again what it has signed. `lookup`: what is kept for the owner.
     """
 
     model_for: Callable[[str], str] = models.resolve
@@ -118,6 +118,7 @@ class Rules(Struct, frozen=True):
     native: bool = False
     strict: bool = False
     reasoning: bool = True
+    web_search: bool = True
     owner: str = ""
     secret: bytes = b""
     lookup: Lookup = NoLookup()

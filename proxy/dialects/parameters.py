@@ -14,8 +14,9 @@ from proxy.dialects import Rules
 from proxy.protocol import native
 from proxy.protocol.failures import bad_request
 from proxy.protocol.models import EFFORTS, effort_level
-from proxy.protocol.plan import Message, Plan, Sampling, Schema, Tool, ToolChoice, ToolUseBlock
+from proxy.protocol.plan import Message, Plan, Sampling, Schema, Search, Tool, ToolChoice, ToolUseBlock
 from proxy.protocol.tools import MUST_CALL_ANY, MUST_CALL_ONE
+from proxy.protocol.web_search import MUST_SEARCH
 
 # Parameters without effect, each with the values that ask for what is done anyway.
 Ignored = Mapping[str, Collection[Any]]
@@ -29,11 +30,13 @@ class ToolUse(Struct, frozen=True):
     """The tools that are offered, and how they may be used.
 
     `demand`: what the model is told when it must call and `choice` cannot say so; None when it may do as it likes.
+    `search`: it may search the web, which counts as a call.
     """
 
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice | None = None
     demand: str | None = None
+    search: Search | None = None
 
 
 class Thinking(Struct, frozen=True):
@@ -54,8 +57,9 @@ def tool_use(
     messages: Iterable[Message],
     single: bool = False,
     name: str | None = None,
+    search: Search | None = None,
 ) -> ToolUse:
-    """How the tools may be used. Raises Rejection when one must be called and there is none.
+    """How the tools and `search` may be used. Raises Rejection when one must be called and there is none.
 
     `single`: one call at a time. `name`: of the one that must be called. The Messages API wants tools to be declared
     where the past (`messages`) has calls, so `none` forbids their use there instead of leaving them out.
@@ -64,12 +68,19 @@ def tool_use(
         past_calls = any(isinstance(block, ToolUseBlock) for message in messages for block in message.content)
         return ToolUse(tools, ToolChoice("none")) if past_calls and tools else ToolUse()
     if mode == "auto":
-        return ToolUse(tools, ToolChoice("auto", disable_parallel_tool_use=True) if single and tools else None)
-    if not tools:
+        one = ToolChoice("auto", disable_parallel_tool_use=True) if single and tools else None
+        return ToolUse(tools, one, search=search)
+    if not tools and search is None:
         raise bad_request("There are no tools to call.", where)
     if name is None:
-        return ToolUse(tools, ToolChoice("any", single), MUST_CALL_ANY)
+        return ToolUse(tools, ToolChoice("any", single), MUST_CALL_ANY if tools else MUST_SEARCH, search)
     return ToolUse(tools, ToolChoice("tool", single, name), MUST_CALL_ONE.format(name))
+
+
+def may_search(use: ToolUse, where: str, rules: Rules) -> None:
+    """Raises Rejection if the web is to be searched and the server does not."""
+    if use.search is not None and not rules.web_search:
+        raise bad_request("The server is set to search no web (CLAUDE_PROXY_WEB_SEARCH).", where)
 
 
 def thinking(effort: str | None, where: str, model: str, rules: Rules) -> Thinking:
@@ -139,8 +150,10 @@ def plan_of(
         thinking=thinking.on,
         schema=schema,
         sampling=sampling,
+        search=use.search,
     )
-    if schema is not None or not rules.native:
-        # The answer's form is a tool, too: a call must not be forced while it is offered.
+    if schema is not None or use.search is not None or not rules.native:
+        # The answer's form is a tool, too: a call must not be forced while it is offered. Nor while the model may
+        # search: it would have to search for ever.
         plan = native.without(plan, {native.TOOL_CHOICE})
     return plan

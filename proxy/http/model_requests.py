@@ -228,6 +228,7 @@ class Answering:
             trace.served = "demo" if self._service.demo else self._exchanges[0].served
             trace.not_continued = "" if self._service.demo else self._exchanges[0].not_continued
             trace.tokens = self._tokens
+            trace.web_searches = trace.tokens.searches
             trace.attempts = sum(exchange.attempts for exchange in (*self._exchanges, *self._given_up))
             trace.invalid_calls = sum(exchange.invalid_calls for exchange in self._exchanges)
 

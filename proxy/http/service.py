@@ -85,6 +85,7 @@ class Service:
             settings.native,
             settings.strict_params,
             settings.reasoning,
+            settings.web_search,
             secret=secrets.token_bytes() if secret is None else secret,
             signed=None if settings.reasoning_format == "text" else settings.reasoning_format,
         )

@@ -17,6 +17,7 @@ from msgspec import Meta, Raw, Struct, defstruct, structs
 
 from proxy.dialects.openai import chat_request, completions
 from proxy.dialects.openai.chat_request import MAX_CHOICES, MAX_STOPS
+from proxy.dialects.openai.web_search import WebSearchOptions
 from proxy.protocol.models import EFFORTS
 
 BASE64: Final = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})"
@@ -238,6 +239,7 @@ CHAT: Final[dict[str, Any]] = {
     "stop": str | Stops | None,
     "temperature": Temperature | None,
     "top_p": Share | None,
+    "web_search_options": WebSearchOptions | None,
 }
 COMPLETIONS: Final[dict[str, Any]] = {
     "model": Model,

@@ -9,12 +9,18 @@ from msgspec import Struct
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
+    Citation,
     Delta,
     Finished,
+    Link,
     Reason,
     RedactedThinking,
     Refusal,
     Retracted,
+    Searched,
+    SearchError,
+    SearchFailed,
+    Searching,
     Signature,
     Started,
     Text,
@@ -26,6 +32,7 @@ from proxy.protocol.deltas import (
 
 class TextPart(Struct, frozen=True):
     text: str
+    citations: tuple[Citation, ...] = ()
 
 
 class ThinkingPart(Struct, frozen=True):
@@ -45,7 +52,24 @@ class CallPart(Struct, frozen=True):
     arguments: str
 
 
-Part = TextPart | ThinkingPart | RedactedPart | CallPart
+class SearchPart(Struct, frozen=True):
+    """A search of the web. `search_index` counts them from 0; `input`: the JSON text of what the model wants of it."""
+
+    search_index: int
+    id: str
+    query: str
+    input: str
+
+
+class FoundPart(Struct, frozen=True):
+    """What that search has found, or why it has failed."""
+
+    search_index: int
+    links: tuple[Link, ...] = ()
+    error: SearchError | None = None
+
+
+Part = TextPart | ThinkingPart | RedactedPart | CallPart | SearchPart | FoundPart
 
 
 class Answer(Struct, frozen=True):
@@ -75,36 +99,53 @@ class Answer(Struct, frozen=True):
     def calls(self) -> tuple[CallPart, ...]:
         return tuple(part for part in self.parts if isinstance(part, CallPart))
 
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """Those of all text, counted in all text, joined."""
+        found: list[Citation] = []
+        before = 0
+        for part in self.parts:
+            if isinstance(part, TextPart):
+                found += (Citation(one.start + before, one.end + before, one.link) for one in part.citations)
+                before += len(part.text)
+        return tuple(found)
+
 
 class _Open:
     """A part under way."""
 
-    __slots__ = ("call", "kind", "pieces", "signature")
+    __slots__ = ("call", "citations", "kind", "pieces", "signature", "whole")
 
-    def __init__(self, kind: type[Part], call: ToolCall | None = None) -> None:
+    def __init__(self, kind: type[Part], call: ToolCall | None = None, whole: Part | None = None) -> None:
         self.kind = kind
         self.call = call
+        # A part that came all at once.
+        self.whole = whole
         self.pieces: list[str] = []
         self.signature: list[str] = []
+        self.citations: list[Citation] = []
 
     def part(self) -> Part:
+        if self.whole is not None:
+            return self.whole
         text = "".join(self.pieces)
         if self.call is not None:
             return CallPart(self.call.id, self.call.name, text)
         if self.kind is ThinkingPart:
             return ThinkingPart(text, "".join(self.signature))
-        return RedactedPart(text) if self.kind is RedactedPart else TextPart(text)
+        return RedactedPart(text) if self.kind is RedactedPart else TextPart(text, tuple(self.citations))
 
 
 class Fold:
     """Takes deltas; `answer` is what they come to so far."""
 
-    __slots__ = ("_break", "_calls", "_ended", "_parts", "_refusal", "_started")
+    __slots__ = ("_break", "_calls", "_ended", "_parts", "_refusal", "_searched", "_started")
 
     def __init__(self) -> None:
         self._started = Started("")
         self._parts: list[_Open] = []
         self._calls: list[_Open] = []
+        self._searched = False
         self._refusal: list[str] = []
         self._break = False
         self._ended: Finished | None = None
@@ -127,6 +168,15 @@ class Fold:
             elif isinstance(delta, ToolCall):
                 self._calls.append(_Open(CallPart, delta))
                 self._parts.append(self._calls[-1])
+            elif isinstance(delta, Searching):
+                self._searched = True
+                self._add(SearchPart(delta.search_index, delta.id, delta.query, delta.input))
+            elif isinstance(delta, Searched):
+                self._add(FoundPart(delta.search_index, delta.links))
+            elif isinstance(delta, SearchFailed):
+                self._add(FoundPart(delta.search_index, error=delta.error))
+            elif isinstance(delta, Citation):
+                self._open(TextPart).citations.append(delta)
             elif isinstance(delta, Refusal):
                 self._refusal.append(delta.text)
             elif isinstance(delta, Retracted):
@@ -142,6 +192,9 @@ class Fold:
         self._break = False
         return self._parts[-1]
 
+    def _add(self, part: Part) -> None:
+        self._parts.append(_Open(type(part), whole=part))
+
     def forget(self) -> None:
         """Let the content go. What stays is which calls there were."""
         for call in self._calls:
@@ -156,6 +209,11 @@ class Fold:
     @property
     def call_ids(self) -> frozenset[str]:
         return frozenset(call.call.id for call in self._calls if call.call is not None)
+
+    @property
+    def called(self) -> bool:
+        """The model has called a tool, or has searched the web."""
+        return self._searched or bool(self._calls)
 
     def answer(self) -> Answer:
         started, ended = self._started, self._ended

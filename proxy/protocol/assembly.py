@@ -22,10 +22,11 @@ from proxy.protocol.deltas import (
     ToolCall,
     ToolEnd,
 )
-from proxy.protocol.lines import BlockDelta, BlockHead, SnapshotBlock, TokenUsage
-from proxy.protocol.plan import Schema
+from proxy.protocol.lines import BlockDelta, BlockHead, SnapshotBlock, TokenUsage, User
+from proxy.protocol.plan import Schema, Search
 from proxy.protocol.prose import Prose
 from proxy.protocol.schema import Unwrapper
+from proxy.protocol.web_search import WEB_SEARCH, Searches
 
 # The name the CLI gives to the tool by which structured output comes (fixtures schema/*).
 STRUCTURED_OUTPUT: Final = "StructuredOutput"
@@ -35,14 +36,18 @@ class Assembly:
     """Deltas gather in `out`. With a schema the answer is the input of the CLI's own tool, handed on as text."""
 
     __slots__ = (
-        "_block_index", "_block_kind", "_calls", "_empty", "_json_block", "_message_id", "_model", "_prose", "_spent",
-        "_structured", "_tokens", "_tools", "_unwrapper", "_wrapped", "attempts", "has_json", "out", "started",
+        "_announced", "_block_index", "_block_kind", "_calls", "_empty", "_json_block", "_message_id", "_model",
+        "_prose", "_search", "_searches", "_spent", "_structured", "_tokens", "_tools", "_unwrapper", "_wrapped",
+        "attempts", "has_json", "out", "started",
     )  # fmt: skip
 
-    def __init__(self, schema: Schema | None) -> None:
+    def __init__(self, schema: Schema | None, search: Search | None = None) -> None:
         self.out: list[Delta] = []
-        # Something has been handed on: no other attempt may take this one's place.
+        # Something of this message has been handed on: no other attempt may take its place.
         self.started = False
+        self._announced = False
+        self._search = search is not None
+        self._searches = Searches(search)
         # How many messages a structured answer has taken so far, and what the earlier ones used.
         self.attempts = 1
         self._spent = Tokens()
@@ -68,7 +73,28 @@ class Assembly:
     @property
     def tokens(self) -> Tokens:
         """What has been used, as far as it has been said."""
-        return self._spent + self._tokens
+        return self._spent + self._tokens + Tokens(searches=self._searches.succeeded)
+
+    @property
+    def goes_on(self) -> bool:
+        """A message that has ended with calls has searches, for which the CLI goes on, or is still at work.
+
+        Where there are calls of the client's beside them, it goes on when it has their results.
+        """
+        searches = self._searches
+        return searches.in_message and not self.has_json and (searches.pending or not self._calls)
+
+    @property
+    def has_calls(self) -> bool:
+        return self._calls > 0
+
+    @property
+    def searching(self) -> bool:
+        return self._searches.pending
+
+    def may_search(self, id: str) -> bool:
+        """Whether the CLI may run the search with this id."""
+        return self._searches.may_run(id)
 
     def head(self, model: str, message_id: str, usage: TokenUsage) -> None:
         """A message begins, in the place of any before it that came to nothing."""
@@ -87,6 +113,19 @@ class Assembly:
         self._spent += self._tokens
         self.attempts += 1
 
+    def go_on(self) -> None:
+        """Another message of the same answer follows, after a search. With a schema words before it are no answer."""
+        if self._prose.handed:
+            self.out.append(Retracted())
+        self.out += self._searches.give_up()
+        self._searches.in_message = False
+        self._spent += self._tokens
+        self.started = False
+
+    def found(self, line: User) -> None:
+        """What has become of searches."""
+        self.out += self._searches.ended(line)
+
     def count(self, usage: TokenUsage) -> None:
         old = self._tokens
         details = usage.output_tokens_details
@@ -100,8 +139,9 @@ class Assembly:
 
     def begin(self) -> None:
         """Hand on `Started`, before the first content."""
-        if not self.started:
-            self.started = True
+        self.started = True
+        if not self._announced:
+            self._announced = True
             self.out.append(Started(self._model, self._message_id, self.tokens))
 
     def open(self, index: int, block: BlockHead) -> None:
@@ -109,10 +149,17 @@ class Assembly:
             if not self._given:
                 self._json_block = index
                 self._unwrapper = Unwrapper()
+        elif block.type == "tool_use" and self._search and block.name == WEB_SEARCH:
+            self._open_search(index, block.id)
         elif block.type == "tool_use":
             self._call(index, block.id, block.name)
         elif block.type == "redacted_thinking":
             self._piece("redacted", index, RedactedThinking(block.data))
+
+    def _open_search(self, index: int, id: str) -> None:
+        self.begin()
+        self._block_kind = "search"
+        self._searches.open(index, id)
 
     def piece(self, index: int, delta: BlockDelta) -> None:
         if delta.type == "text_delta":
@@ -122,7 +169,7 @@ class Assembly:
                 self._piece("text", index, Text(delta.text))
         elif delta.type == "input_json_delta" and index == self._json_block:
             self._json_text(delta.partial_json)
-        elif delta.type == "input_json_delta":
+        elif delta.type == "input_json_delta" and not self._searches.piece(index, delta.partial_json):
             tool_index = self._tools.get(index)
             if delta.partial_json and tool_index is not None:
                 self._empty.discard(tool_index)
@@ -134,6 +181,7 @@ class Assembly:
 
     def close(self, index: int) -> None:
         """The block is complete."""
+        self.out += self._searches.close(index)
         tool_index = self._tools.pop(index, None)
         if tool_index is None:
             return
@@ -146,6 +194,7 @@ class Assembly:
     def close_all(self) -> None:
         for index in tuple(self._tools):
             self.close(index)
+        self.out += self._searches.close_all()
 
     def whole(self, block: SnapshotBlock) -> None:
         """A block that came without a stream."""
@@ -166,6 +215,10 @@ class Assembly:
                 self._piece("thinking", index, Signature(block.signature))
         elif block.type == "redacted_thinking":
             self._piece("redacted", index, RedactedThinking(block.data))
+        elif block.type == "tool_use" and self._search and block.name == WEB_SEARCH:
+            self._open_search(index, block.id)
+            self._searches.piece(index, bytes(block.input).decode())
+            self.close(index)
         elif block.type == "tool_use":
             call_index = -1 - self._calls
             self._call(call_index, block.id, block.name)
@@ -179,6 +232,7 @@ class Assembly:
 
     def finish(self, reason: Reason, stop_sequence: str | None) -> None:
         self.begin()
+        self.out += self._searches.give_up()
         if self._prose.rest and not self.has_json:
             self.out.append(Text(self._prose.rest))
         self.out.append(Finished(reason, self.tokens, stop_sequence))
@@ -193,6 +247,7 @@ class Assembly:
     def checked(self) -> None:
         """The CLI has nothing against the structured answer. Prose in its place is a refusal, unless it is JSON."""
         self.begin()
+        self.out += self._searches.give_up()
         texts = self._prose.whole()
         if not self.has_json and not texts:
             if self._prose.handed:

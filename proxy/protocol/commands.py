@@ -19,12 +19,14 @@ from proxy.protocol.plan import (
     Block,
     Message,
     Plan,
+    Search,
     TextBlock,
     Tool,
     ToolChoice,
     ToolResultBlock,
     has_thinking,
 )
+from proxy.protocol.web_search import TOO_MANY, WEB_SEARCH, held_to
 
 SystemPromptMode = Literal["replace", "append"]
 
@@ -35,6 +37,7 @@ SETTINGS_ID: Final = "settings"
 UNBLOCK_ID: Final = "unblock"
 COUNT_ID: Final = "count"
 ESTIMATE_ID: Final = "estimate"
+SEARCH_HOOK: Final = "search"
 # The MCP version whose handshake results the CLI takes from `initialize` (2.1.272 … 2.1.330).
 MCP_VERSION: Final = "2025-11-25"
 
@@ -107,6 +110,17 @@ class _Manifest(Struct, frozen=True):
     toolsListResult: _McpTools
 
 
+class _Hook(Struct, frozen=True):
+    """The CLI asks us before it runs a tool of its own."""
+
+    matcher: str = WEB_SEARCH
+    hookCallbackIds: tuple[str, ...] = (SEARCH_HOOK,)
+
+
+class _Hooks(Struct, frozen=True):
+    PreToolUse: tuple[_Hook, ...] = (_Hook(),)
+
+
 class _Initialize(Struct, frozen=True, omit_defaults=True):
     subtype: str
     systemPrompt: list[str] | UnsetType = UNSET
@@ -114,6 +128,7 @@ class _Initialize(Struct, frozen=True, omit_defaults=True):
     jsonSchema: object = UNSET
     sdkMcpServers: list[str] | UnsetType = UNSET
     sdkMcpServerManifests: dict[str, _Manifest] | UnsetType = UNSET
+    hooks: _Hooks | UnsetType = UNSET
 
 
 class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
@@ -212,6 +227,7 @@ def initialize(plan: Plan, mode: SystemPromptMode) -> bytes:
                 jsonSchema=UNSET if plan.schema is None else plan.schema.offered,
                 sdkMcpServers=[SERVER] if plan.tools else UNSET,
                 sdkMcpServerManifests={SERVER: _manifest(plan.tools)} if plan.tools else UNSET,
+                hooks=UNSET if plan.search is None else _Hooks(),
             ),
         )
     )
@@ -301,9 +317,20 @@ class _McpResponse(Struct, frozen=True):
     mcp_response: _RpcResult
 
 
+class _HookOutput(Struct, frozen=True):
+    permissionDecision: Literal["allow", "deny"]
+    permissionDecisionReason: str | UnsetType = UNSET
+    updatedInput: Raw | UnsetType = UNSET
+    hookEventName: Literal["PreToolUse"] = "PreToolUse"
+
+
+class _HookResponse(Struct, frozen=True):
+    hookSpecificOutput: _HookOutput
+
+
 class _Success(Struct, frozen=True):
     request_id: str
-    response: _McpResponse
+    response: _McpResponse | _HookResponse
     subtype: Literal["success"] = "success"
 
 
@@ -331,6 +358,15 @@ def mcp_reply(ask: ControlRequest, tools: tuple[Tool, ...]) -> bytes:
         "tools/list": manifest.toolsListResult,
     }
     return _rpc(ask.request_id, rpc.id, results.get(rpc.method, {}))
+
+
+def search_reply(ask: ControlRequest, search: Search | None) -> bytes:
+    """Whether the CLI may search, and with what. `search` None: it may not."""
+    if search is None:
+        output = _HookOutput("deny", TOO_MANY)
+    else:
+        output = _HookOutput("allow", updatedInput=held_to(search, ask.request.input.tool_input) or UNSET)
+    return _line(_ControlResponse(_Success(ask.request_id, _HookResponse(output))))
 
 
 # Above this the CLI puts a result into a file and hands the model a preview of it (50,000 characters on 2.1.330).

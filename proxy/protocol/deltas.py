@@ -1,7 +1,8 @@
 """The pieces of an answer: the vocabulary between the CLI's turn and the dialects.
 
 An answer is one `Started`, its content in order, and one `Finished`; or it ends with `Failed`, at any point. Content
-blocks are told apart by their kind; between two blocks of one kind stands a `BlockBreak`.
+blocks are told apart by their kind; between two blocks of one kind stands a `BlockBreak`. What a search has found is a
+block, too.
 """
 
 from __future__ import annotations
@@ -32,13 +33,18 @@ COMPLETE: Final = frozenset((Reason.END_TURN, Reason.STOP_SEQUENCE, Reason.PAUSE
 
 
 class Tokens(Struct, frozen=True):
-    """What one answer used. `input` leaves the cached tokens out, as the Messages API counts."""
+    """What one answer used. `input` leaves the cached tokens out, as the Messages API counts.
+
+    `searches`: searches of the web. What these take in tokens is not among the other numbers: the CLI tells it of all
+    its answers together, as part of what they cost.
+    """
 
     input: int = 0
     cache_read: int = 0
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+    searches: int = 0
 
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(
@@ -47,6 +53,7 @@ class Tokens(Struct, frozen=True):
             self.cache_write + other.cache_write,
             self.output + other.output,
             self.reasoning + other.reasoning,
+            self.searches + other.searches,
         )
 
     @property
@@ -111,6 +118,59 @@ class ToolEnd(Struct, frozen=True):
     tool_index: int
 
 
+class Searching(Struct, frozen=True):
+    """A search of the web begins. `search_index` counts the searches of the answer from 0; `input`: all that the model
+    wants of it, a JSON object."""
+
+    search_index: int
+    id: str
+    query: str
+    input: str
+
+
+class Link(Struct, frozen=True):
+    """A page that a search has found."""
+
+    title: str
+    url: str
+
+
+class Searched(Struct, frozen=True):
+    """What the search has found, in order."""
+
+    search_index: int
+    links: tuple[Link, ...]
+
+
+class SearchError(Enum):
+    """Why a search has failed, as the Messages API says it (`anthropic.types.WebSearchToolResultErrorCode`)."""
+
+    INVALID_INPUT = "invalid_tool_input"
+    UNAVAILABLE = "unavailable"
+    MAX_USES = "max_uses_exceeded"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    QUERY_TOO_LONG = "query_too_long"
+    REQUEST_TOO_LARGE = "request_too_large"
+
+
+class SearchFailed(Struct, frozen=True):
+    """The search has come to nothing; the model goes on without."""
+
+    search_index: int
+    error: SearchError
+
+
+class Citation(Struct, frozen=True):
+    """The text under way names a page that a search has found: in its characters from `start` up to `end`.
+
+    Characters are counted from the beginning of the block of text.
+    """
+
+    start: int
+    end: int
+    link: Link
+
+
 class Refusal(Struct, frozen=True):
     """What the model said instead of the structured answer that was asked for."""
 
@@ -146,6 +206,6 @@ class Failed(Struct, frozen=True):
 
 
 Delta = (
-    Started | Text | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd | Refusal
-    | Retracted | Proposed | Finished | Failed
+    Started | Text | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd | Searching
+    | Searched | SearchFailed | Citation | Refusal | Retracted | Proposed | Finished | Failed
 )  # fmt: skip

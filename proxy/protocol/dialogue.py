@@ -42,9 +42,10 @@ from proxy.protocol.lines import (
     Result,
     System,
 )
-from proxy.protocol.plan import Message, Plan, Schema, ToolResultBlock, has_thinking
+from proxy.protocol.plan import Message, Plan, Schema, Search, ToolResultBlock, has_thinking
 from proxy.protocol.translation import Heard, Translation
 from proxy.protocol.turn import State, Turn
+from proxy.protocol.web_search import WEB_SEARCH
 
 
 class Ready(Struct, frozen=True):
@@ -112,6 +113,7 @@ class Dialogue:
         self._heard = Heard(self._translation)
         self._written = Written()
         self._schema: Schema | None = None
+        self._search: Search | None = None
         self._reason: Reason | None = None
         self._out: list[bytes] = []
         # Lines for what is still to be put in, up to a message of the user's each; the last ones ask the question.
@@ -172,6 +174,7 @@ class Dialogue:
         self._translation = Translation(plan.tools, plan.messages)
         plan = self._translation.plan(plan)
         self._schema = plan.schema
+        self._search = plan.search
         self._begin_turn()
         return plan
 
@@ -260,7 +263,7 @@ class Dialogue:
 
     def _begin_turn(self) -> None:
         limits = self._turn.limits
-        self._turn = Turn(self._schema)
+        self._turn = Turn(self._schema, self._search)
         self._turn.limits = limits
         self._heard = Heard(self._translation)
         self._written = Written()
@@ -337,7 +340,13 @@ class Dialogue:
         return Failure(Kind.CLI_CONFUSED, f"The CLI refused a command ({reply.request_id}): {reply.error}")
 
     def _asked(self, line: ControlRequest) -> None:
-        """A tool call is held until the client's results come, the rest of MCP is answered at once."""
+        """A tool call is held until the client's results come, the rest of MCP is answered at once. Nothing of the
+        CLI's own may run but a search, where the plan has one."""
+        if line.request.subtype == "hook_callback":
+            asked = line.request.input
+            may = asked.tool_name == WEB_SEARCH and self._turn.may_search(asked.tool_use_id)
+            self._out.append(commands.search_reply(line, self._search if may else None))
+            return
         message = line.request.message
         if line.request.subtype == "mcp_message" and message.method == "tools/call":
             self._held[message.params.meta.tool_use_id] = HeldCall(
@@ -347,11 +356,22 @@ class Dialogue:
             self._out.append(commands.mcp_reply(line, self._translation.tools))
 
     def _check_tools(self, tools: Sequence[str]) -> Failure | None:
-        """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it."""
+        """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it.
+
+        Where it may search it must have that tool, and no other of its own.
+        """
+        sent = [tool.name for tool in self._translation.tools]
+        if self._search is not None and WEB_SEARCH not in tools:
+            message = "Claude Code offers no web search with this login."
+            return Failure(Kind.BAD_REQUEST, message, about=About.SEARCH)
+        if self._search is not None:
+            others = set(tools).difference(sent, (WEB_SEARCH, STRUCTURED_OUTPUT))
+            if others:
+                message = f"The CLI has tools of its own that it must not have here ({', '.join(sorted(others))})."
+                return Failure(Kind.CLI_CONFUSED, message)
         if self._schema is not None and STRUCTURED_OUTPUT not in tools:
             message = "Claude Code does not take this schema, and does not say why: a simpler one may do."
             return Failure(Kind.BAD_REQUEST, message, about=About.SCHEMA)
-        sent = (tool.name for tool in self._translation.tools)
         missing = next((self._translation.call_name(name) for name in sent if name not in tools), None)
         if missing is not None:
             message = (

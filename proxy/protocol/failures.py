@@ -60,6 +60,7 @@ class About(Enum):
     MODEL = "model"
     SCHEMA = "schema"
     TOOLS = "tools"
+    SEARCH = "search"
 
 
 class Row(Struct, frozen=True):

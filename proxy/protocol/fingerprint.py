@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from proxy.protocol.answer import Answer, CallPart, RedactedPart, ThinkingPart
+from proxy.protocol.answer import Answer, CallPart, RedactedPart, SearchPart, TextPart, ThinkingPart
 from proxy.protocol.history import argument_object, clean_id
 from proxy.protocol.plan import (
     Block,
@@ -80,7 +80,12 @@ def echo(answer: Answer) -> Message | None:
 
 
 def full(answer: Answer) -> Message | None:
-    """The message as the model wrote it, with its thinking; None where `echo` gives None, or says as much."""
+    """The message as the model wrote it, with its thinking; None where `echo` gives None, or says as much.
+
+    So it does of an answer with searches: that was several messages, and is put in again as one, without thinking.
+    """
+    if any(isinstance(part, SearchPart) for part in answer.parts):
+        return None
     shown = echo(answer)
     blocks: list[Block] = []
     for part in answer.parts:
@@ -90,7 +95,7 @@ def full(answer: Answer) -> Message | None:
             blocks.append(RedactedThinkingBlock(part.data))
         elif isinstance(part, CallPart):
             blocks.append(ToolUseBlock(clean_id(part.id), part.name, argument_object(part.arguments)))
-        elif part.text.strip():
+        elif isinstance(part, TextPart) and part.text.strip():
             blocks.append(TextBlock(part.text))
     if shown is None or tuple(blocks) == shown.content:
         return None

@@ -58,6 +58,7 @@ RETRY: Final = Kind[System]("system/api_retry")
 LIMITS: Final = Kind[RateLimit]("rate_limit_event")
 RESULT: Final = Kind[Result]("result")
 ERROR_RESULT: Final = Kind[Result]("result with is_error")
+TOOL_RESULT: Final = Kind[User]("user with the result of a tool")
 HISTORY_ACKNOWLEDGED: Final = Kind[Result]("result of a past message")
 OTHER: Final = Kind[Line]("anything else")
 MALFORMED: Final = Kind[Malformed]("malformed line")
@@ -73,7 +74,6 @@ _EVENTS: Final[dict[type, Kind[Any]]] = {
 }
 _LINES: Final[dict[type, Kind[Any]]] = {
     RateLimit: LIMITS,
-    User: OTHER,
     ControlRequest: OTHER,
     ControlResponse: OTHER,
     Unknown: OTHER,
@@ -95,6 +95,9 @@ def classify(line: Line) -> Classified:
         if line.parent_tool_use_id is not None:
             return OTHER, line
         return CLI_MESSAGE if line.message.model == SYNTHETIC else SNAPSHOT, line
+    if isinstance(line, User):
+        ran = line.parent_tool_use_id is None and bytes(line.tool_use_result)
+        return TOOL_RESULT if ran else OTHER, line
     if isinstance(line, System):
         return RETRY if line.subtype == "api_retry" else OTHER, line
     if isinstance(line, Result):

@@ -129,7 +129,14 @@ class Assistant(Struct, frozen=True, tag="assistant"):
 
 
 class User(Struct, frozen=True, tag="user"):
-    """An echo of something put in, or a message the CLI made up itself."""
+    """An echo of something put in, a message the CLI made up itself, or the result of a tool that it has run.
+
+    `tool_use_result`: of a tool, in a form of each tool's own; an error is a text.
+    """
+
+    message: Raw = Raw()
+    tool_use_result: Raw = Raw()
+    parent_tool_use_id: str | None = None
 
 
 class System(Struct, frozen=True, tag="system"):
@@ -208,13 +215,23 @@ class Rpc(Struct, frozen=True):
     params: RpcParams = RpcParams()
 
 
+class HookInput(Struct, frozen=True):
+    """What the CLI is about to do with a tool of its own."""
+
+    tool_name: str = ""
+    tool_input: Raw = Raw(b"{}")
+    tool_use_id: str = ""
+
+
 class ControlAsk(Struct, frozen=True):
     subtype: str
     message: Rpc = Rpc()
+    input: HookInput = HookInput()
 
 
 class ControlRequest(Struct, frozen=True, tag="control_request"):
-    """The CLI asks something of us: `mcp_message` carries MCP for a server that we declared."""
+    """The CLI asks something of us: `mcp_message` carries MCP for a server that we declared, `hook_callback` wants to
+    know whether, and how, a tool of the CLI's own may run."""
 
     request_id: str
     request: ControlAsk

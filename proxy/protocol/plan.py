@@ -154,12 +154,25 @@ class ToolChoice(Struct, frozen=True, omit_defaults=True):
         return self.type in ("any", "tool")
 
 
+class Search(Struct, frozen=True):
+    """The CLI's own search of the web, which the model may use; the CLI runs it and goes on.
+
+    Every search is held to the domains; at most one of the two is given. `max_uses`: searches in one answer at the
+    most; None: as many as the model likes.
+    """
+
+    allowed_domains: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
+    max_uses: int | None = None
+
+
 class Plan(Struct, frozen=True):
     """One conversation and the question to be put to it. `messages` ends with a user's message.
 
     `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default; `thinking`
     False: none at all. `must_call`: an answer without a tool call is asked for again; `demand`: what the model is told
-    of that where `tool_choice` cannot say it. `schema`: the answer is JSON.
+    of that where `tool_choice` cannot say it. `schema`: the answer is JSON. `search`: the model may search the web; it
+    takes a process that was started for that. A search counts as a tool call.
     """
 
     model: str
@@ -174,3 +187,4 @@ class Plan(Struct, frozen=True):
     thinking: bool = True
     schema: Schema | None = None
     sampling: Sampling = Sampling()
+    search: Search | None = None

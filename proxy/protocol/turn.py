@@ -1,10 +1,13 @@
 """One turn of a conversation: the CLI's lines in, deltas out.
 
 Rules
-- A completion is one upstream message that ended with a `stop_reason`. What the CLI does after that (asking again
+- A completion is one upstream message that ended with a `stop_reason`; or several, where the CLI searches the web
+  between them (`SEARCHING`: the message is over, the answer is not). What the CLI does after that (asking again
   after `max_tokens` or a refusal) is not the client's answer: no state after `FINISHED` makes a delta.
 - An upstream message that ends without a `stop_reason` (connection cut) is not an answer. If none of its content has
   been handed on, the CLI's next attempt takes its place; otherwise the turn fails: two attempts are never glued.
+- A message with searches and calls of the client's ends the answer once the searches have ended: the calls go out, and
+  the CLI goes on with the results of both.
 - Nothing that the CLI says itself (model `<synthetic>`, results with `is_error`) ever becomes content.
 - A structured answer is the input of the CLI's own tool for it, handed on as text while it streams. The CLI checks it
   and may ask again, so the turn ends with the CLI's `result`. JSON that is written as prose instead is `Proposed`;
@@ -38,8 +41,9 @@ from proxy.protocol.lines import (
     RateLimitInfo,
     Result,
     System,
+    User,
 )
-from proxy.protocol.plan import Schema
+from proxy.protocol.plan import Schema, Search
 
 # The CLI waits this long before its own retry at most; longer waits are left to the client, which is told the time.
 MAX_RETRY_WAIT: Final = 2.0
@@ -56,6 +60,7 @@ class State(Enum):
     BLOCK = "block"
     WHOLE = "whole"
     CHECKING = "checking"
+    SEARCHING = "searching"
     FINISHED = "finished"
     STOPPED = "stopped"
     IDLE = "idle"
@@ -63,7 +68,7 @@ class State(Enum):
     FAILED = "failed"
 
 
-OPEN: Final = (State.WAITING, State.MESSAGE, State.BLOCK, State.WHOLE, State.CHECKING)
+OPEN: Final = (State.WAITING, State.MESSAGE, State.BLOCK, State.WHOLE, State.CHECKING, State.SEARCHING)
 OVER: Final = tuple(state for state in State if state not in OPEN)
 _OVER: Final = frozenset(OVER)
 
@@ -74,12 +79,14 @@ class Turn:
     `limits` is the plan's state as last reported, whatever the outcome.
     """
 
-    __slots__ = ("_content", "_error", "limits", "state")
+    __slots__ = ("_content", "_error", "_stopped", "limits", "state")
 
-    def __init__(self, schema: Schema | None = None) -> None:
+    def __init__(self, schema: Schema | None = None, search: Search | None = None) -> None:
         self.state = State.WAITING
         self.limits: RateLimitInfo | None = None
-        self._content = Assembly(schema)
+        self._content = Assembly(schema, search)
+        # The message that the CLI searches for has been said to have stopped.
+        self._stopped = False
         # What the CLI's own message, if there is one, says of the error.
         self._error: str | None = None
 
@@ -92,6 +99,10 @@ class Turn:
     def over(self) -> bool:
         """The answer has ended."""
         return self.state in _OVER
+
+    def may_search(self, id: str) -> bool:
+        """Whether the CLI may run the search with this id: it is this turn's, and not one too many."""
+        return not self.over and self._content.may_search(id)
 
     def take(self, kind: Kind[Any], payload: Any) -> None:
         """One classified line."""
@@ -162,11 +173,38 @@ class Turn:
     def _stop(self, stop_reason: str | None, stop_sequence: str | None = None) -> State | None:
         """The message is over: so is the answer, unless the CLI has to look at it first."""
         reason = REASONS.get(stop_reason or "", Reason.END_TURN)
+        if reason is Reason.TOOL_USE and self._content.goes_on:
+            self._stopped = False
+            return State.SEARCHING
         if self._content.needs_check(reason in COMPLETE, reason is Reason.TOOL_USE):
             self._content.propose()
             return State.CHECKING
         self._content.finish(reason, stop_sequence)
         return None
+
+    def _message_stopped(self, _: object) -> None:
+        self._stopped = True
+
+    def _found(self, line: User) -> State | None:
+        """A tool of the CLI's own has ended; if it was the last of the message, so has an answer with calls."""
+        self._content.found(line)
+        if self._content.searching:
+            return None
+        if self.state is State.WHOLE and self._content.goes_on:
+            return State.SEARCHING
+        if self.state is not State.SEARCHING or not self._content.has_calls:
+            return None
+        self._content.finish(Reason.TOOL_USE, None)
+        return State.STOPPED if self._stopped else State.FINISHED
+
+    def _go_on(self, event: MessageStart) -> None:
+        self._content.go_on()
+        self._read_head(event)
+
+    def _go_on_whole(self, line: Assistant) -> State | None:
+        self._content.go_on()
+        self._content.head(line.message.model, line.message.id, line.message.usage)
+        return self._snapshot(line)
 
     def _again(self, event: MessageStart) -> None:
         self._content.again()
@@ -226,7 +264,11 @@ class Turn:
         return self._stop(message.stop_reason, message.stop_sequence) or State.FINISHED
 
     def _whole(self, result: Result) -> State | None:
-        return (self._checked(result) or State.IDLE) if self._stop(result.stop_reason) is State.CHECKING else None
+        after = self._stop(result.stop_reason)
+        if after is State.SEARCHING:
+            self._no_answer(result)
+            return State.FAILED
+        return (self._checked(result) or State.IDLE) if after is State.CHECKING else None
 
     def _cli_message(self, line: Assistant) -> State | None:
         self._error = line.error or ""
@@ -266,6 +308,7 @@ def _transitions() -> Table:
 
     waiting, block = (State.WAITING,), (State.BLOCK,)
     whole, checking, streaming = (State.WHOLE,), (State.CHECKING,), (State.MESSAGE, State.BLOCK)
+    searching = (State.SEARCHING,)
     on(waiting, kinds.MESSAGE_START, State.MESSAGE, Turn._open)
     on(waiting, kinds.SNAPSHOT, State.WHOLE, Turn._snapshot)
     on(waiting, kinds.RETRY, None, Turn._retry)
@@ -287,12 +330,19 @@ def _transitions() -> Table:
     on(checking, kinds.MESSAGE_START, State.MESSAGE, Turn._again)
     on(checking, kinds.RETRY, None, Turn._wait)
     on(checking, kinds.RESULT, State.IDLE, Turn._checked)
+    on(searching, kinds.BLOCK_STOP)
+    on(searching, kinds.MESSAGE_STOP, None, Turn._message_stopped)
+    on(searching, kinds.MESSAGE_START, State.MESSAGE, Turn._go_on)
+    on(searching, kinds.SNAPSHOT, State.WHOLE, Turn._go_on_whole)
+    on(searching, kinds.RETRY, None, Turn._wait)
+    on(searching, kinds.RESULT, State.FAILED, Turn._no_answer)
     on(whole, kinds.SNAPSHOT, None, Turn._snapshot)
     on(whole, kinds.RESULT, State.IDLE, Turn._whole)
     on(whole, kinds.MESSAGE_START, State.MESSAGE, Turn._open)
     on(whole, kinds.RETRY, State.WAITING, Turn._retry)
     on(OPEN, kinds.CLI_MESSAGE, None, Turn._cli_message)
     on(OPEN, kinds.OTHER)
+    on(OPEN, kinds.TOOL_RESULT, None, Turn._found)
     on(OPEN, kinds.ERROR_RESULT, State.FAILED, Turn._error_result)
     on(OPEN, kinds.MALFORMED, State.FAILED, Turn._malformed)
     # After the answer nothing is an error of it any more.

@@ -61,6 +61,7 @@ class Settings(Struct, frozen=True):
     strict_params: bool = False
     reasoning: bool = True
     reasoning_format: Literal["text", "thinking_blocks", "reasoning_details"] = "text"
+    web_search: bool = True
     max_queue: int = 64
     queue_wait: float = 60.0
     idle_timeout: float = 180.0
@@ -181,6 +182,11 @@ SETTINGS: Final = (
         one_of("text", "thinking_blocks", "reasoning_details"),
         "`thinking_blocks` (as LiteLLM) or `reasoning_details` (as OpenRouter): chat answers also carry the thinking "
         "in this form, with its signature, so that clients can send it back.",
+    ),
+    Setting(
+        "web_search", "CLAUDE_PROXY_WEB_SEARCH", None, switch,
+        "`off` refuses requests for a web search. `on` lets the model search where a client asks for it, through "
+        "Claude Code's own tool.",
     ),
     Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", whole(0), "Most requests waiting for their turn."),
     Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, seconds(0), "Longest wait in the queue, in seconds."),

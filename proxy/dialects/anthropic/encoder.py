@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from proxy.dialects import Event
 from proxy.dialects.anthropic.errors import envelope
 from proxy.dialects.anthropic.types import (
@@ -13,6 +15,7 @@ from proxy.dialects.anthropic.types import (
     BlockPiece,
     BlockStart,
     BlockStop,
+    CitationsDelta,
     InputDelta,
     MessageDelta,
     MessageStart,
@@ -30,15 +33,20 @@ from proxy.dialects.anthropic.types import (
 from proxy.dialects.anthropic.types import RedactedThinking as RedactedOut
 from proxy.dialects.anthropic.types import Text as TextOut
 from proxy.dialects.anthropic.types import Thinking as ThinkingOut
-from proxy.protocol.answer import Answer, CallPart, Part, RedactedPart, TextPart
+from proxy.dialects.anthropic.web_search import asked, found, location
+from proxy.protocol.answer import Answer, CallPart, FoundPart, RedactedPart, SearchPart, TextPart
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
+    Citation,
     Delta,
     Finished,
     Reason,
     RedactedThinking,
     Refusal,
+    Searched,
+    SearchFailed,
+    Searching,
     Signature,
     Started,
     Text,
@@ -65,6 +73,7 @@ class MessageEncoder:
         # The block under way and its kind; blocks are numbered as they go out.
         self._index = -1
         self._kind = ""
+        self._searches: dict[int, str] = {}
         self._finished: Finished | None = None
 
     def open(self) -> Sequence[Event]:
@@ -89,6 +98,10 @@ class MessageEncoder:
                 self._start(out, "redacted", RedactedOut(delta.data))
             elif isinstance(delta, ToolCall):
                 self._start(out, "tool_use", ToolUse(delta.id, delta.name, EMPTY_OBJECT))
+            elif isinstance(delta, Citation):
+                out.append(event(BlockDelta(self._index, CitationsDelta(location(delta)))))
+            elif isinstance(delta, Searching | Searched | SearchFailed):
+                self._search(out, delta)
             elif isinstance(delta, BlockBreak):
                 self._stop(out)
             elif isinstance(delta, Refusal):
@@ -110,7 +123,7 @@ class MessageEncoder:
 
     def whole(self, answers: Sequence[Answer], tokens: Tokens) -> AnswerMessage:
         (answer,) = answers
-        content = [_block(part, thinking=self._thinking) for part in answer.parts]
+        content = self._blocks(answer)
         if answer.refusal:
             content.append(TextOut(answer.refusal))
         return AnswerMessage(
@@ -121,6 +134,36 @@ class MessageEncoder:
             stop_sequence=answer.stop_sequence,
             usage=usage_of(tokens),
         )
+
+    def _search(self, out: list[Event], delta: Searching | Searched | SearchFailed) -> None:
+        if isinstance(delta, Searching):
+            self._searches[delta.search_index] = delta.id
+            part = asked(SearchPart(delta.search_index, delta.id, delta.query, delta.input))
+            self._start(out, "server_tool_use", replace(part, input=EMPTY_OBJECT))
+            out.append(event(BlockDelta(self._index, InputDelta(delta.input))))
+            return
+        links = delta.links if isinstance(delta, Searched) else ()
+        error = delta.error if isinstance(delta, SearchFailed) else None
+        ended = FoundPart(delta.search_index, links, error)
+        self._start(out, "web_search_tool_result", found(ended, self._searches[delta.search_index]))
+
+    def _blocks(self, answer: Answer) -> list[AnswerBlock]:
+        blocks: list[AnswerBlock] = []
+        for part in answer.parts:
+            if isinstance(part, TextPart):
+                blocks.append(TextOut(part.text, tuple(map(location, part.citations)) or None))
+            elif isinstance(part, CallPart):
+                blocks.append(ToolUse(part.id, part.name, argument_object(part.arguments)))
+            elif isinstance(part, RedactedPart):
+                blocks.append(RedactedOut(part.data))
+            elif isinstance(part, SearchPart):
+                self._searches[part.search_index] = part.id
+                blocks.append(asked(part))
+            elif isinstance(part, FoundPart):
+                blocks.append(found(part, self._searches[part.search_index]))
+            else:
+                blocks.append(ThinkingOut(part.text if self._thinking else "", part.signature))
+        return blocks
 
     def _head(self, message_id: str, model: str, tokens: Tokens) -> AnswerMessage:
         return AnswerMessage(id=message_id or self._message_id, model=model, usage=usage_of(tokens))
@@ -144,13 +187,3 @@ class MessageEncoder:
 
 def _sequence(finished: Finished | None) -> str | None:
     return None if finished is None else finished.stop_sequence
-
-
-def _block(part: Part, *, thinking: bool) -> AnswerBlock:
-    if isinstance(part, TextPart):
-        return TextOut(part.text)
-    if isinstance(part, CallPart):
-        return ToolUse(part.id, part.name, argument_object(part.arguments))
-    if isinstance(part, RedactedPart):
-        return RedactedOut(part.data)
-    return ThinkingOut(part.text if thinking else "", part.signature)

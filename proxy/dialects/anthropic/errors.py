@@ -28,7 +28,12 @@ _BY_STATUS: Final[dict[int, str]] = {
     504: "timeout_error",
     OVERLOADED: "overloaded_error",
 }
-_PARAMS: Final = {About.MODEL: "model", About.SCHEMA: "output_config.format.schema", About.TOOLS: "tools"}
+_PARAMS: Final = {
+    About.MODEL: "model",
+    About.SCHEMA: "output_config.format.schema",
+    About.TOOLS: "tools",
+    About.SEARCH: "tools",
+}
 _INDEX: Final = re.compile(r"\[(\d+)\]")
 
 

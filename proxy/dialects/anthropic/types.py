@@ -13,6 +13,11 @@ class OutputTokensDetails(Struct, frozen=True):
     thinking_tokens: int
 
 
+class ServerToolUse(Struct, frozen=True):
+    web_search_requests: int
+    web_fetch_requests: int = 0
+
+
 class Usage(Struct, frozen=True):
     """`input_tokens` leaves the cached ones out."""
 
@@ -21,7 +26,7 @@ class Usage(Struct, frozen=True):
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: OutputTokensDetails
-    server_tool_use: None = None
+    server_tool_use: ServerToolUse | None = None
     service_tier: Literal["standard"] = "standard"
 
 
@@ -33,24 +38,43 @@ class DeltaUsage(Struct, frozen=True):
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: OutputTokensDetails
-    server_tool_use: None = None
+    server_tool_use: ServerToolUse | None = None
 
 
 def usage_of(tokens: Tokens) -> Usage:
     return Usage(
-        tokens.input, tokens.cache_write, tokens.cache_read, tokens.output, OutputTokensDetails(tokens.reasoning)
+        tokens.input,
+        tokens.cache_write,
+        tokens.cache_read,
+        tokens.output,
+        OutputTokensDetails(tokens.reasoning),
+        ServerToolUse(tokens.searches) if tokens.searches else None,
     )
 
 
 def delta_usage_of(tokens: Tokens) -> DeltaUsage:
     return DeltaUsage(
-        tokens.input, tokens.cache_write, tokens.cache_read, tokens.output, OutputTokensDetails(tokens.reasoning)
+        tokens.input,
+        tokens.cache_write,
+        tokens.cache_read,
+        tokens.output,
+        OutputTokensDetails(tokens.reasoning),
+        ServerToolUse(tokens.searches) if tokens.searches else None,
     )
+
+
+class SearchLocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="web_search_result_location"):
+    """A page that the text names. What the text takes from it, and where in it that stands, is not known here."""
+
+    cited_text: str = ""
+    encrypted_index: str = ""
+    title: str | None
+    url: str
 
 
 class Text(Struct, frozen=True, tag_field="type", tag="text"):
     text: str
-    citations: None = None
+    citations: tuple[SearchLocation, ...] | None = None
 
 
 class Thinking(Struct, frozen=True, tag_field="type", tag="thinking"):
@@ -75,7 +99,35 @@ class ToolUse(Struct, frozen=True, tag_field="type", tag="tool_use"):
     caller: Caller = Caller()
 
 
-AnswerBlock = Text | Thinking | RedactedThinking | ToolUse
+class ServerTool(Struct, frozen=True, tag_field="type", tag="server_tool_use"):
+    """A search that was made for the model. `input` is a JSON object."""
+
+    id: str
+    input: Raw
+    name: Literal["web_search"] = "web_search"
+    caller: Caller = Caller()
+
+
+class SearchResult(Struct, frozen=True, kw_only=True, tag_field="type", tag="web_search_result"):
+    """A page that was found. Its content is not known here."""
+
+    encrypted_content: str = ""
+    page_age: str | None = None
+    title: str
+    url: str
+
+
+class SearchResultError(Struct, frozen=True, tag_field="type", tag="web_search_tool_result_error"):
+    error_code: str
+
+
+class SearchToolResult(Struct, frozen=True, tag_field="type", tag="web_search_tool_result"):
+    tool_use_id: str
+    content: tuple[SearchResult, ...] | SearchResultError
+    caller: Caller = Caller()
+
+
+AnswerBlock = Text | Thinking | RedactedThinking | ToolUse | ServerTool | SearchToolResult
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "model_context_window_exceeded"
 ]
@@ -120,7 +172,11 @@ class InputDelta(Struct, frozen=True, tag_field="type", tag="input_json_delta"):
     partial_json: str
 
 
-BlockPiece = TextDelta | ThinkingDelta | SignatureDelta | InputDelta
+class CitationsDelta(Struct, frozen=True, tag_field="type", tag="citations_delta"):
+    citation: SearchLocation
+
+
+BlockPiece = TextDelta | ThinkingDelta | SignatureDelta | InputDelta | CitationsDelta
 
 
 class BlockDelta(Struct, frozen=True, tag_field="type", tag="content_block_delta"):

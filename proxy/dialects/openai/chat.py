@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from proxy.dialects import ErrorReply, Framing, Identity, Request, Rules, SignedForm
 from proxy.dialects.openai import chat_request
 from proxy.dialects.openai.chat_types import (
+    Annotation,
     AnswerHead,
     Call,
     CallPiece,
@@ -27,6 +28,7 @@ from proxy.dialects.openai.chat_types import (
     FunctionPiece,
     Message,
     Usage,
+    annotation,
     usage_of,
 )
 from proxy.dialects.openai.errors import reply
@@ -34,8 +36,10 @@ from proxy.dialects.openai.signed import Pieces, Signed
 from proxy.dialects.openai.stream import PARAMS, ChunkEncoder
 from proxy.dialects.openai.tools import PLAIN_CALLS, CallStyle
 from proxy.protocol.answer import Answer, CallPart
+from proxy.protocol.citations import Joined
 from proxy.protocol.deltas import (
     Arguments,
+    Citation,
     Delta,
     Finished,
     Reason,
@@ -90,7 +94,18 @@ class Chunks:
     A `Failed` delta makes no chunk: what is said of it depends on what has gone out.
     """
 
-    __slots__ = ("_choice_index", "_custom", "_fresh", "_shared", "_signed", "_style", "_thinking", "model")
+    __slots__ = (
+        "_choice_index",
+        "_cited",
+        "_custom",
+        "_fresh",
+        "_joined",
+        "_shared",
+        "_signed",
+        "_style",
+        "_thinking",
+        "model",
+    )
 
     def __init__(
         self,
@@ -107,6 +122,8 @@ class Chunks:
         self._thinking = thinking
         self._signed = Signed(signed if thinking else None)
         self._fresh = True
+        self._joined = Joined()
+        self._cited: list[Annotation] = []
         # Arguments of custom calls under way, which go out unwrapped when they are complete.
         self._custom: dict[int, list[str]] = {}
         self.model = ""
@@ -114,6 +131,7 @@ class Chunks:
     def feed(self, deltas: Iterable[Delta]) -> list[Chunk]:
         out: list[Chunk] = []
         for delta in deltas:
+            self._joined.take(delta)
             if isinstance(delta, Text):
                 self._head(out)
                 out.append(self._chunk(ChunkDelta(content=delta.text)))
@@ -128,12 +146,17 @@ class Chunks:
                     text = custom_input("".join(self._custom.pop(delta.tool_index)))
                     piece = CallPiece(delta.tool_index, custom=CustomPiece(input=text))
                     out.append(self._chunk(ChunkDelta(tool_calls=(piece,))))
+            elif isinstance(delta, Citation):
+                self._cited.append(annotation(self._joined.place(delta)))
             elif isinstance(delta, Refusal):
                 self._refusal(delta.text, out)
             elif isinstance(delta, Started):
                 self.model = delta.model
             elif isinstance(delta, Finished):
                 self._head(out)
+                if self._cited:
+                    # All at once: OpenAI's client cannot fold a list that comes in pieces.
+                    out.append(self._chunk(ChunkDelta(annotations=tuple(self._cited))))
                 out.append(self._chunk(ChunkDelta(), finish_reason(delta.reason, self._style)))
         return out
 
@@ -220,6 +243,7 @@ def whole_message(
     return Message(
         content=answer.text or (None if calls or answer.refusal else ""),
         refusal=answer.refusal or None,
+        annotations=tuple(map(annotation, answer.citations)),
         reasoning_content=(thinking and answer.thinking) or UNSET,
         thinking_blocks=pieces.thinking_blocks,
         reasoning_details=pieces.reasoning_details,

@@ -16,6 +16,7 @@ from proxy.dialects import RULES, Rules, parameters
 from proxy.dialects.openai.messages import conversation
 from proxy.dialects.openai.response_format import response_format
 from proxy.dialects.openai.tools import CallStyle, tool_use
+from proxy.dialects.openai.web_search import WebSearchOptions, web_search_options
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
@@ -73,7 +74,7 @@ class ChatRequest(Struct, frozen=True):
     top_logprobs: Any = None
     user: Any = None
     verbosity: Any = None
-    web_search_options: Any = None
+    web_search_options: WebSearchOptions | None = None
 
 
 # Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
@@ -96,7 +97,6 @@ IGNORED: Final[Ignored] = {
     "top_logprobs": (),
     "user": (),
     "verbosity": (),
-    "web_search_options": (),
 }
 
 
@@ -132,6 +132,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     model = rules.model_for(chat.model)
     talk = conversation(chat.messages)
     messages = talk.messages
+    search, no_effect = web_search_options(chat.web_search_options)
     use, style = tool_use(
         chat.tools,
         chat.functions,
@@ -139,8 +140,10 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         chat.function_call if given(chat.function_call) else None,
         chat.parallel_tool_calls,
         messages,
+        search,
     )
-    ignored = (*parameters.without_effect(chat, IGNORED, rules), *talk.ignored)
+    parameters.may_search(use, "web_search_options", rules)
+    ignored = (*parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored)
     options = chat.stream_options
     plan = parameters.plan_of(
         rules,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from proxy.protocol.deltas import Tokens
+from proxy.protocol.deltas import Citation, Tokens
 
 
 class PromptDetails(Struct, frozen=True):
@@ -85,6 +85,24 @@ class ReasoningDetail(Struct, frozen=True):
     format: Literal["anthropic-claude-v1"] = "anthropic-claude-v1"
 
 
+class UrlCitation(Struct, frozen=True):
+    """A page, and where the text names it: from `start_index` up to `end_index`, in characters."""
+
+    end_index: int
+    start_index: int
+    title: str
+    url: str
+
+
+class Annotation(Struct, frozen=True, tag_field="type", tag="url_citation"):
+    url_citation: UrlCitation
+
+
+def annotation(citation: Citation) -> Annotation:
+    link = citation.link
+    return Annotation(UrlCitation(citation.end, citation.start, link.title, link.url))
+
+
 class ChunkDelta(Struct, frozen=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
@@ -94,6 +112,7 @@ class ChunkDelta(Struct, frozen=True):
     reasoning_details: tuple[ReasoningDetail, ...] | UnsetType = UNSET
     function_call: FunctionPiece | UnsetType = UNSET
     tool_calls: tuple[CallPiece, ...] | UnsetType = UNSET
+    annotations: tuple[Annotation, ...] | UnsetType = UNSET
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -142,7 +161,7 @@ class Message(Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
-    annotations: tuple[()] = ()
+    annotations: tuple[Annotation, ...] = ()
     reasoning_content: str | UnsetType = UNSET
     thinking_blocks: tuple[ThinkingBlock, ...] | UnsetType = UNSET
     reasoning_details: tuple[ReasoningDetail, ...] | UnsetType = UNSET

@@ -15,7 +15,12 @@ from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import Delta, Tokens
 from proxy.protocol.failures import About, Failure
 
-PARAMS: Final = {About.MODEL: "model", About.SCHEMA: "response_format.json_schema.schema", About.TOOLS: "tools"}
+PARAMS: Final = {
+    About.MODEL: "model",
+    About.SCHEMA: "response_format.json_schema.schema",
+    About.TOOLS: "tools",
+    About.SEARCH: "web_search_options",
+}
 DONE: Final = Event("[DONE]")
 # Any other line than `data:` and comments breaks clients.
 KEEP_ALIVE: Final = Comment("keep-alive")

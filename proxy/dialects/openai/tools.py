@@ -16,7 +16,7 @@ from proxy.dialects import parameters
 from proxy.dialects.parameters import MODES, Mode, ToolUse
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Message, Tool
+from proxy.protocol.plan import Message, Search, Tool
 from proxy.protocol.tools import Offer
 
 
@@ -167,8 +167,12 @@ def tool_use(
     function_call: Raw | None,
     parallel: bool | None,
     messages: Sequence[Message],
+    search: Search | None = None,
 ) -> tuple[ToolUse, CallStyle]:
-    """What the parameters about tools come to, and how calls go back. Raises Rejection. `messages`: the past."""
+    """What the parameters about tools come to, and how calls go back. Raises Rejection.
+
+    `messages`: the past. `search`: the model may search the web, unless it is to do something else.
+    """
     tools, custom = _offered(raws or (), functions or ())
     where = "tool_choice"
     choice: _Choice | str | None = None
@@ -180,9 +184,14 @@ def tool_use(
         choice = _Choice("function", function=named) if isinstance(named, _Name) else named
     wanted = _wanted(tools, choice, where)
     legacy = bool(functions and not raws)
-    single = legacy or parallel is False
     use = parameters.tool_use(
-        wanted.tools, wanted.mode, wanted.where, messages=messages, single=single, name=wanted.name
+        wanted.tools,
+        wanted.mode,
+        wanted.where,
+        messages=messages,
+        single=legacy or parallel is False,
+        name=wanted.name,
+        search=None if isinstance(choice, _Choice) else search,
     )
     return use, CallStyle(custom, legacy)
 

@@ -13,7 +13,12 @@ from proxy.dialects.openai.responses import request
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
 from proxy.protocol.failures import About, Failure, Kind
 
-PARAMS: Final = {About.MODEL: "model", About.SCHEMA: "text.format.schema", About.TOOLS: "tools"}
+PARAMS: Final = {
+    About.MODEL: "model",
+    About.SCHEMA: "text.format.schema",
+    About.TOOLS: "tools",
+    About.SEARCH: "tools",
+}
 # The word by which clients know that a plan, and not a bill, is used up.
 USAGE_LIMIT: Final = "usage_limit_reached"
 

@@ -205,7 +205,15 @@ def tool_use(
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
     use = parameters.tool_use(tools, mode, where, messages=messages, single=parallel is False, name=name)
     echo = tuple(_told_back(raw) for raw in raws)
-    return ResponsesToolUse(use.tools, use.choice, use.demand, offer.forms, tuple(dict.fromkeys(offer.ignored)), echo)
+    return ResponsesToolUse(
+        use.tools,
+        use.choice,
+        use.demand,
+        use.search,
+        offer.forms,
+        tuple(dict.fromkeys(offer.ignored)),
+        echo,
+    )
 
 
 def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], Mode, str | None]:

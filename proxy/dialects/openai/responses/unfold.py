@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proxy.protocol.answer import Answer, RedactedPart, TextPart, ThinkingPart
+from proxy.protocol.answer import Answer, CallPart, RedactedPart, TextPart, ThinkingPart
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
@@ -37,7 +37,7 @@ def deltas_of(answer: Answer) -> Iterator[Delta]:
                 yield Signature(part.signature)
         elif isinstance(part, RedactedPart):
             yield RedactedThinking(part.data)
-        else:
+        elif isinstance(part, CallPart):
             yield ToolCall(calls, part.id, part.name)
             yield Arguments(calls, part.arguments)
             yield ToolEnd(calls)
