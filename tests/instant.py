@@ -106,7 +106,7 @@ class InstantPool(Pool):
         return Lease(InstantConversation(plan, {}), served, b"", plan)  # type: ignore[arg-type]
 
     @contextlib.asynccontextmanager
-    async def spare(self, owner: str) -> AsyncIterator[Conversation]:
+    async def spare(self, owner: str, *, search: bool = False) -> AsyncIterator[Conversation]:
         yield InstantConversation(Plan("opus", None, ()), self.windows)
 
     def first_delta(self, lease: Lease) -> None:
