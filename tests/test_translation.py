@@ -17,6 +17,7 @@ from proxy.protocol.deltas import Arguments, Delta, Text, ToolCall, ToolEnd
 from proxy.protocol.known_tools import KNOWN_TOOLS
 from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 from proxy.protocol.translation import Heard, Translation
+from tests import generate_known_tools
 
 
 def raw(value: Any) -> Raw:
@@ -507,3 +508,13 @@ def test_any_text_may_be_cut_anywhere(text: str, cuts: list[int]) -> None:
 def test_a_text_is_normalised_once(text: str) -> None:
     assert normalised(normalised(text)) == normalised(text)
     assert normalised(escaped(text)) == escaped(text)
+
+
+def test_the_tools_of_a_further_version_are_added_to_the_known_ones() -> None:
+    text = generate_known_tools.FILE.read_text("utf-8")
+    assert generate_known_tools.extended(text, "2.1.1", ()) == text
+    longer = generate_known_tools.extended(text, "99.1.0", ("Invented", "Bash"))
+    found: dict[str, frozenset[str]] = {}
+    exec(longer, found)
+    assert found["KNOWN_TOOLS"] == KNOWN_TOOLS | {"Invented"}
+    assert "to 99.1.0.\n" in longer
