@@ -90,6 +90,10 @@ def player_shim(
     return executable(directory, "player", settings | {"directory": str(directory)})
 
 
+# Seconds within which a proxy gets ready: a second, on a machine that has nothing else to do.
+_READY = 120
+
+
 class Server:
     """`with Server(cli, settings) as server`: the proxy as a process of its own, ready at `server.url`.
 
@@ -130,7 +134,7 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        end = time.monotonic() + 30
+        end = time.monotonic() + _READY
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.__exit__(None, None, None)
