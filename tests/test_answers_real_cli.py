@@ -88,3 +88,14 @@ async def test_json_in_prose_that_does_not_fit_is_asked_for_again(talk: Talk) ->
     found = await talk.chat(says('```json\n{"nick": "Bob"}\n```'), use, response_format=FORM)
     assert content(found) == {"name": "Eve"}
     assert len(talk.arrived) == 2
+
+
+@pytest.mark.parametrize("text", ["(no content)", "[Empty text removed]\n"])
+async def test_an_answer_that_looks_like_a_note_of_the_clis_stays(talk: Talk, text: str) -> None:
+    question = {"role": "user", "content": f"Say {text}"}
+    said = (await talk.chat(says(text), messages=[question]))["choices"][0]["message"]["content"]
+    assert said == text
+    await talk.chat(says("ok"), messages=[question, {"role": "assistant", "content": said}, question])
+    arrived = messages.simplified(talk.arrived[-1])["messages"]
+    assert [message["role"] for message in arrived] == ["user", "assistant", "user"]
+    assert "".join(block["text"] for block in arrived[1]["content"]) == text

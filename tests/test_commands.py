@@ -76,6 +76,20 @@ def test_every_user_message_is_verbatim() -> None:
         assert read(line)["type"] == "user"
 
 
+@pytest.mark.parametrize("text", ["(no content)", " (no content)\n", "[Empty text removed]", "\ufeff(no content)"])
+def test_an_answer_that_the_cli_would_drop_comes_in_two_blocks(text: str) -> None:
+    blocks = read(commands.past(Message("assistant", (TextBlock(text),))))["message"]["content"]
+    assert "".join(block["text"] for block in blocks) == text
+    assert len(blocks) == 2
+    assert all(block["text"].strip() and not commands.is_placeholder(block["text"]) for block in blocks)
+
+
+@pytest.mark.parametrize("texts", [("(no content).",), ("(no content)", "more"), ("no content",)])
+def test_other_answers_come_as_they_are(texts: tuple[str, ...]) -> None:
+    blocks = read(commands.past(Message("assistant", tuple(map(TextBlock, texts)))))["message"]["content"]
+    assert [block["text"] for block in blocks] == list(texts)
+
+
 def test_the_past_is_not_asked() -> None:
     assert read(commands.past(user("a")))["shouldQuery"] is False
     assert "shouldQuery" not in read(commands.ask(user("a")))

@@ -7,6 +7,7 @@ is `client_composed`, or the CLI would expand `@path` and `/command` in it. The 
 
 from __future__ import annotations
 
+import string
 from typing import Final, Literal
 
 import msgspec
@@ -264,6 +265,29 @@ def unblock() -> bytes:
     return _line(_Control(UNBLOCK_ID, _ApplySettings(flags)))
 
 
+# Answers that the CLI takes for its own notes on empty ones, and drops, white space around them or not.
+PLACEHOLDERS: Final = frozenset(("(no content)", "[Empty text removed]"))
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether the CLI forgets an answer that is this text and nothing else."""
+    return _core(text) in PLACEHOLDERS
+
+
+def _core(text: str) -> str:
+    return text.strip(f"{string.whitespace}\ufeff\xa0")
+
+
+def _said(message: Message) -> tuple[Block, ...]:
+    """The content of an answer, so that the CLI keeps it: what it would drop comes in two blocks."""
+    only = message.content[0]
+    if len(message.content) == 1 and isinstance(only, TextBlock) and is_placeholder(only.text):
+        core = _core(only.text)
+        at = only.text.index(core) + len(core) // 2
+        return TextBlock(only.text[:at]), TextBlock(only.text[at:])
+    return message.content
+
+
 def past(message: Message, index: int = 0, model: str = "") -> bytes:
     """A message of the past. One of the user's is answered by a `result`: wait for it before the next line.
 
@@ -272,7 +296,7 @@ def past(message: Message, index: int = 0, model: str = "") -> bytes:
     if message.role == "user":
         return _line(_UserLine("user", message, True, "", None, shouldQuery=False))
     if not has_thinking(message):
-        return _line(_AssistantLine(Message("assistant", message.content)))
+        return _line(_AssistantLine(Message("assistant", _said(message))))
     # No two have the same id: the CLI would join them.
     answer = _Answer("assistant", message.content, f"msg_past_{index}", message.written_by or model)
     return _line(_AssistantLine(answer))

@@ -125,6 +125,8 @@ class Dialogue:
         self._held: dict[str, HeldCall] = {}
         self._reports: list[Report] = []
         self._cost = 0.0
+        # The CLI does not keep the answer.
+        self._forgotten = False
 
     @property
     def tokens(self) -> Tokens:
@@ -207,7 +209,7 @@ class Dialogue:
         """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""
         results = tuple(block for block in message.content if isinstance(block, ToolResultBlock))
         if not self._held:
-            return not results
+            return not results and not self._forgotten
         return (
             len(results) == len(message.content)
             and {block.tool_use_id for block in results} == set(self._held)
@@ -276,6 +278,7 @@ class Dialogue:
         self.answer.take(deltas)
         if deltas and isinstance(deltas[-1], Finished):
             self._reason = deltas[-1].reason
+            self._forgotten = commands.is_placeholder(self.answer.text) and not self.answer.call_ids
         return deltas
 
     def _fail(self, failure: Failure) -> None:
