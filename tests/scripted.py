@@ -49,6 +49,7 @@ class Scripted(Conversation):
         self.asked: list[Any] = []
         self.owed: list[str] = []
         self.judged: list[bool] = []
+        self.window: int | None = None
         self._scripts = list(scripts)
         self._batches: list[list[Delta]] = []
         self._settles = settles
@@ -87,6 +88,9 @@ class Scripted(Conversation):
 
     async def settle(self) -> bool:
         return self._settles
+
+    async def window_of_answer(self) -> int | None:
+        return self.window
 
     async def deltas(self, patience: float) -> list[Delta]:
         if not self._batches:

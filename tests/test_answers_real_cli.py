@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -99,3 +100,17 @@ async def test_an_answer_that_looks_like_a_note_of_the_clis_stays(talk: Talk, te
     arrived = messages.simplified(talk.arrived[-1])["messages"]
     assert [message["role"] for message in arrived] == ["user", "assistant", "user"]
     assert "".join(block["text"] for block in arrived[1]["content"]) == text
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+async def test_a_prompt_that_is_too_long_is_told_how_long_one_may_be(talk: Talk, path: str) -> None:
+    talk.replies = [messages.error(400, "invalid_request_error", "prompt is too long: 3 tokens > 2 maximum")]
+    body = {"model": "opus", "max_tokens": 100, "messages": [{"role": "user", "content": "x"}], "input": "x"}
+    del body["messages" if path.endswith("responses") else "input"]
+    if path == "/v1/responses":
+        del body["max_tokens"]
+    response = await asyncio.to_thread(httpx.post, talk.served.url + path, json=body, trust_env=False, timeout=60)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["message"] == "Prompt is too long. This model's maximum context length is 1000000 tokens."
+    assert error.get("code", "context_length_exceeded") == "context_length_exceeded"

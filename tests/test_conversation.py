@@ -371,6 +371,24 @@ async def test_only_results_for_all_of_them_can_follow(begin: Begin, message: Me
     assert not conversation.can_ask(message)
 
 
+@pytest.mark.parametrize(("settings", "window"), [({}, 1_000_000), ({"window": 0}, None)])
+async def test_the_cli_says_how_much_the_model_takes(
+    begin: Begin, settings: dict[str, Any], window: int | None
+) -> None:
+    conversation = await begin(**settings)
+    await conversation.ask_new(plan(user("hi")))
+    await whole(conversation)
+    assert await conversation.window_of_answer() == window
+
+
+async def test_a_cli_that_has_ended_says_nothing_of_that(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user("hi")))
+    await whole(conversation)
+    conversation.child.kill()
+    assert await conversation.window_of_answer() is None
+
+
 async def test_results_cannot_follow_where_no_call_is_held(begin: Begin) -> None:
     conversation = await begin()
     await conversation.ask_new(plan(user("hi")))

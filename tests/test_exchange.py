@@ -114,6 +114,17 @@ async def test_a_failure_in_the_first_batch_goes_out_alone() -> None:
     assert (await exchanged(pool))[1] == [OVERLOADED]
 
 
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [(200_000, "Too long. This model's maximum context length is 200000 tokens."), (None, "Too long")],
+)
+async def test_a_prompt_that_is_too_long_is_told_how_long_one_may_be(window: int | None, words: str) -> None:
+    conversation = Scripted([[Failed(Failure(Kind.PROMPT_TOO_LONG, "Too long"))]])
+    conversation.window = window
+    _, deltas = await exchanged(ScriptedPool(conversation))
+    assert failure(deltas) == Failure(Kind.PROMPT_TOO_LONG, words)
+
+
 async def test_no_room_is_a_failure() -> None:
     found = await answer(Exchange(ScriptedPool(), plan(), ""))
     assert [failure(deltas).kind for deltas in found] == [Kind.QUEUE_FULL]

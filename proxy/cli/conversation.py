@@ -29,6 +29,8 @@ from proxy.protocol.plan import Message, Plan, size_of
 
 # The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
 SETTLE_WAIT: Final = 5.0
+# It tells the size of a model in as little.
+WINDOW_WAIT: Final = 5.0
 # A child whose stdout has closed has exited, or does so within this time.
 EXIT_WAIT: Final = 1.0
 
@@ -140,6 +142,19 @@ class Conversation:
             for delta in await self._step():
                 if isinstance(delta, Failed):
                     raise Rejection(delta.failure)
+
+    async def window_of_answer(self) -> int | None:
+        """How many tokens the model takes in all that was asked last; None if the CLI does not say so at once."""
+        self._context.clear()
+        self._dialogue.ask_context()
+        self._send()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WINDOW_WAIT):
+                while True not in self._context and (lines := await self.child.read()):
+                    self._dialogue.receive(lines)
+                    self._send()
+        usage = self._context.get(True)
+        return None if usage is None else usage.maxTokens or None
 
     def can_ask(self, message: Message) -> bool:
         """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""

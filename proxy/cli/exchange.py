@@ -42,7 +42,7 @@ from proxy.protocol.deltas import (
     Tokens,
     ToolCall,
 )
-from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection, bad_request
+from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection, bad_request, with_window
 from proxy.protocol.judging import Item
 from proxy.protocol.plan import Message, Plan, TextBlock
 from proxy.protocol.schema import FREE
@@ -331,6 +331,9 @@ class Exchange:
         if isinstance(last, Failed):
             if self._pool.closing and last.failure.kind is Kind.CLI_DIED:
                 last = Failed(SHUTTING_DOWN)
+            elif last.failure.kind is Kind.PROMPT_TOO_LONG:
+                window = await conversation.window_of_answer()
+                last = last if window is None else Failed(with_window(last.failure, window))
             if not self._begun:
                 return [last]
             deltas = [*deltas[:-1], last]

@@ -172,6 +172,10 @@ class Dialogue:
         """Have said how much of context this model takes; for a process with no conversation in it."""
         self._out.append(commands.choose(model) + commands.estimate())
 
+    def ask_context(self) -> None:
+        """Have said how much of context the model of the conversation takes."""
+        self._out.append(commands.estimate())
+
     def _translated(self, plan: Plan) -> Plan:
         self._translation = Translation(plan.tools, plan.messages)
         plan = self._translation.plan(plan)

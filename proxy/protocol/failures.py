@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from proxy.protocol.lines import RateLimitInfo, Result
@@ -130,6 +131,16 @@ class Failure(Struct, frozen=True):
     def wait(self, now: float) -> float | None:
         """Seconds until a retry makes sense, seen from `now` (seconds since 1970); None: not known."""
         return self.retry_after if self.resets_at is None else max(1.0, self.resets_at - now)
+
+
+# The words by which clients know what to do about it: to leave the oldest messages out, or to sum them up.
+WINDOW: Final = "{} This model's maximum context length is {} tokens."
+
+
+def with_window(failure: Failure, tokens: int) -> Failure:
+    """A failure for a prompt that is too long, which says how long one may be."""
+    message = WINDOW.format(f"{failure.message.rstrip('. ')}.", tokens)
+    return msgspec.structs.replace(failure, message=message)
 
 
 # Whatever the server's children do then: it is the server that ends them.
