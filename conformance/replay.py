@@ -119,6 +119,8 @@ class Server:
             "CLAUDE_PROXY_CLI": str(cli),
             "CLAUDE_PROXY_RETRIES": "1",
             "CLAUDE_PROXY_WAITING": "0",
+            # One scenario that ends at a limit of the plan is not to be all others' end.
+            "CLAUDE_PROXY_LIMIT_RETRY": "0",
             **(own if login else scripted),
             **settings,
         }

@@ -116,6 +116,7 @@ class Exchange:
         self._held: list[Delta] = []
         self._begun = False
         self._opened: Lease | None = None
+        self._let_through_at = 0.0
         # An answer, and what is wrong with it.
         self._judged: tuple[str, str | None] | None = None
         self.served: Served = "new"
@@ -199,6 +200,7 @@ class Exchange:
         if not self._droppable(self.emulated):
             name = next(field for field in native.SAMPLING if field in self.emulated)
             raise bad_request(f"This model takes no `{name}`, and the server is set to refuse such.", name)
+        self._let_through_at = self._pool.plan_limits.check(self._plan.model, self._request)
         self._opened = await self._pool.open(self._plan, self._owner)
         await self._ask(self._opened)
 
@@ -236,7 +238,8 @@ class Exchange:
         await self._ask(self._opened)
 
     def _answered(self) -> None:
-        """There is an answer: what was left out of its request had been refused."""
+        """There is an answer: the plan is not used up, and what was left out of its request had been refused."""
+        self._pool.plan_limits.answered(self._plan.model, self._let_through_at)
         if self._suspects:
             self._pool.refusals.learn(self._plan.model, self._suspects)
             self._suspects = frozenset()
@@ -331,7 +334,8 @@ class Exchange:
         if isinstance(last, Failed):
             if self._pool.closing and last.failure.kind is Kind.CLI_DIED:
                 last = Failed(SHUTTING_DOWN)
-            elif last.failure.kind is Kind.PROMPT_TOO_LONG:
+            self._pool.plan_limits.failed(self._plan.model, last.failure)
+            if last.failure.kind is Kind.PROMPT_TOO_LONG:
                 window = await conversation.window_of_answer()
                 last = last if window is None else Failed(with_window(last.failure, window))
             if not self._begun:

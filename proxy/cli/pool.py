@@ -24,6 +24,7 @@ from proxy.cli.capacity import Memory
 from proxy.cli.conversation import UNOBSERVED, Conversation, Observer, Timeouts
 from proxy.cli.limiter import FairLimiter
 from proxy.cli.parked import NotContinued, ParkedConversations
+from proxy.cli.plan_limits import PlanLimits
 from proxy.cli.process import STOP_GRACE, Child, Launch
 from proxy.cli.recall import Recall
 from proxy.cli.refusals import Refusals
@@ -108,6 +109,7 @@ class Pool:
         self._closing = False
         self.models_used: dict[str, ModelUse] = {}
         self._recall = Recall(time.monotonic)
+        self.plan_limits = PlanLimits(settings.limit_retry)
         # Whether this CLI keeps the first message of a past to itself (`Dialogue`).
         self.keeps_first = True
 

@@ -24,7 +24,10 @@ class Login(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """`mode` demo: every answer is a recorded one. `ledger_entries_lost`: how many could not be written."""
+    """`mode` demo: every answer is a recorded one. `ledger_entries_lost`: how many could not be written.
+
+    `plan_limits`: until when the plan is known to be used up, in seconds since 1970, by model.
+    """
 
     status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"]
     mode: Literal["live", "demo"]
@@ -33,6 +36,7 @@ class Health(Struct, frozen=True):
     login: Login
     children: Counts
     ledger_entries_lost: int
+    plan_limits: dict[str, float] = {}
 
 
 def health(service: Service) -> Health:
@@ -47,7 +51,16 @@ def health(service: Service) -> Health:
         status = "login_failed"
     login = Login(service.login_method, seen.works, seen.last_success, seen.last_failure)
     mode: Literal["live", "demo"] = "demo" if service.demo else "live"
-    return Health(status, mode, proxy.__version__, service.cli_version, login, pool.counts, service.accounts.lost)
+    return Health(
+        status,
+        mode,
+        proxy.__version__,
+        service.cli_version,
+        login,
+        pool.counts,
+        service.accounts.lost,
+        pool.plan_limits.ends,
+    )
 
 
 class HealthCheck:

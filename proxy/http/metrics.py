@@ -41,7 +41,8 @@ SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 class Snapshot(Struct, frozen=True):
     """The server at a moment. `lost`: entries of usage that could not be written. `worth`: of the five-hour window.
 
-    `unproven`: what the CLI of `cli_version` has written that no recording has, and how often.
+    `unproven`: what the CLI of `cli_version` has written that no recording has, and how often. `plan_limits`: when each
+    ends, by model.
     """
 
     counts: Counts
@@ -50,6 +51,7 @@ class Snapshot(Struct, frozen=True):
     worth: WindowEstimate | None
     cli_version: str = ""
     unproven: Mapping[Unproven, int] = {}
+    plan_limits: Mapping[str, float] = {}
 
 
 class Metrics(Collector):
@@ -146,6 +148,14 @@ class Metrics(Collector):
                 resets.add_metric((name,), window.resetsAt)
         yield used
         yield resets
+        limits = GaugeMetricFamily(
+            f"{PREFIX}_plan_limit_end_timestamp_seconds",
+            "Until when the plan is known to be used up for a model.",
+            labels=("model",),
+        )
+        for model, ends in snapshot.plan_limits.items():
+            limits.add_metric((model,), ends)
+        yield limits
         yield GaugeMetricFamily(
             f"{PREFIX}_usage_entries_lost",
             "Entries of usage that could not be written.",

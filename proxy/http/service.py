@@ -100,7 +100,15 @@ class Service:
         accounts = self.accounts
         worth = None if accounts.ledger is None else accounts.ledger.estimate
         counts = dict(UNPROVEN.counts)
-        return Snapshot(self.pool.counts, accounts.allowance, accounts.lost, worth, self.cli_version, counts)
+        return Snapshot(
+            self.pool.counts,
+            accounts.allowance,
+            accounts.lost,
+            worth,
+            self.cli_version,
+            counts,
+            self.pool.plan_limits.ends,
+        )
 
     def reload(self, settings: Settings) -> None:
         """Offer these settings' model names from now on."""

@@ -64,6 +64,7 @@ class Settings(Struct, frozen=True):
     web_search: bool = True
     max_queue: int = 64
     queue_wait: float = 60.0
+    limit_retry: float = 60.0
     idle_timeout: float = 180.0
     total_timeout: float = 1800.0
     client_timeout: float = 120.0
@@ -190,6 +191,11 @@ SETTINGS: Final = (
     ),
     Setting("max_queue", "CLAUDE_PROXY_MAX_QUEUE", "--max-queue", whole(0), "Most requests waiting for their turn."),
     Setting("queue_wait", "CLAUDE_PROXY_QUEUE_WAIT", None, seconds(0), "Longest wait in the queue, in seconds."),
+    Setting(
+        "limit_retry", "CLAUDE_PROXY_LIMIT_RETRY", None, seconds(0),
+        "While the plan is used up: after so many seconds one request may try again, all others are answered at once; "
+        "`0`: all try.",
+    ),
     Setting(
         "idle_timeout", "CLAUDE_PROXY_IDLE_TIMEOUT", None, seconds(1),
         "Longest silence of the CLI while it answers, in seconds.",
