@@ -84,7 +84,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _refuse(str(error), "claude-max-api --help")
     settings, environ = loaded.settings, loaded.environ
     for note in doctor.environment_notes(settings, environ):
-        startup.say(f"Note: {note.words} ({note.help})")
+        startup.say(f"Note: {note.message} ({note.help})")
     try:
         cli = DEMO_CLI if arguments.demo else first_start.look(settings, environ, first_start.at_a_terminal())
         if settings.fallback in ("api-key", "bedrock", "vertex") and not cli.demo:
@@ -92,7 +92,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except find.CliProblem as problem:
         return _refuse(problem.message, problem.help)
     if not cli.demo and (version := doctor.check_version(cli.version)).state == "warn":
-        startup.say(f"Note: the CLI is {version.words} ({version.help})")
+        startup.say(f"Note: the CLI is {version.message} ({version.help})")
     state = state_dir(settings, environ, sys.platform)
     for check in (
         doctor.check_state_directory(state),
@@ -100,7 +100,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         address.check_tls(settings),
     ):
         if check.state == "FAIL":
-            return _refuse(check.words, check.help)
+            return _refuse(check.message, check.help)
     with contextlib.ExitStack() as stack:
         sockets = []
         for place in filter(None, (settings, address.of_ollama(settings))):
@@ -108,7 +108,7 @@ def _serve(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 sockets.append(stack.enter_context(address.bound(place)))
             except OSError as error:
                 refused = address.address_refused(place, error)
-                return _refuse(refused.words, refused.help)
+                return _refuse(refused.message, refused.help)
         port = 0 if settings.uds is not None else sockets[0].getsockname()[1]
 
         def announce(models: Sequence[ListedModel]) -> None:
@@ -128,14 +128,14 @@ def _usage(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 class Command(Struct, frozen=True):
-    """A sub-command: what it is for, what it does, its own flags, without and with a value, and words without a dash
-    that may follow it, all with their help; and the settings that matter to it."""
+    """A sub-command: what it is for, what it does, its own flags, without and with a value, and arguments without a
+    dash that may follow it, all with their help; and the settings that matter to it."""
 
     help: str
     run: Callable[[argparse.Namespace, Mapping[str, str]], int]
     flags: Mapping[str, str] = {}
     values: Mapping[str, str] = {}
-    words: Mapping[str, str] = {}
+    positional: Mapping[str, str] = {}
     settings: tuple[Setting, ...] = SETTINGS
 
 
@@ -193,13 +193,13 @@ COMMANDS: Final = {
             "--tokens-per-day": "For add: tokens, input and output, that it may use in a day.",
             "--usd-per-day": "For add: what its answers may cost in a day at list price, in dollars.",
         },
-        words={"action": f"One of {', '.join(keys.ACTIONS)}.", "name": "The key's name."},
+        positional={"action": f"One of {', '.join(keys.ACTIONS)}.", "name": "The key's name."},
         settings=_only("state_dir", "usage_file", "config"),
     ),
     "service": Command(
         "Keep the server running as a service of yours (systemd, launchd): install, status, logs, reload, remove.",
         service.run,
-        words={"action": f"One of {', '.join(service.ACTIONS)}."},
+        positional={"action": f"One of {', '.join(service.ACTIONS)}."},
         settings=_only("config"),
     ),
 }
@@ -242,7 +242,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         parser.add_argument(flag, action="store_true", help=text)
     for flag, text in command.values.items():
         parser.add_argument(flag, metavar="VALUE", help=text)
-    for word, text in command.words.items():
+    for word, text in command.positional.items():
         parser.add_argument(word, nargs="?", metavar=word.upper(), help=text)
     for setting in command.settings:
         if setting.argument is not None and setting.argument.startswith("--"):

@@ -156,8 +156,8 @@ def address_refused(settings: Settings, error: OSError) -> Check:
             help = "stop that program (Ollama itself, most likely), or serve without CLAUDE_PROXY_OLLAMA_PORT"
             return Check("FAIL", "address", f"Port {port} is in use by {user}.", help)
         return Check("FAIL", "address", f"Port {port} is in use by {user}.", f"claude-max-api {port % 65535 + 1}")
-    words = f"{spoken(settings)}, cannot be served on: {error.strerror or error}."
-    return Check("FAIL", "address", words, "choose another with CLAUDE_PROXY_HOST and CLAUDE_PROXY_PORT")
+    message = f"{spoken(settings)}, cannot be served on: {error.strerror or error}."
+    return Check("FAIL", "address", message, "choose another with CLAUDE_PROXY_HOST and CLAUDE_PROXY_PORT")
 
 
 def check_address(settings: Settings) -> Check:
@@ -181,6 +181,6 @@ def check_tls(settings: Settings) -> Check:
             settings.tls_cert, settings.tls_key, lambda: ""
         )
     except OSError as error:
-        words = f"{settings.tls_cert} and {settings.tls_key} cannot be used: {error.strerror or error}."
-        return Check("FAIL", "tls", words, "name a PEM certificate, and its private key without a passphrase")
+        message = f"{settings.tls_cert} and {settings.tls_key} cannot be used: {error.strerror or error}."
+        return Check("FAIL", "tls", message, "name a PEM certificate, and its private key without a passphrase")
     return Check("ok", "tls", settings.tls_cert)

@@ -12,9 +12,9 @@ class Check(Struct, frozen=True):
 
     state: Literal["ok", "warn", "FAIL"]
     name: str
-    words: str
+    message: str
     help: str = ""
 
     def __str__(self) -> str:
         helps = f" -> {self.help}".replace("\n", "; ") if self.help else ""
-        return f"{self.state:<4}  {self.name:<9}  {self.words}{helps}"
+        return f"{self.state:<4}  {self.name:<9}  {self.message}{helps}"

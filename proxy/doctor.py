@@ -84,8 +84,8 @@ def check_state_directory(directory: Path) -> Check:
         make_private(directory)
         status = directory.stat()
     except OSError as error:
-        words = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
-        return Check("FAIL", "state", words, "make room there, or choose another with CLAUDE_PROXY_STATE_DIR")
+        message = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        return Check("FAIL", "state", message, "make room there, or choose another with CLAUDE_PROXY_STATE_DIR")
     if status.st_uid != os.geteuid():
         return Check("FAIL", "state", f"{directory} belongs to somebody else.", "CLAUDE_PROXY_STATE_DIR=another")
     narrow = f"chmod 700 {shlex.quote(str(directory))}"
@@ -103,13 +103,13 @@ def check_workspace(state: Path, base: Path = BASE) -> Check:
     try:
         root = locate(state, base)
     except OSError as error:
-        words = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
-        return Check("FAIL", "workspace", words, f"rm -r {shlex.quote(str(state / 'workspace'))}")
-    words = f"{root / 'empty'}, where the CLI runs: private and empty"
+        message = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        return Check("FAIL", "workspace", message, f"rm -r {shlex.quote(str(state / 'workspace'))}")
+    message = f"{root / 'empty'}, where the CLI runs: private and empty"
     if root.parent == state:
-        words += f"; the model is told this path, as no private directory can be made in {base}."
-        return Check("warn", "workspace", words, f"look who owns {base}/workspace-{os.geteuid()}")
-    return Check("ok", "workspace", words)
+        message += f"; the model is told this path, as no private directory can be made in {base}."
+        return Check("warn", "workspace", message, f"look who owns {base}/workspace-{os.geteuid()}")
+    return Check("ok", "workspace", message)
 
 
 def check_memory(settings: Settings, memory: Memory) -> Check:
@@ -118,16 +118,16 @@ def check_memory(settings: Settings, memory: Memory) -> Check:
     parked = capacity.max_parked(settings.parked, memory, 0, capacity.PARKED_COST)
     fixed = idle, settings.max_conversations, 0 if settings.parked == "auto" else settings.parked
     taken, needed = capacity.taken(idle, settings.max_conversations, parked), capacity.taken(*fixed)
-    words = (
+    message = (
         f"{idle} waiting, {settings.max_conversations} answering and {parked} parked processes of the CLI take up to "
         f"{taken >> 20} MB"
     )
     if memory.free is None:
-        return Check("ok", "memory", words)
+        return Check("ok", "memory", message)
     if memory.free < needed:
         lower = "lower CLAUDE_PROXY_MAX_CONVERSATIONS, CLAUDE_PROXY_PARKED or CLAUDE_PROXY_WAITING"
-        return Check("warn", "memory", f"{words}, and {memory.free >> 20} MB are free.", lower)
-    return Check("ok", "memory", f"{words}; {memory.free >> 20} MB are free")
+        return Check("warn", "memory", f"{message}, and {memory.free >> 20} MB are free.", lower)
+    return Check("ok", "memory", f"{message}; {memory.free >> 20} MB are free")
 
 
 # The CLI.
@@ -136,8 +136,8 @@ def check_memory(settings: Settings, memory: Memory) -> Check:
 def check_version(version: find.Version) -> Check:
     if version > NEWEST_JUDGED:
         newest = find.shown(NEWEST_JUDGED)
-        words = f"{find.shown(version)}, newer than the newest one that this release was tested with ({newest})."
-        return Check("warn", "version", words, "to try it: claude-max-api doctor --cli-check")
+        message = f"{find.shown(version)}, newer than the newest one that this release was tested with ({newest})."
+        return Check("warn", "version", message, "to try it: claude-max-api doctor --cli-check")
     return Check("ok", "version", find.shown(version))
 
 
@@ -168,7 +168,9 @@ async def check_live(settings: Settings, path: str, environ: Mapping[str, str], 
     try:
         check = await _answer(conversation, began)
         taken = memory.pss(child.pid)
-        return check if taken is None else replace(check, words=f"{check.words}; its process takes {taken >> 20} MB")
+        return (
+            check if taken is None else replace(check, message=f"{check.message}; its process takes {taken >> 20} MB")
+        )
     finally:
         await child.stop(STOP_GRACE)
         workspace.close()
@@ -180,8 +182,8 @@ def check_unproven(state: Path, version: find.Version) -> Check | None:
     if not seen:
         return None
     shown = ", ".join(map(str, sorted(seen)[:SHOWN])) + (f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
-    words = f"CLI {find.shown(version)} has written what this release was not tested with: {shown}."
-    return Check("warn", "cli lines", words, "claude-max-api doctor --cli-check")
+    message = f"CLI {find.shown(version)} has written what this release was not tested with: {shown}."
+    return Check("warn", "cli lines", message, "claude-max-api doctor --cli-check")
 
 
 def _checks(

@@ -61,14 +61,14 @@ def test_our_own_server_on_the_port(somebody: int) -> None:
         address.bind(settings.host, settings.port)
     refused = address.address_refused(settings, caught.value)
     assert refused.state == "FAIL"
-    assert "already running" in refused.words
+    assert "already running" in refused.message
     assert refused.help == f"claude-max-api {somebody + 1 if somebody < 65535 else 1}"
 
 
 @pytest.mark.parametrize("somebody", [b"{}", b"hello", b"[]", b"7"], indirect=True)
 def test_another_server_on_the_port(somebody: int) -> None:
     check = address.check_address(Settings(port=somebody))
-    assert (check.state, "another program" in check.words) == ("FAIL", True)
+    assert (check.state, "another program" in check.message) == ("FAIL", True)
 
 
 def test_the_second_port_has_the_address_of_the_first() -> None:
@@ -89,7 +89,7 @@ def test_ollama_on_the_second_port(somebody: int) -> None:
 
 def test_an_address_that_is_not_ours() -> None:
     check = address.check_address(Settings(host="192.0.2.1", port=0))
-    assert (check.state, "192.0.2.1, port 0, cannot be served on" in check.words) == ("FAIL", True)
+    assert (check.state, "192.0.2.1, port 0, cannot be served on" in check.message) == ("FAIL", True)
 
 
 def test_a_host_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_a_host_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
     check = address.check_address(Settings(host="nas.example", port=0))
-    assert (check.state, check.words.endswith("Name or service not known.")) == ("FAIL", True)
+    assert (check.state, check.message.endswith("Name or service not known.")) == ("FAIL", True)
 
 
 def test_localhost_is_the_address_that_clients_are_told() -> None:
@@ -148,7 +148,7 @@ def test_the_server_answers_on_a_unix_socket_that_is_private(tmp_path: Path) -> 
         assert address.check_address(settings) == Check("ok", "address", f"{path}: claude-max-api is serving there")
         with pytest.raises(OSError, match="in use") as caught, address.bound(settings):
             pass
-        assert "already running" in address.address_refused(settings, caught.value).words
+        assert "already running" in address.address_refused(settings, caught.value).message
         assert server.end(signal.SIGTERM) == 0
     assert not path.exists()
 
@@ -209,7 +209,7 @@ def test_the_server_speaks_tls(tmp_path: Path, certificate: tuple[Path, Path]) -
         with pytest.raises(httpx.TransportError):
             httpx.get(server.url.replace("https", "http"), timeout=60)
         settings = Settings(port=server.port, tls_cert=str(cert), tls_key=str(key))
-        assert address.check_address(settings).words.endswith("claude-max-api is serving there")
+        assert address.check_address(settings).message.endswith("claude-max-api is serving there")
 
 
 def test_a_certificate_and_a_key_that_do_not_belong_together(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
@@ -227,4 +227,4 @@ def test_a_certificate_and_a_key_that_do_not_belong_together(tmp_path: Path, cer
     )  # fmt: skip
     for wrong in (str(other), str(locked), str(tmp_path / "none.pem"), cert):
         check = address.check_tls(Settings(tls_cert=cert, tls_key=wrong))
-        assert (check.state, check.words.startswith(f"{cert} and {wrong} cannot be used: ")) == ("FAIL", True)
+        assert (check.state, check.message.startswith(f"{cert} and {wrong} cannot be used: ")) == ("FAIL", True)

@@ -92,7 +92,7 @@ def judged(found: list[Chunk], completion: Completion) -> ParsedChatCompletionSn
     return state.current_completion_snapshot
 
 
-# Wire notes, "Chat completions: what the real API sends"
+# What the real API sends
 
 
 def test_chunk_keys_and_their_order() -> None:

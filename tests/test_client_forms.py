@@ -166,3 +166,11 @@ def test_extra_usage_is_no_fault_of_the_request(text: str, kind: Kind) -> None:
     failure = of_result(line, None, None)
     assert failure.kind is kind
     assert (failure.row.status, failure.row.retry) == ((400, None) if kind is Kind.REFUSED_UPSTREAM else (429, False))
+
+
+@pytest.mark.parametrize("given", ["[]", '"x"', "5"])
+def test_arguments_that_are_no_object_are_not_lost_in_silence(given: str) -> None:
+    call = f'{{"type": "tool_use", "id": "t", "name": "f", "input": {given}}}'
+    with pytest.raises(Rejection) as caught:
+        decode(f'{{"model": "opus", "messages": [{{"role": "assistant", "content": [{call}]}}]}}'.encode())
+    assert caught.value.failure.param == "messages[0].content[0].input"

@@ -6,14 +6,16 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
 
 from proxy.dialects.openai import content
+from proxy.dialects.openai.chat_body import TextLike, UserPart
 from proxy.dialects.openai.chat_request import ChatPlan, decode
 from proxy.protocol import media
+from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import TABLE, Rejection
 from proxy.protocol.plan import (
     Base64Source,
@@ -31,8 +33,9 @@ WORDS = base64.b64encode("Some words, ü.".encode()).decode()
 
 
 def blocks(*parts: Any, text_only: bool = False) -> list[media.PartBlock]:
-    raws = [Raw(json.dumps(part).encode()) for part in parts]
-    return content.blocks(content.parts(raws, "messages[3]"), text_only=text_only)
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[TextLike if text_only else UserPart])  # type: ignore[misc]
+    found = decoded(decoder, json.dumps(parts).encode(), "messages[3].content")
+    return content.blocks(content.parts(found, "messages[3]"))
 
 
 def refused(*parts: Any, text_only: bool = False) -> tuple[int, str]:
@@ -124,8 +127,6 @@ def test_the_url_may_stand_alone() -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        {"type": "image_url"},
-        {"type": "image_url", "image_url": None},
         {"type": "image_url", "image_url": ""},
         image(""),
         image("file:///etc/passwd"),
@@ -231,11 +232,13 @@ def test_a_file_beside_its_id_is_taken() -> None:
 @pytest.mark.parametrize(
     ("part", "param"),
     [
-        ({"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}, "input_audio"),
+        ({"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}, "type"),
         ({"type": "video_url"}, "type"),
         ({"type": ""}, "type"),
         ({"type": None}, "type"),
         ({}, "type"),
+        ({"type": "image_url"}, "image_url"),
+        ({"type": "image_url", "image_url": None}, "image_url"),
         ({"type": "text"}, "text"),
         ({"type": "text", "text": None}, "text"),
         ({"type": "text", "text": 5}, "text"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import Kind, Rejection
@@ -22,6 +22,21 @@ class Outer(Struct):
     inner: Inner | None = None
     many: list[Inner] = []
     by_name: dict[str, Inner] = {}
+
+
+class X(Struct, tag="x"):
+    word: Literal["on", "off"] | None = None
+
+
+class Y(Struct, tag="y"):
+    word: str = ""
+
+
+class Choosing(Struct):
+    many: list[Inner] | None = None
+    one: Annotated[Inner, Meta(description="one")] | None = None
+    either: list[X | Y] = []
+    named: dict[str, X] = {}
 
 
 DECODER = msgspec.json.Decoder(Outer)
@@ -81,6 +96,21 @@ def test_it_is_said_what_is_needed() -> None:
     """In words for whoever wrote the request, not in those of a library."""
     assert refused(DECODER, b"{}", "messages[3]")[1] == "`messages[3].name` is needed."
     assert refused(DECODER, b'{"name":5}', "")[1] == "Expected `str`, got `int`: `name`."
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'{"many":[{"kind":"c"}]}', "a, b: `many[0].kind`"),
+        (b'{"one":{"kind":"c"}}', "a, b: `one.kind`"),
+        (b'{"either":[{"type":"z"}]}', "x, y: `either[0].type`"),
+        (b'{"either":[{"type":"x","word":"q"}]}', "off, on: `either[0].word`"),
+        (b'{"named":{"n":{"type":"q"}}}', "x: `named[...].type`"),
+    ],
+)
+def test_it_is_said_what_there_is_to_choose_from(text: bytes, words: str) -> None:
+    found = refused(msgspec.json.Decoder(Choosing), text, "")[1]
+    assert found.endswith(f", must be one of {words}.")
 
 
 def test_lists_in_lists() -> None:

@@ -166,7 +166,7 @@ def test_variables_that_do_not_do_what_one_may_expect(
     settings: Settings, environ: dict[str, str], names: list[str]
 ) -> None:
     notes = list(doctor.environment_notes(settings, environ))
-    assert [note.words.split()[0] for note in notes] == names
+    assert [note.message.split()[0] for note in notes] == names
     assert all(note.state == "warn" and note.help for note in notes)
     assert "secret" not in str(notes)
 
@@ -197,13 +197,13 @@ def test_where_the_cli_runs(tmp_path: Path) -> None:
     shared = tmp_path / "tmp"
     shared.mkdir()
     check = doctor.check_workspace(tmp_path / "state", shared)
-    assert (check.state, str(shared) in check.words) == ("ok", True)
+    assert (check.state, str(shared) in check.message) == ("ok", True)
     shared.chmod(0o777)
     check = doctor.check_workspace(tmp_path / "state", shared)
-    assert (check.state, str(tmp_path / "state") in check.words) == ("warn", True)
+    assert (check.state, str(tmp_path / "state") in check.message) == ("warn", True)
     (tmp_path / "state/workspace/empty/CLAUDE.md").write_text("")
     check = doctor.check_workspace(tmp_path / "state", shared)
-    assert (check.state, "must be empty" in check.words) == ("FAIL", True)
+    assert (check.state, "must be empty" in check.message) == ("FAIL", True)
     assert os.system(check.help) == 0
     assert doctor.check_workspace(tmp_path / "state", shared).state == "warn"
 
@@ -211,7 +211,7 @@ def test_where_the_cli_runs(tmp_path: Path) -> None:
 def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     check = doctor.check_state_directory(tmp_path / "file" / "state")
-    assert (check.state, str(tmp_path / "file") in check.words) == ("FAIL", True)
+    assert (check.state, str(tmp_path / "file") in check.message) == ("FAIL", True)
 
 
 NEEDED = capacity.taken(2, 8, 4)
@@ -226,10 +226,10 @@ def test_memory_for_all_processes(free: int | None, state: str) -> None:
 def test_what_is_automatic_fits_by_itself() -> None:
     free = capacity.taken(4, 8, 0)
     check = doctor.check_memory(Settings(), Memory(free, 16 << 30))
-    assert (check.state, "4 waiting, 8 answering and 0 parked" in check.words) == ("ok", True)
+    assert (check.state, "4 waiting, 8 answering and 0 parked" in check.message) == ("ok", True)
     check = doctor.check_memory(Settings(), Memory(free - 1, 16 << 30))
     assert check.state == "warn"
-    assert "32 parked" in doctor.check_memory(Settings(), Memory(60 << 30, 64 << 30)).words
+    assert "32 parked" in doctor.check_memory(Settings(), Memory(60 << 30, 64 << 30)).message
 
 
 # The CLI.

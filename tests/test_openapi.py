@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_32_VALIDATOR
 
-from proxy.dialects.openai import chat_request, completions
-from proxy.http import docs, shapes
+from proxy.dialects.openai import chat_body, completions
+from proxy.http import docs, response_shapes
 from proxy.http.openapi import ANYWHERE
 from proxy.http.routes import ANSWERING, ROUTES, description
 from proxy.protocol.failures import TABLE, Kind
@@ -54,7 +54,7 @@ def test_operation_ids_are_unique() -> None:
 
 @pytest.mark.parametrize(
     ("name", "decoded"),
-    [("ChatRequest", chat_request.ChatRequest), ("CompletionRequest", completions.CompletionRequest)],
+    [("ChatRequest", chat_body.ChatRequest), ("CompletionRequest", completions.CompletionRequest)],
 )
 def test_every_field_that_is_decoded_is_described(name: str, decoded: type[msgspec.Struct]) -> None:
     assert set(SCHEMAS[name]["properties"]) == set(decoded.__struct_fields__)
@@ -65,7 +65,7 @@ def test_a_field_without_a_shape_is_found() -> None:
         odd: msgspec.Raw
 
     with pytest.raises(ValueError, match=r"New.odd has no declared shape"):
-        shapes.declared("New", New, {}, ())
+        response_shapes.declared("New", New, {}, ())
 
 
 def test_every_kind_of_failure_is_described_somewhere() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.http.absent import ABSENT
 from proxy.http.paths import Meant, advice, meant
 from proxy.http.routes import ROUTES
+from proxy.http.unsupported import UNSUPPORTED
 from tests.conftest import Serve, chat
 
 CHAT = "/v1/chat/completions"
@@ -52,7 +52,7 @@ def test_other_habits(path: str, served: str, model: str | None) -> None:
 
 
 def test_every_path_of_the_api_may_lack_its_v1() -> None:
-    paths = [path for path in (*(route.path for route in ROUTES), *ABSENT) if path.startswith("/v1/")]
+    paths = [path for path in (*(route.path for route in ROUTES), *UNSUPPORTED) if path.startswith("/v1/")]
     assert paths
     for path in paths:
         assert meant(path.removeprefix("/v1")) == meant(path) == Meant(path)

@@ -150,10 +150,10 @@ PITFALLS: dict[int, tuple[str, tuple[str, ...]]] = {
     16: (
         "Open CORS, text/plain as JSON, DNS rebinding, no key beyond loopback, keys compared with ==.",
         (
-            "test_guard.test_pages_of_other_origins_may_not_call",
-            "test_guard.test_nothing_else_is",
-            "test_guard.test_other_names_are_not",
-            "test_guard.test_every_key_is_compared_whatever_is_given",
+            "test_access.test_pages_of_other_origins_may_not_call",
+            "test_access.test_nothing_else_is",
+            "test_access.test_other_names_are_not",
+            "test_access.test_every_key_is_compared_whatever_is_given",
             "test_settings.test_beyond_loopback_needs_a_key",
         ),
     ),

@@ -9,23 +9,33 @@ from itertools import pairwise
 from typing import Any
 
 import jsonschema_rs
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from proxy.dialects.openai.chat_body import JsonFormat, PlainText, SchemaFormat
 from proxy.dialects.openai.response_format import response_format
 from proxy.protocol.checking import fault
+from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import About, Kind, Rejection
 from proxy.protocol.judging import MAX_SCHEMAS, Item, Limit, Verdicts, of_plan, rejection
 from proxy.protocol.plan import Plan, Schema, Tool
 from proxy.protocol.schema import FREE, MAX_BYTES, Unwrapper, _clean, _TooMany, answer_schema
 from tests.direct import check
 
+_format: msgspec.json.Decoder[Any] = msgspec.json.Decoder(PlainText | JsonFormat | SchemaFormat)
+
+
+def asked_for(asked: bytes) -> Schema | None:
+    """What a `response_format` comes to."""
+    return response_format(decoded(_format, asked, "response_format"))
+
 
 def checked(asked: bytes) -> Schema | None:
     """The form that is asked for, judged as it is before a request is served."""
-    found = response_format(Raw(asked))
+    found = asked_for(asked)
     check(Plan("opus", None, (), schema=found))
     return found
 
@@ -76,7 +86,7 @@ POINT: dict[str, Any] = {
 
 
 def test_text_is_no_schema() -> None:
-    assert response_format(Raw(b'{"type":"text"}')) is None
+    assert asked_for(b'{"type":"text"}') is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_text_is_no_schema() -> None:
     ],
 )
 def test_any_object(asked: Any) -> None:
-    assert response_format(Raw(json.dumps(asked).encode())) is FREE
+    assert asked_for(json.dumps(asked).encode()) is FREE
 
 
 def test_what_stands_beside_the_schema_is_skipped() -> None:
@@ -115,7 +125,9 @@ def test_a_format_that_is_none(asked: Any, param: str) -> None:
 
 
 def test_it_is_said_which_formats_there_are() -> None:
-    assert refused({"type": "grammar"})[1] == "Must be one of text, json_object, json_schema."
+    assert refused({"type": "grammar"})[1] == (
+        "Invalid value 'grammar', must be one of text, json_object, json_schema: `response_format.type`."
+    )
 
 
 @pytest.mark.parametrize(
@@ -465,7 +477,7 @@ def test_nesting_that_can_just_be_read_is_refused() -> None:
 
 
 def test_what_is_nested_as_deep_as_can_be_is_offered() -> None:
-    found = response_format(Raw(nested(100)))
+    found = asked_for(nested(100))
     assert found is not None
     assert bytes(found.offered).count(b"items") == 100
 

@@ -34,7 +34,13 @@ KEY = {"Authorization": "Bearer sk-schemathesis"}
 # What a valid body is refused for all the same: parameter and words of the refusal, and why a schema cannot say it.
 BEYOND = (
     ("messages", r"\[\d+\](.content)?", "message .*with content|last message has no content", "the last one's role"),
-    ("messages", r"\[\d+\].(name|tool_call_id)", "No call of the assistant message before", "calls and their results"),
+    (
+        "messages",
+        r"\[\d+\](.content\[\d+\])?.(name|tool_call_id|tool_use_id)",
+        "No call of the assistant message before",
+        "calls and their results",
+    ),
+    ("tools", r"\[\d+\](.custom)?.format", "needs a `definition`", "one of two"),
     (
         "messages",
         r"\[\d+\].tool_calls\[\d+\](.id)?",

@@ -102,7 +102,7 @@ def test_the_file_tells_the_doctor(tmp_path: Path) -> None:
     assert list(counts.read(path)) == [f"2.1.{992 + number}" for number in range(8)]
     check = check_unproven(path.parent, version)
     assert check is not None
-    assert (check.state, "field assistant invented, line type b." in check.words) == ("warn", True)
+    assert (check.state, "field assistant invented, line type b." in check.message) == ("warn", True)
     path.write_text("no JSON")
     assert check_unproven(path.parent, version) is None
 

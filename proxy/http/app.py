@@ -5,13 +5,13 @@ from __future__ import annotations
 import falcon
 import falcon.asgi
 
-from proxy.http.absent import ABSENT, Absent
+from proxy.http.access import AccessControl
 from proxy.http.edge import App, Edge
 from proxy.http.errors import on_bug, on_http_error, on_rejection
-from proxy.http.guard import AccessControl
 from proxy.http.quota import KeyQuota
 from proxy.http.routes import ROUTES, resource
 from proxy.http.service import Service
+from proxy.http.unsupported import UNSUPPORTED, Unsupported
 from proxy.protocol.failures import Rejection
 
 
@@ -28,6 +28,6 @@ def create_app(service: Service) -> App:
     for route in {route.path: route for route in ROUTES}.values():
         # A name may contain slashes.
         app.add_route(route.path.replace("{model}", "{model_id:path}"), resource(route, service))
-    for path, words in ABSENT.items():
-        app.add_sink(Absent(words), f"{path}(?:/.*)?$")
+    for path, words in UNSUPPORTED.items():
+        app.add_sink(Unsupported(words), f"{path}(?:/.*)?$")
     return service.inspector.around(Edge(app, service.accounts, service.settings.client_timeout))

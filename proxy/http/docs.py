@@ -112,14 +112,14 @@ _LIMITS: Final = {
 
 def _type(schema: Schema) -> str:
     """A schema in a few words, with links to the types that have a name."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"<a href='#{name}'>{name}</a>"
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema:
             return " or ".join(_type(one) for one in schema[keyword])
     if "allOf" in schema:
         return _type(schema["allOf"][0])
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"<a href='#{name}'>{name}</a>"
     if "const" in schema:
         return f"<code>{escape(json.dumps(schema['const']))}</code>"
     if "enum" in schema:

@@ -25,7 +25,7 @@ JSON: Final = "application/json"
 SSE: Final = "text/event-stream"
 REF: Final = "#/components/schemas/{name}"
 
-# What can happen to any request, by the guard, the router or a fault of ours.
+# What can happen to any request, by access control, the router or a fault of ours.
 ANYWHERE: Final = frozenset((Kind.NO_KEY, Kind.BAD_KEY, Kind.FORBIDDEN, Kind.INTERNAL))
 
 

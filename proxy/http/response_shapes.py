@@ -1,29 +1,36 @@
-"""What a request to `/v1/responses` may hold, for the document at `/openapi.json`; see `shapes`."""
+"""What a request to `/v1/responses` may hold, for the document at `/openapi.json`.
+
+The decoder keeps many parts of a request undecoded (`Raw`) until it knows where they stand; here is the shape that each
+of them must have.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Container
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, get_args
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct, defstruct, structs
 
+from proxy.dialects.described import BASE64, Model, NoEffect, Share, Temperature, TokenLimit
 from proxy.dialects.openai.responses import compact, request
-from proxy.http.shapes import (
-    BASE64,
-    Model,
-    Parameters,
-    Share,
-    Temperature,
-    Text,
-    Tokens,
-    declared,
-)
 from proxy.protocol.models import EFFORTS
 
 Effort: Any = Literal[EFFORTS]
+ArgumentName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+# A pattern of a text that may be a list instead is more than msgspec 0.22 can bear: it counts references wrong.
+Text = Annotated[str, Meta(min_length=1)]
 Url = Annotated[str, Meta(pattern=rf"^(?:https?://.*|data:image/(?:png|jpe?g|gif|webp);base64,{BASE64})$")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 CallId = Annotated[str, Meta(min_length=1)]
 Encrypted = Annotated[str, Meta(pattern="^cmr1[.]")]
+
+
+class Parameters(Struct):
+    """A JSON Schema of an object."""
+
+    type: Literal["object"] = "object"
+    properties: dict[ArgumentName, Any] = {}
 
 
 class InputText(Struct, tag_field="type", tag="input_text"):
@@ -190,7 +197,7 @@ RESPONSES: Final[dict[str, Any]] = {
     "input": Text | list[UserItem | SystemItem | DeveloperItem | AssistantItem] | None,
     "background": Annotated[bool, Meta(description="Needs the response to be stored.")] | None,
     "previous_response_id": str | None,
-    "max_output_tokens": Tokens | None,
+    "max_output_tokens": TokenLimit | None,
     "metadata": Annotated[dict[str, str], Meta(max_length=request.MAX_METADATA)] | None,
     "tools": list[ToolItem] | None,
     "tool_choice": Literal["none", "auto", "required"] | NamedFunction | NamedCustom | AllowedToolsChoice | None,
@@ -207,6 +214,19 @@ RESPONSES: Final[dict[str, Any]] = {
     "safety_identifier": IgnoredText | None,
     "user": IgnoredText | None,
 }
+
+
+def declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: Container[str]) -> type[Struct]:
+    """`decoded` with the declared shapes. Raises ValueError for a field whose shape is not known."""
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for field in structs.fields(decoded):
+        shape = shapes.get(field.name, NoEffect if field.name in ignored else field.type)
+        if shape is Raw:
+            raise ValueError(f"{name}.{field.name} has no declared shape")
+        optional = shape is NoEffect or NoneType in get_args(shape)
+        fields.append((field.name, shape, None) if optional else (field.name, shape))
+    return defstruct(name, fields, namespace={"__doc__": decoded.__doc__}, kw_only=True)
+
 
 ResponsesRequest: Final = declared("ResponsesRequest", request.ResponsesRequest, RESPONSES, request.IGNORED)
 CountedRequest: Final = declared(

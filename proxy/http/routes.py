@@ -16,7 +16,7 @@ from proxy.dialects.ollama import dialect as ollama_dialect
 from proxy.dialects.ollama.request import ChatRequest as OllamaChatRequest
 from proxy.dialects.ollama.request import GenerateRequest, ShowRequest
 from proxy.dialects.ollama.types import ChatLine, ErrorLine, GenerateLine
-from proxy.dialects.openai import chat_types, completions
+from proxy.dialects.openai import chat_body, chat_types, completions
 from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.completions import LegacyCompletions
 from proxy.dialects.openai.errors import CODES
@@ -34,7 +34,6 @@ from proxy.http import (
     openapi,
     page,
     response_shapes,
-    shapes,
     status,
     usage,
 )
@@ -102,7 +101,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "The conversation goes to a CLI process of its own, or on in the one that holds it already. With `stream` the "
         "answer comes as server-sent events that end with `[DONE]`; one that fails after its first event ends with an "
         "event that holds an error, and no `[DONE]`.",
-        chat_types.Completion, shapes.ChatRequest,
+        chat_types.Completion, chat_body.ChatRequest,
         {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
         chat_types.Chunk, kinds=ANSWERING, dialect=CHAT,
     ),
@@ -110,7 +109,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "post", "/v1/completions", "createCompletion", "Continue a text (legacy).",
         "The prompt is put to the model as a message, with an instruction to continue it; with `suffix`, to fill the "
         "gap before that.",
-        completions.TextCompletion, shapes.CompletionRequest, {"model": "haiku", "prompt": "Once upon a time"},
+        completions.TextCompletion, completions.CompletionRequest, {"model": "haiku", "prompt": "Once upon a time"},
         completions.TextCompletion, kinds=ANSWERING, dialect=LEGACY,
     ),
     Route(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, inspect
 
 from proxy.protocol.failures import bad_request
 
 T = TypeVar("T")
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_STEP: Final = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
+_NO_CHOICE: Final = re.compile(r"^Invalid (?:enum )?value ")
 _MISSING: Final = re.compile(r"missing required field `(?P<name>[^`]*)`")
 
 
@@ -20,6 +24,9 @@ _ESCAPES: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
 )
 _HALF: Final = len(rb"\ud83d")
+_ANY_INDEX: Final = re.compile(r"\[[^\]]*\]")
+# Characters of a path for which it is looked up what could stand there.
+MAX_PATH: Final = 200
 _NOT_WHOLE: Final = re.compile(r"^Expected `int\b[^`]*`, got `float`")
 # So many fields of one body may hold a whole number that is written with a fraction.
 MAX_FRACTIONS: Final = 32
@@ -54,6 +61,34 @@ def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
     return decoder.decode(raw)
 
 
+def _inner(type: inspect.Type, step: str) -> Iterator[inspect.Type]:
+    """What may stand under a member of this name, or in a list (`[0]`), or be the value that is no union."""
+    if isinstance(type, inspect.Metadata):
+        yield from _inner(type.type, step)
+    elif isinstance(type, inspect.UnionType):
+        for one in type.types:
+            yield from _inner(one, step)
+    elif isinstance(type, inspect.StructType):
+        yield from (field.type for field in type.fields if field.encode_name == step)
+        if type.tag_field == step:
+            yield inspect.LiteralType((type.tag,))
+    elif isinstance(type, inspect.ListType) and step[:1] == "[":
+        yield type.item_type
+    elif isinstance(type, inspect.DictType) and step[:1] == "[":
+        yield type.value_type
+    elif isinstance(type, inspect.LiteralType) and not step:
+        yield type
+
+
+@lru_cache(256)
+def _choices(decoder: msgspec.json.Decoder[Any], path: str) -> str:
+    """The words that can stand at a path in a value of the decoder's type."""
+    types = [inspect.type_info(decoder.type)]
+    for step in (*_STEP.findall(path), ""):
+        types = [inner for one in types for inner in _inner(one, step)]
+    return ", ".join(str(value) for one in types if isinstance(one, inspect.LiteralType) for value in one.values)
+
+
 def decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T:
     """Decode, or raise a Rejection. `where`: the path of `raw` in the body, empty for the body itself."""
     try:
@@ -64,7 +99,10 @@ def decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T
         missing = _MISSING.search(text)
         inner = [found["path"] if found else "", missing["name"] if missing else ""]
         param = ".".join(filter(None, (where, *inner))).replace(".[", "[")
-        words = f"`{param}` is needed." if missing else f"{_PATH.sub('', text)}: `{param or 'the body'}`."
+        words = _PATH.sub("", text)
+        if found and _NO_CHOICE.match(text) and len(found["path"]) < MAX_PATH:
+            words += f", must be one of {_choices(decoder, _ANY_INDEX.sub('[]', found['path']))}"
+        words = f"`{param}` is needed." if missing else f"{words}: `{param or 'the body'}`."
         raise bad_request(words, param or None) from None
     except (ValueError, RecursionError) as error:
         # Too deep a nesting is bad input like any other, not a fault of ours.

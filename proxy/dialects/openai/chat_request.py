@@ -7,75 +7,21 @@ parameter. Shapes: `openai.types.chat.completion_create_params` of the PyPI pack
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from proxy.dialects import RULES, Rules, parameters
+from proxy.dialects.openai.chat_body import MAX_CHOICES, MAX_STOPS, ChatRequest
 from proxy.dialects.openai.messages import conversation
 from proxy.dialects.openai.response_format import response_format
 from proxy.dialects.openai.tools import CallStyle, tool_use
-from proxy.dialects.openai.web_search import WebSearchOptions, web_search_options
+from proxy.dialects.openai.web_search import web_search_options
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Plan
-
-# What a field of any shape holds when it is not given: msgspec has no optional Raw.
-ABSENT: Final = Raw()
-
-
-def given(value: object) -> bool:
-    """Whether a field was given, and not as null."""
-    return value is not None and not (isinstance(value, Raw) and bytes(value) in (b"", b"null"))
-
-
-class StreamOptions(Struct, frozen=True):
-    include_usage: bool | None = None
-
-
-class ChatRequest(Struct, frozen=True):
-    """The body of `POST /v1/chat/completions`, field by field; unknown fields are skipped."""
-
-    model: str
-    messages: list[Raw]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-    tools: list[Raw] | None = None
-    functions: list[Raw] | None = None
-    tool_choice: Raw = ABSENT
-    function_call: Raw = ABSENT
-    parallel_tool_calls: bool | None = None
-    response_format: Raw = ABSENT
-    reasoning_effort: str | None = None
-    modalities: list[str] | None = None
-    stop: str | list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    audio: Any = None
-    frequency_penalty: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
-    metadata: Any = None
-    moderation: Any = None
-    prediction: Any = None
-    presence_penalty: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
-    safety_identifier: Any = None
-    seed: Any = None
-    service_tier: Any = None
-    store: Any = None
-    top_logprobs: Any = None
-    user: Any = None
-    verbosity: Any = None
-    web_search_options: WebSearchOptions | None = None
-
 
 # Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
 IGNORED: Final[Ignored] = {
@@ -113,10 +59,8 @@ class ChatPlan(Struct, frozen=True):
     n: int
 
 
-MAX_STOPS: Final = 4
 # OpenAI's highest temperature.
 HOTTEST: Final = 2
-MAX_CHOICES: Final = 8
 
 
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
@@ -133,15 +77,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     talk = conversation(chat.messages)
     messages = talk.messages
     search, no_effect = web_search_options(chat.web_search_options)
-    use, style = tool_use(
-        chat.tools,
-        chat.functions,
-        chat.tool_choice if given(chat.tool_choice) else None,
-        chat.function_call if given(chat.function_call) else None,
-        chat.parallel_tool_calls,
-        messages,
-        search,
-    )
+    use, style = tool_use(chat, messages, search)
     parameters.may_search(use, "web_search_options", rules)
     ignored = (*parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored)
     options = chat.stream_options
@@ -153,7 +89,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         use=use,
         max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
         thinking=parameters.thinking(chat.reasoning_effort, "reasoning_effort", model, rules),
-        schema=response_format(chat.response_format) if given(chat.response_format) else None,
+        schema=response_format(chat.response_format),
         sampling=parameters.sampling(rules, chat.temperature, chat.top_p, hottest=HOTTEST),
     )
     return ChatPlan(

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from proxy.dialects import RULES, ErrorReply, Framing, Identity, Request, Rules, parameters
-from proxy.dialects.openai.chat_request import (
-    ABSENT,
-    HOTTEST,
-    MAX_CHOICES,
-    StreamOptions,
-    count_of,
-    given,
-    limit_of,
-    stops_of,
-)
+from proxy.dialects.described import Model, NoEffect, Share, Temperature, TokenLimit, documented
+from proxy.dialects.openai.chat_body import MAX_CHOICES, Count, Stop, StreamOptions
+from proxy.dialects.openai.chat_request import HOTTEST, count_of, limit_of, stops_of
 from proxy.dialects.openai.chat_types import AnswerHead, Usage, usage_of
 from proxy.dialects.openai.errors import reply
 from proxy.dialects.openai.stream import PARAMS, ChunkEncoder
@@ -44,27 +37,31 @@ FILL: Final = (
 )
 
 
+_Text = Annotated[str, documented(minLength=1)]
+_Texts = Annotated[list[Annotated[str, documented(pattern=r"\S")]], documented(minItems=1, maxItems=MAX_CHOICES)]
+
+
 class CompletionRequest(Struct, frozen=True):
     """The body, field by field; unknown fields are skipped."""
 
-    model: str
-    prompt: Raw = ABSENT
+    model: Model
+    prompt: _Text | _Texts
     suffix: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    n: int | None = None
-    best_of: int | None = None
-    echo: bool | None = None
-    stop: str | list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    frequency_penalty: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
-    presence_penalty: Any = None
-    seed: Any = None
-    user: Any = None
+    max_tokens: TokenLimit | None = None
+    n: Count | None = None
+    best_of: Annotated[int, documented("Not above `n`.", maximum=1)] | None = None
+    echo: Annotated[bool, documented(const=False)] | None = None
+    stop: Stop | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    frequency_penalty: NoEffect = None
+    logit_bias: NoEffect = None
+    logprobs: NoEffect = None
+    presence_penalty: NoEffect = None
+    seed: NoEffect = None
+    user: NoEffect = None
 
 
 IGNORED: Final[Ignored] = {
@@ -89,7 +86,6 @@ class Completions(Struct, frozen=True):
 
 
 _request_decoder: Final = msgspec.json.Decoder(CompletionRequest)
-_prompt_decoder: Final = msgspec.json.Decoder(str | list[str])
 
 
 def decode(body: bytes, rules: Rules = RULES) -> Completions:
@@ -97,15 +93,12 @@ def decode(body: bytes, rules: Rules = RULES) -> Completions:
     asked = decoded(_request_decoder, body, "")
     if not asked.model.strip():
         raise bad_request("A model must be named.", "model")
-    if not given(asked.prompt):
-        raise bad_request("A prompt is needed.", "prompt")
-    prompts = decoded(_prompt_decoder, asked.prompt, "prompt")
     if asked.echo:
         raise bad_request("The prompt cannot be given back with the answer.", "echo")
     n = count_of(asked.n)
     if asked.best_of is not None and asked.best_of > n:
         raise bad_request("Answers beyond `n` cannot be made and compared.", "best_of")
-    texts = [prompts] if isinstance(prompts, str) else prompts
+    texts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
     if not texts or not all(text.strip() for text in texts):
         raise bad_request("A prompt must not be empty.", "prompt")
     if len(texts) * n > MAX_CHOICES:

@@ -12,8 +12,19 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy.dialects.openai import content, signed
-from proxy.dialects.openai.content import Part
-from proxy.protocol.decoding import decoded
+from proxy.dialects.openai.chat_body import (
+    AnyMessage,
+    AnyPart,
+    AssistantMessage,
+    FunctionMessage,
+    RedactedThinkingPart,
+    SystemMessage,
+    ThinkingPart,
+    ToolMessage,
+    ToolResultPart,
+    ToolUsePart,
+    UserMessage,
+)
 from proxy.protocol.failures import bad_request
 from proxy.protocol.history import History, PastCall, argument_object
 from proxy.protocol.media import PartBlock, images_in
@@ -32,38 +43,6 @@ NO_CALL: Final = "No call of the assistant message before it has this id."
 SPEAKER: Final = "[{}]:"
 
 
-class _FunctionCall(Struct, frozen=True):
-    name: str
-    arguments: str | None = None
-
-
-class _CustomCall(Struct, frozen=True):
-    name: str
-    input: str | None = None
-
-
-class _ToolCall(Struct, frozen=True):
-    id: str
-    function: _FunctionCall | None = None
-    custom: _CustomCall | None = None
-
-
-class _InMessage(Struct, frozen=True):
-    role: str
-    content: str | list[Raw] | None = None
-    refusal: str | None = None
-    tool_calls: list[Raw] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    function_call: _FunctionCall | None = None
-    thinking_blocks: list[Raw] | None = None
-    reasoning_details: list[Raw] | None = None
-
-
-_message_decoder: Final = msgspec.json.Decoder(_InMessage)
-_call_decoder: Final = msgspec.json.Decoder(_ToolCall)
-
-
 class Conversation(Struct, frozen=True):
     """System prompt and messages, of which the last is the user's. `ignored`: fields of messages without effect."""
 
@@ -72,18 +51,18 @@ class Conversation(Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
-def conversation(raws: Sequence[Raw]) -> Conversation:
+def conversation(messages: Sequence[AnyMessage]) -> Conversation:
     """What the messages come to. Raises Rejection."""
-    if not raws:
+    if not messages:
         raise bad_request("At least one message is needed.", "messages")
     history = History()
-    history.expect("messages", messages=len(raws))
-    messages = [decoded(_message_decoder, raw, f"messages[{index}]") for index, raw in enumerate(raws)]
-    names = {message.name for message in messages if message.name and message.role in ("user", "assistant")}
+    history.expect("messages", messages=len(messages))
+    speakers = [message for message in messages if isinstance(message, UserMessage | AssistantMessage)]
+    names = {message.name for message in speakers if message.name}
     talk = _Talk(history, tell_names=len(names) > 1)
     empty = [talk.take(message, index) for index, message in enumerate(messages)]
     where = f"messages[{len(messages) - 1}]"
-    if messages[-1].role == "user" and empty[-1]:
+    if isinstance(messages[-1], UserMessage) and empty[-1]:
         raise bad_request("The last message has no content.", f"{where}.content")
     system, turns = talk.history.finish()
     if not turns:
@@ -101,32 +80,31 @@ class _Talk:
         self.history = history
         self._images = 0
 
-    def take(self, message: _InMessage, index: int) -> bool:
+    def take(self, message: AnyMessage, index: int) -> bool:
         """Add the message of this index; whether it is empty. Raises Rejection."""
         where = f"messages[{index}]"
+        calls = message.tool_calls or () if isinstance(message, AssistantMessage) else ()
         parts = 0 if isinstance(message.content, str) else len(message.content or ())
-        self.history.expect(where, parts=parts + len(message.tool_calls or ()))
-        if message.role in ("system", "developer"):
-            return self._instructions(message, where)
-        if message.role == "user":
+        self.history.expect(where, parts=parts + len(calls))
+        if isinstance(message, UserMessage):
             return self._question(message, where)
-        if message.role == "assistant":
+        if isinstance(message, AssistantMessage):
             return self._answer(message, where, index)
-        if message.role in ("tool", "function"):
-            return self._result(message, where)
-        raise bad_request(f"Unknown role {message.role!r}.", f"{where}.role")
+        if isinstance(message, SystemMessage):
+            return self._instructions(message, where)
+        return self._result(message, where)
 
-    def _blocks(self, found: Sequence[tuple[Part, str]]) -> list[PartBlock]:
+    def _blocks(self, found: Sequence[tuple[AnyPart, str]]) -> list[PartBlock]:
         blocks = content.blocks(found, images_before=self._images)
         self._images += images_in(blocks)
         return blocks
 
-    def _question(self, message: _InMessage, where: str) -> bool:
+    def _question(self, message: UserMessage, where: str) -> bool:
         """What the user says; results in the form of the Messages API may stand among it."""
-        said: list[tuple[Part, str]] = []
+        said: list[tuple[AnyPart, str]] = []
         answered = False
         for part, place in content.parts(message.content, where):
-            if part.type != "tool_result":
+            if not isinstance(part, ToolResultPart):
                 said.append((part, place))
                 continue
             blocks = tuple(self._blocks(content.parts(part.content, place)))
@@ -137,48 +115,44 @@ class _Talk:
         self.history.ask([*self._named(message, bool(blocks_said)), *blocks_said])
         return not blocks_said and not answered
 
-    def _named(self, message: _InMessage, speaks: bool) -> list[TextBlock]:
+    def _named(self, message: UserMessage, speaks: bool) -> list[TextBlock]:
         """Who speaks, where several do."""
         return [TextBlock(SPEAKER.format(message.name))] if self._tell_names and message.name and speaks else []
 
-    def _instructions(self, message: _InMessage, where: str) -> bool:
-        blocks = content.blocks(content.parts(message.content, where), text_only=True)
+    def _instructions(self, message: SystemMessage, where: str) -> bool:
+        blocks = content.blocks(content.parts(message.content, where))
         text = "\n\n".join(block.text for block in blocks if isinstance(block, TextBlock))
         self.history.instruct(text)
         return not text
 
-    def _answer(self, message: _InMessage, where: str, index: int) -> bool:
+    def _answer(self, message: AssistantMessage, where: str, index: int) -> bool:
         said: list[AssistantBlock | PastCall] = []
         for part, place in content.parts(message.content, where):
-            if part.type == "tool_use":
-                said.append(_call(part.id, part.name, _object(part.input), place))
-            elif part.type == "thinking":
+            if isinstance(part, ToolUsePart):
+                said.append(_call(part.id, part.name, _object(part.input, f"{place}.input"), place))
+            elif isinstance(part, ThinkingPart):
                 # Without its signature it is not genuine, and the Messages API would refuse it.
                 said += [ThinkingBlock(part.thinking, part.signature)] if part.signature else []
-            elif part.type == "redacted_thinking":
+            elif isinstance(part, RedactedThinkingPart):
                 said.append(RedactedThinkingBlock(part.data))
             else:
-                blocks = content.blocks([(part, place)], text_only=True)
+                blocks = content.blocks([(part, place)])
                 said += [block for block in blocks if isinstance(block, TextBlock)]
         if not said and message.refusal and message.refusal.strip():
             said.append(TextBlock(message.refusal))
         if self._tell_names and message.name and said:
             said.insert(0, TextBlock(SPEAKER.format(message.name)))
-        sent = list(signed.blocks(message.thinking_blocks or (), f"{where}.thinking_blocks"))
+        sent = list(signed.blocks(message.thinking_blocks or ()))
         if not sent:
-            sent = list(signed.blocks(message.reasoning_details or (), f"{where}.reasoning_details"))
+            sent = list(signed.blocks(message.reasoning_details or ()))
         said += _calls(message, where, index)
         self.history.say([*sent, *said] if said else ())
         return not said
 
-    def _result(self, message: _InMessage, where: str) -> bool:
+    def _result(self, message: ToolMessage | FunctionMessage, where: str) -> bool:
         """The result of one of the calls that are open."""
-        if message.role == "function":
-            call_id, param = self.history.open_call, f"{where}.name"
-        else:
-            call_id, param = message.tool_call_id, f"{where}.tool_call_id"
-            if call_id is None:
-                raise bad_request("A tool message needs the id of the call that it answers.", param)
+        call_id = self.history.open_call if isinstance(message, FunctionMessage) else message.tool_call_id
+        param = f"{where}.name" if isinstance(message, FunctionMessage) else f"{where}.tool_call_id"
         if call_id is None or not self.history.answer(
             call_id, tuple(self._blocks(content.parts(message.content, where)))
         ):
@@ -186,15 +160,14 @@ class _Talk:
         return False
 
 
-def _calls(message: _InMessage, where: str, index: int) -> Iterator[PastCall]:
+def _calls(message: AssistantMessage, where: str, index: int) -> Iterator[PastCall]:
     """The calls of an assistant message."""
     called = message.function_call
     if called is not None:
         place = f"{where}.function_call"
         yield _call(f"function_{index}", called.name, argument_object(called.arguments), place)
-    for at, raw in enumerate(message.tool_calls or ()):
+    for at, call in enumerate(message.tool_calls or ()):
         place = f"{where}.tool_calls[{at}]"
-        call = decoded(_call_decoder, raw, place)
         if call.function is not None:
             arguments = argument_object(call.function.arguments)
             yield _call(call.id, call.function.name, arguments, f"{place}.function")
@@ -205,8 +178,12 @@ def _calls(message: _InMessage, where: str, index: int) -> Iterator[PastCall]:
             raise bad_request("A tool call needs `function` or `custom`.", place)
 
 
-def _object(value: Raw) -> Raw:
-    return value if bytes(value).lstrip()[:1] == b"{" else EMPTY_OBJECT
+def _object(value: Raw, where: str) -> Raw:
+    if bytes(value) in (b"", b"null"):
+        return EMPTY_OBJECT
+    if bytes(value)[:1] != b"{":
+        raise bad_request("Must be an object.", where)
+    return value
 
 
 def _call(call_id: str, name: str, arguments: Raw, where: str) -> PastCall:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from proxy.dialects import SignedForm
+from proxy.dialects.openai.chat_body import PastThinking
 from proxy.dialects.openai.chat_types import ReasoningDetail, ThinkingBlock
 from proxy.protocol import plan
 from proxy.protocol.answer import Answer, RedactedPart, ThinkingPart
-from proxy.protocol.decoding import decoded
 from proxy.protocol.deltas import Delta, RedactedThinking, Signature, Thinking
 
 
@@ -75,28 +73,14 @@ class Signed:
         return Pieces(reasoning_details=(ReasoningDetail("reasoning.encrypted", self._index, data=data),))
 
 
-class _Back(Struct, frozen=True):
-    """An entry of either form. Clients leave out what is empty, or send it as null."""
-
-    type: str
-    thinking: str | None = None
-    text: str | None = None
-    signature: str | None = None
-    data: str | None = None
-
-
-_back: Final = msgspec.json.Decoder(_Back)
-
-
-def blocks(entries: Sequence[Raw], where: str) -> Iterable[plan.ThinkingBlock | plan.RedactedThinkingBlock]:
-    """What a client sends back of thinking. Raises Rejection.
+def blocks(entries: Sequence[PastThinking]) -> Iterable[plan.ThinkingBlock | plan.RedactedThinkingBlock]:
+    """What a client sends back of thinking.
 
     It may be whole, or the pieces of a stream one after the other: a signature ends a block. What has none is not
     genuine to the Messages API, which would refuse it; other kinds of entries say nothing to it.
     """
     text = ""
-    for index, raw in enumerate(entries):
-        entry = decoded(_back, raw, f"{where}[{index}]")
+    for entry in entries:
         if entry.type in ("redacted_thinking", "reasoning.encrypted"):
             if entry.data:
                 yield plan.RedactedThinkingBlock(entry.data)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy.dialects import RULES, Rules, parameters
-from proxy.dialects.openai.chat_request import ABSENT, HOTTEST, given, limit_of
+from proxy.dialects.openai.chat_request import HOTTEST, limit_of
 from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
 from proxy.dialects.openai.responses.tools import CallForm, tool_use, word
@@ -24,6 +24,14 @@ from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Plan, Schema
 from proxy.protocol.schema import FREE, answer_schema
+
+# What a field of any shape holds when it is not given: msgspec has no optional Raw.
+ABSENT: Final = Raw()
+
+
+def given(value: Raw) -> bool:
+    """Whether a field was given, and not as null."""
+    return bytes(value) not in (b"", b"null")
 
 
 class _Reasoning(Struct, frozen=True):

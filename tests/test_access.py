@@ -1,4 +1,4 @@
-"""proxy/http/guard.py: hosts, origins, keys, content types."""
+"""proxy/http/access.py: hosts, origins, keys, content types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http.guard import host_name
+from proxy.http.access import host_name
 from proxy.keys import keyring
 from proxy.keys.keyring import Keyring
 from proxy.keys.store import digest

@@ -1,4 +1,4 @@
-"""proxy/http/absent.py: what OpenAI has and Claude Code has not."""
+"""proxy/http/unsupported.py: what OpenAI has and Claude Code has not."""
 
 from __future__ import annotations
 

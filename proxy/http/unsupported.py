@@ -10,7 +10,7 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 
 _NONE: Final = "The Claude Code CLI has no {}, so this server has none."
 _FIXED: Final = "The models are Anthropic's, and all of them are there: none can be {}."
-ABSENT: Final = {
+UNSUPPORTED: Final = {
     "/api/embed": _NONE.format("embeddings"),
     "/api/embeddings": _NONE.format("embeddings"),
     "/api/pull": _FIXED.format("pulled"),
@@ -26,7 +26,7 @@ ABSENT: Final = {
 }
 
 
-class Absent:
+class Unsupported:
     """A sink for one of them, with its words, whatever comes after its path and by whatever method."""
 
     def __init__(self, words: str) -> None:

@@ -1,0 +1,356 @@
+"""The body of `POST /v1/chat/completions` as types: they decode it and describe it in `/openapi.json`.
+
+Shapes: `openai.types.chat.completion_create_params` of the PyPI package `openai`, and what clients send beside them.
+Fields that are not declared here are skipped.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Raw, Struct, field
+
+from proxy.dialects.described import (
+    BASE64,
+    FILE_DATA,
+    IMAGE_URL,
+    AnswerSchema,
+    Effort,
+    Model,
+    NoEffect,
+    Share,
+    Temperature,
+    TokenLimit,
+    ToolName,
+    ToolParameters,
+    documented,
+)
+from proxy.dialects.openai.web_search import WebSearchOptions
+from proxy.protocol.media import IMAGE_TYPES
+
+MAX_STOPS: Final = 4
+MAX_CHOICES: Final = 8
+
+# Content
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    text: str
+
+
+class InputTextPart(TextPart, frozen=True, tag="input_text"):
+    pass
+
+
+class OutputTextPart(TextPart, frozen=True, tag="output_text"):
+    pass
+
+
+class RefusalPart(Struct, frozen=True, tag="refusal"):
+    refusal: str | None = None
+
+
+class ImageUrl(Struct, frozen=True):
+    """A data URL (png, jpeg, gif or webp), or an address that the Messages API fetches."""
+
+    url: Annotated[str, documented(pattern=IMAGE_URL)]
+    detail: str | None = None
+
+
+class ImageUrlPart(Struct, frozen=True, tag="image_url"):
+    image_url: ImageUrl | Annotated[str, documented(pattern=IMAGE_URL)]
+
+
+class Base64Image(Struct, frozen=True, tag="base64"):
+    media_type: Annotated[str, documented(enum=list(IMAGE_TYPES))]
+    data: Annotated[str, documented(pattern=f"^{BASE64}$")]
+
+
+class UrlImage(Struct, frozen=True, tag="url"):
+    url: Annotated[str, documented(pattern=IMAGE_URL)]
+
+
+class ImagePart(Struct, frozen=True, tag="image"):
+    """In the form of the Messages API, as clients send it that know Claude by its name."""
+
+    source: Base64Image | UrlImage
+
+
+class FileData(Struct, frozen=True):
+    """A PDF or UTF-8 text. There are no stored files that `file_id` could name."""
+
+    file_data: Annotated[str, documented(pattern=FILE_DATA)] | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class FilePart(Struct, frozen=True, tag="file"):
+    file: Annotated[FileData, documented(required=["file_data"], properties={"file_data": {"type": "string"}})]
+
+
+class ToolUsePart(Struct, frozen=True, tag="tool_use"):
+    """A call in the form of the Messages API."""
+
+    name: ToolName
+    id: str = ""
+    input: Annotated[Raw, documented(anyOf=[{"type": "object"}, {"type": "null"}])] = field(default_factory=Raw)
+
+
+class ThinkingPart(Struct, frozen=True, tag="thinking"):
+    """Thinking in the form of the Messages API; left out without its signature."""
+
+    thinking: str = ""
+    signature: str = ""
+
+
+class RedactedThinkingPart(Struct, frozen=True, tag="redacted_thinking"):
+    data: str = ""
+
+
+TextLike = TextPart | InputTextPart | OutputTextPart | RefusalPart
+MediaPart = TextPart | InputTextPart | OutputTextPart | RefusalPart | ImageUrlPart | ImagePart | FilePart
+
+
+class ToolResultPart(Struct, frozen=True, tag="tool_result"):
+    """The result of a call in the form of the Messages API."""
+
+    tool_use_id: str
+    content: str | list[MediaPart] | None = None
+    is_error: bool | None = None
+
+
+UserPart = (
+    TextPart | InputTextPart | OutputTextPart | RefusalPart | ImageUrlPart | ImagePart | FilePart | ToolResultPart
+)
+AssistantPart = (
+    TextPart | InputTextPart | OutputTextPart | RefusalPart | ToolUsePart | ThinkingPart | RedactedThinkingPart
+)
+AnyPart = UserPart | AssistantPart
+
+# Messages
+
+
+class SystemMessage(Struct, frozen=True, tag_field="role", tag="system"):
+    content: str | list[TextLike] | None = None
+    name: str | None = None
+
+
+class DeveloperMessage(SystemMessage, frozen=True, tag="developer"):
+    pass
+
+
+class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
+    content: str | list[UserPart] | None = None
+    name: str | None = None
+
+
+class PastFunctionCall(Struct, frozen=True):
+    """`arguments` is JSON text."""
+
+    name: ToolName
+    arguments: str | None = None
+
+
+class PastCustomCall(Struct, frozen=True):
+    name: ToolName
+    input: str | None = None
+
+
+class PastToolCall(Struct, frozen=True):
+    """One of `function` and `custom` is needed."""
+
+    id: str
+    function: PastFunctionCall | None = None
+    custom: PastCustomCall | None = None
+
+
+class PastThinking(Struct, frozen=True):
+    """Thinking of an answer as it came, or a piece of it as it was streamed: in LiteLLM's form or OpenRouter's."""
+
+    type: str
+    thinking: str | None = None
+    text: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
+    """An answer of the past, as it came."""
+
+    content: str | list[AssistantPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[PastToolCall] | None = None
+    function_call: PastFunctionCall | None = None
+    name: str | None = None
+    thinking_blocks: list[PastThinking] | None = None
+    reasoning_details: list[PastThinking] | None = None
+
+
+class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
+    """The result of a call of the assistant message before it."""
+
+    tool_call_id: str
+    content: str | list[MediaPart] | None = None
+
+
+class FunctionMessage(Struct, frozen=True, tag_field="role", tag="function"):
+    """The same for a `function_call`."""
+
+    content: str | list[MediaPart] | None = None
+    name: str | None = None
+
+
+AnyMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
+
+# Tools
+
+
+class PlainText(Struct, frozen=True, tag="text"):
+    pass
+
+
+class Grammar(Struct, frozen=True):
+    syntax: str = ""
+    definition: str = ""
+
+
+class GrammarFormat(Struct, frozen=True, tag="grammar"):
+    """In `grammar`, or beside `type` in the form of the Responses API; a definition is needed."""
+
+    grammar: Grammar | None = None
+    syntax: str = ""
+    definition: str = ""
+
+
+class FunctionDefinition(Struct, frozen=True):
+    name: ToolName
+    description: str | None = None
+    parameters: ToolParameters = field(default_factory=Raw)
+    strict: bool | None = None
+
+
+class CustomDefinition(Struct, frozen=True):
+    name: ToolName
+    description: str | None = None
+    format: PlainText | GrammarFormat | None = None
+
+
+class ToolDefinition(Struct, frozen=True):
+    """A function, or a custom tool, which takes free text.
+
+    Also flat as in the Responses API, or bare as in the Messages API: Cursor sends all three.
+    """
+
+    type: str | None = None
+    function: FunctionDefinition | None = None
+    custom: CustomDefinition | None = None
+    name: ToolName | None = None
+    description: str | None = None
+    parameters: ToolParameters = field(default_factory=Raw)
+    input_schema: ToolParameters = field(default_factory=Raw)
+    format: PlainText | GrammarFormat | None = None
+
+
+class Named(Struct, frozen=True):
+    name: str
+
+
+class FunctionChoice(Struct, frozen=True, tag="function"):
+    function: Named
+
+
+class CustomChoice(Struct, frozen=True, tag="custom"):
+    custom: Named
+
+
+class AllowedTools(Struct, frozen=True):
+    mode: Literal["auto", "required"]
+    tools: list[FunctionChoice | CustomChoice]
+
+
+class AllowedChoice(Struct, frozen=True, tag="allowed_tools"):
+    allowed_tools: AllowedTools
+
+
+ChoiceWord = Annotated[str, documented(enum=["none", "auto", "required"])]
+_TOOL_FORMS: Final = documented(
+    anyOf=[
+        {"required": ["type", kind], "properties": {"type": {"const": kind}, kind: {"type": "object"}}}
+        for kind in ("function", "custom")
+    ]
+    + [{"required": ["name"], "properties": {"type": {"enum": ["function", "custom"]}, "name": {"type": "string"}}}]
+)
+
+# The form of an answer
+
+
+class JsonFormat(Struct, frozen=True, tag="json_object"):
+    """`schema` stands here in the form of llama.cpp and Anyscale."""
+
+    schema: AnswerSchema = field(default_factory=Raw)
+
+
+class SchemaDefinition(Struct, frozen=True):
+    name: str = ""
+    schema: AnswerSchema = field(default_factory=Raw)
+    description: Any = None
+    strict: Any = None
+
+
+class SchemaFormat(Struct, frozen=True, tag="json_schema"):
+    json_schema: SchemaDefinition
+
+
+# The request
+
+Count = Annotated[int, documented(minimum=1, maximum=MAX_CHOICES)]
+Stop = str | Annotated[list[str], documented(maxItems=MAX_STOPS)]
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class ChatRequest(Struct, frozen=True):
+    """The body of `POST /v1/chat/completions`, field by field; unknown fields are skipped."""
+
+    model: Model
+    messages: Annotated[
+        list[AnyMessage],
+        documented("The last message is one of the user's, or the results of the calls before it.", minItems=1),
+    ]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    n: Count | None = None
+    tools: list[Annotated[ToolDefinition, _TOOL_FORMS]] | None = None
+    functions: list[FunctionDefinition] | None = None
+    tool_choice: ChoiceWord | FunctionChoice | CustomChoice | AllowedChoice | None = None
+    function_call: ChoiceWord | Named | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: PlainText | JsonFormat | SchemaFormat | None = None
+    reasoning_effort: Effort | None = None
+    modalities: list[Annotated[str, documented(enum=["text"])]] | None = None
+    stop: Stop | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    audio: NoEffect = None
+    frequency_penalty: NoEffect = None
+    logit_bias: NoEffect = None
+    logprobs: NoEffect = None
+    metadata: NoEffect = None
+    moderation: NoEffect = None
+    prediction: NoEffect = None
+    presence_penalty: NoEffect = None
+    prompt_cache_key: NoEffect = None
+    prompt_cache_options: NoEffect = None
+    prompt_cache_retention: NoEffect = None
+    safety_identifier: NoEffect = None
+    seed: NoEffect = None
+    service_tier: NoEffect = None
+    store: NoEffect = None
+    top_logprobs: NoEffect = None
+    user: NoEffect = None
+    verbosity: NoEffect = None
+    web_search_options: WebSearchOptions | None = None
