@@ -159,7 +159,7 @@ def test_sampling(api: Api) -> None:
     body = {"model": "opus", api.messages: [{"role": "user", "content": "Hi."}], "max_tokens": 1} | asked
     request = api.dialect.decode(json.dumps(body).encode(), Rules())
     assert request.plans[0].sampling == Sampling()
-    assert request.ignored == ("temperature", "top_p")
+    assert request.ignored[:2] == ("temperature", "top_p")
     assert [refused(api, **{name: value})[0] for name, value in (("temperature", -0.1), ("top_p", 1.1))] == [
         "temperature",
         "top_p",
