@@ -65,7 +65,7 @@ class Target:
         self._model = model
         self._key = key
         self.timeout = timeout
-        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, verify=tls())
 
     async def close(self) -> None:
@@ -94,7 +94,7 @@ class Target:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """One request, with the key unless `headers` has an `authorization`. An error must be in OpenAI's shape."""
-        given = self._headers | dict(headers or {})
+        given = self.headers | dict(headers or {})
         answer = await self.http.request(method, path, json=json, content=content, headers=given)
         if answer.status_code >= 400 and method != "HEAD" and path != "/health":
             must(*judge.misshapen("error", body_of(answer)))
