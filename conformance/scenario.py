@@ -35,6 +35,9 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     reasoning: Annotated[Any, _told("the reasoning of the first choice")] = UNSET
     tool_calls: Annotated[Any, _told("the calls of the first choice: id, function (name, arguments as text)")] = UNSET
     citations: Annotated[Any, _told("what the first choice cites: text (the part of it), title, url")] = UNSET
+    searches: Annotated[
+        Any, _told("searches of the web in the first choice: query, and pages (addresses) or error")
+    ] = UNSET
     finish_reason: Annotated[Any, _told("why the first choice ended, in the API's own word")] = UNSET
     choices: Annotated[Any, _told("all choices, each with the facts above")] = UNSET
     usage: Annotated[Any, _told("tokens, in the API's own fields")] = UNSET

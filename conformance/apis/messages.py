@@ -52,9 +52,25 @@ def read(body: Any) -> dict[str, Any]:
             for block in blocks
             if block["type"] == "tool_use"
         ],
+        "citations": [
+            {"title": one["title"], "url": one["url"]} for block in blocks for one in block.get("citations") or ()
+        ],
+        "searches": _searches(blocks),
         "finish_reason": body.get("stop_reason"),
     }
     return told | {"choices": [{name: told[name] for name in ("content", "tool_calls", "finish_reason")}]}
+
+
+def _searches(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = {
+        block["tool_use_id"]: {"error": block["content"]["error_code"]}
+        if isinstance(block["content"], dict)
+        else {"pages": [page["url"] for page in block["content"]]}
+        for block in blocks
+        if block["type"] == "web_search_tool_result"
+    }
+    asked = [block for block in blocks if block["type"] == "server_tool_use" and block["name"] == "web_search"]
+    return [{"query": block["input"].get("query"), **found.get(block["id"], {})} for block in asked]
 
 
 def _read_events(text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -84,12 +100,15 @@ def read_stream(text: str) -> dict[str, Any]:
             message["usage"] = message["usage"] | data["usage"]
         done = name == "message_stop"
     for block in message["content"]:
-        if block["type"] == "tool_use":
+        if block["type"] in ("tool_use", "server_tool_use"):
             block["input"] = json.loads(block["json"] or "{}")
     return read(message) | {"done": done}
 
 
 def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    if delta["type"] == "citations_delta":
+        block["citations"] = [*(block["citations"] or ()), delta["citation"]]
+        return
     field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
     if field is None:
         block["json"] += delta["partial_json"]

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from proxy.dialects import Rules, parameters
 from proxy.dialects.anthropic import request as api
+from proxy.dialects.anthropic import web_search
 from proxy.dialects.anthropic.request import IGNORED, REFUSED, AnyBlock, MessagesRequest
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
 from proxy.protocol import media, plan
@@ -53,13 +54,15 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
             raise bad_request("Not supported: Claude Code has no way to pass it on.", name)
     model = rules.model_for(asked.model)
     system, messages, marked = _conversation(asked)
+    use = _tools(asked, messages)
+    parameters.may_search(use, "tools", rules)
     thinking = _thinking(asked, rules, model)
     made = parameters.plan_of(
         rules,
         model,
         system,
         messages,
-        use=_tools(asked, messages),
+        use=use,
         max_tokens=asked.max_tokens,
         thinking=thinking,
         schema=_schema(asked),
@@ -131,6 +134,9 @@ class _Talk:
                     yield plan.ThinkingBlock(block.thinking, block.signature)
             elif isinstance(block, api.RedactedThinkingBlock):
                 yield plan.RedactedThinkingBlock(block.data)
+            elif isinstance(block, web_search.PAST):
+                # Its answer stands in the text; what it found can be read by the model of that time alone.
+                continue
             else:
                 raise bad_request("Cannot stand in a message of the assistant.", f"{place}.type")
 
@@ -221,14 +227,22 @@ def _bad_source(source: api.Source, where: str) -> Exception:
 def _tools(asked: MessagesRequest, messages: Sequence[plan.Message]) -> ToolUse:
     """Tools, how they may be used, and what the model is told when it must call one."""
     offer = Offer()
+    search = None
     for index, tool in enumerate(asked.tools or ()):
         where = f"tools[{index}]"
+        if web_search.is_search(tool):
+            if search is not None:
+                raise bad_request("The web can be searched in one way only.", where)
+            search = web_search.search(tool, where)
+            continue
         if tool.type not in (None, "custom"):
             raise bad_request(
-                f"Tools of type {tool.type!r} are not supported: only those of `custom`.", f"{where}.type"
+                f"Tools of type {tool.type!r} are not supported: only `custom` and `web_search_…`.", f"{where}.type"
             )
         offer.add(tool.name, tool.description, _raw(tool.input_schema), where, "input_schema")
     choice = asked.tool_choice or api.ToolChoice("auto")
+    if search is not None and choice.type == "tool" and choice.name == web_search.NAME:
+        return parameters.tool_use((), "required", "tool_choice", messages=messages, search=search)
     if choice.type == "tool" and offer.tools and choice.name not in offer.tools:
         raise bad_request(f"No tool has the name {choice.name!r}.", "tool_choice.name")
     return parameters.tool_use(
@@ -238,6 +252,7 @@ def _tools(asked: MessagesRequest, messages: Sequence[plan.Message]) -> ToolUse:
         messages=messages,
         single=bool(choice.disable_parallel_tool_use),
         name=choice.name if choice.type == "tool" else None,
+        search=None if choice.type == "tool" else search,
     )
 
 
@@ -276,5 +291,8 @@ def _ignored(asked: MessagesRequest, rules: Rules, thinking: bool, marked: bool)
         names.append("thinking.type")
     if asked.thinking is not None and asked.thinking.budget_tokens is not None:
         names.append("thinking.budget_tokens")
+    names += web_search.without_effect(asked.tools or ())
     # The CLI sets its own marks; an answer is the same with and without, so this is never refused.
-    return (*parameters.told(names, rules), *(("cache_control",) if marked else ()))
+    # Searches of the past stand in their answer's text.
+    past = (web_search.PAST_NAME,) if any(map(web_search.searched, asked.messages)) else ()
+    return (*parameters.told(names, rules), *(("cache_control",) if marked else ()), *past)

@@ -72,9 +72,24 @@ class RedactedThinkingBlock(Block, frozen=True, tag="redacted_thinking", kw_only
     data: str
 
 
+class ServerToolUseBlock(Block, frozen=True, tag="server_tool_use", kw_only=True):
+    """A search of the web in a past answer. It is not put in again."""
+
+    id: str = ""
+    name: str = ""
+    input: Any = None
+
+
+class WebSearchToolResultBlock(Block, frozen=True, tag="web_search_tool_result", kw_only=True):
+    """What that search found."""
+
+    tool_use_id: str = ""
+    content: Any = None
+
+
 AnyBlock = (
     TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock
-    | RedactedThinkingBlock
+    | RedactedThinkingBlock | ServerToolUseBlock | WebSearchToolResultBlock
 )  # fmt: skip
 
 
@@ -84,7 +99,8 @@ class InMessage(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True):
-    """A tool that the client runs. Of tools with another type than `custom` the API knows the schema: not here."""
+    """A tool that the client runs; or, with a type such as `web_search_20250305`, a search of the web, which has no
+    schema and the last four fields. Of tools with other types the API knows the schema: not here."""
 
     name: str
     type: str | None = None
@@ -92,6 +108,10 @@ class Tool(Struct, frozen=True):
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
     cache_control: Any = None
+    allowed_domains: list[str] | None = None
+    blocked_domains: list[str] | None = None
+    max_uses: int | None = None
+    user_location: Any = None
 
 
 class ToolChoice(Struct, frozen=True):
