@@ -141,7 +141,7 @@ def test_tools_of_all_kinds_are_offered() -> None:
             {"type": "custom", "name": "p", "description": "Patches.", "format": grammar},
             {"type": "namespace", "name": "mcp__tiny", "tools": [{"type": "function", "name": "weather"}]},
             {"type": "local_shell"},
-            {"type": "web_search"},
+            {"type": "web_search", "external_web_access": False},
             {"type": "tool_search", "execution": "client"},
         ],
         input=[{"type": "additional_tools", "role": "developer", "tools": [{"type": "custom", "name": "e"}]}, HI],
@@ -190,8 +190,7 @@ def test_what_has_no_effect_is_named() -> None:
     )  # fmt: skip
     assert set(found.ignored) == {
         "input.reasoning", "input.configuration_update", "input.web_search_call",
-        "include.web_search_call.action.sources", "text.verbosity", "store", "prompt_cache_key",
-        "max_tool_calls",
+        "text.verbosity", "store", "prompt_cache_key", "max_tool_calls",
     }  # fmt: skip
     assert found.encrypted
     assert found.template.store is False

@@ -140,8 +140,17 @@ class ApplyPatchItem(Struct, tag_field="type", tag="apply_patch"):
     pass
 
 
+class SearchFilters(Struct):
+    allowed_domains: list[str] | None = None
+
+
 class WebSearchItem(Struct, tag_field="type", tag="web_search"):
-    """Has no effect."""
+    """Claude Code's own search. With `external_web_access` false nothing is searched."""
+
+    filters: SearchFilters | None = None
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    user_location: Annotated[dict[str, str | None] | None, Meta(description="Has no effect.")] = None
+    external_web_access: bool | None = None
 
 
 ToolItem = (

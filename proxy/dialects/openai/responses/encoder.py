@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from proxy.dialects import Comment, Event, Identity
-from proxy.dialects.openai.responses import types
+from proxy.dialects.openai.responses import types, web_search
 from proxy.dialects.openai.responses.builtin import TOOLS
+from proxy.dialects.openai.responses.ending import INCOMPLETE, Ended, error_code, named
 from proxy.dialects.openai.responses.request import AskedResponse
 from proxy.dialects.openai.responses.tools import CallForm
 from proxy.dialects.openai.responses.types import (
@@ -33,11 +34,15 @@ from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
+    Citation,
     Delta,
     Finished,
     Reason,
     RedactedThinking,
     Refusal,
+    Searched,
+    SearchFailed,
+    Searching,
     Signature,
     Started,
     Text,
@@ -46,32 +51,10 @@ from proxy.protocol.deltas import (
     ToolCall,
     ToolEnd,
 )
-from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.failures import Failure
 from proxy.protocol.plan import RedactedThinkingBlock, ThinkingBlock
 
-INCOMPLETE: Final = {
-    Reason.MAX_TOKENS: types.IncompleteDetails("max_output_tokens"),
-    Reason.CONTEXT_WINDOW: types.IncompleteDetails("max_output_tokens"),
-    Reason.REFUSAL: types.IncompleteDetails("content_filter"),
-}
 _OPENING: Final = 2
-
-
-class Ended(Struct, frozen=True):
-    """What there is to keep of a response that has ended.
-
-    `response`: as the client was told. `input`: the items of its request alone. `output`: the items of the answer, with
-    their `encrypted_content`, whether or not the client was shown it.
-    """
-
-    response: Response
-    input: tuple[Raw, ...]
-    output: tuple[OutputItem, ...]
-
-    @property
-    def store(self) -> bool:
-        """The client wants it kept."""
-        return self.response.store
 
 
 class ResponsesEncoder:
@@ -91,6 +74,8 @@ class ResponsesEncoder:
         self._message: UnderWay | None = None
         self._refusal: UnderWay | None = None
         self._calls: dict[int, UnderWay] = {}
+        # Searches under way by their index: the item, and its place among those shown and kept.
+        self._searches: dict[int, tuple[UnderWay, web_search.WebSearchCallItem, int, int]] = {}
         self._indices = 0
         self._model = ""
         self._reason = Reason.END_TURN
@@ -110,12 +95,12 @@ class ResponsesEncoder:
         if self._queued:
             queued = self.response
             return (
-                _named(types.ResponseCreated(sequence_number=0, response=queued)),
-                _named(types.ResponseQueued(sequence_number=1, response=queued)),
+                named(types.ResponseCreated(sequence_number=0, response=queued)),
+                named(types.ResponseQueued(sequence_number=1, response=queued)),
             )
         return (
-            _named(types.ResponseCreated(sequence_number=0, response=self._base)),
-            _named(types.ResponseInProgress(sequence_number=1, response=self._base)),
+            named(types.ResponseCreated(sequence_number=0, response=self._base)),
+            named(types.ResponseInProgress(sequence_number=1, response=self._base)),
         )
 
     def idle(self) -> Comment:
@@ -136,7 +121,7 @@ class ResponsesEncoder:
         return self._told()
 
     def fail(self, failure: Failure) -> Sequence[Event]:
-        error = types.ResponseError(_error_code(failure.kind), failure.message)
+        error = types.ResponseError(error_code(failure.kind), failure.message)
         self._emit(types.ResponseFailed, response=self._cut("failed", error))
         return self._told()
 
@@ -156,6 +141,8 @@ class ResponsesEncoder:
         """
         number = self._number
         self._close_all("incomplete")
+        for index in tuple(self._searches):
+            self._end_search(index, None)
         self._number, self._out = number, []
         response = replace(self._base, status=status, error=error, output=tuple(self._shown))
         self.ended = Ended(response, self._asked.items, tuple(self._kept))
@@ -190,6 +177,14 @@ class ResponsesEncoder:
             self._close_all("completed")
         elif isinstance(delta, BlockBreak):
             self._end_reasoning("completed")
+            if self._message is not None:
+                self._message.begun = len(self._message.text)
+        elif isinstance(delta, Citation):
+            self._cite(delta)
+        elif isinstance(delta, Searching):
+            self._begin_search(delta)
+        elif isinstance(delta, Searched | SearchFailed):
+            self._end_search(delta.search_index, delta)
         elif isinstance(delta, ToolCall):
             self._begin_call(delta)
         elif isinstance(delta, ToolEnd):
@@ -220,10 +215,17 @@ class ResponsesEncoder:
         open, self._message = self._message, None
         if open is None:
             return
-        part = OutputText(text=open.text)
+        part = OutputText(text=open.text, annotations=tuple(open.cited))
         self._emit(types.OutputTextDone, open, text=open.text)
         self._emit(types.ContentPartDone, open, part=part)
         self._done(open, OutputMessage(id=open.id, status=status, content=(part,)))
+
+    def _cite(self, citation: Citation) -> None:
+        open = self._message
+        if open is not None:
+            found = web_search.annotation(citation, open.begun)
+            self._emit(types.AnnotationAdded, open, annotation=found, annotation_index=len(open.cited))
+            open.cited.append(found)
 
     def _refuse(self, text: str) -> None:
         open = self._refusal
@@ -330,6 +332,28 @@ class ResponsesEncoder:
             self._emit(types.ArgumentsDone, open, name=item.name, arguments=item.arguments)
         self._done(open, item)
 
+    def _begin_search(self, search: Searching) -> None:
+        self._close_all("completed")
+        open = self._open("ws")
+        open.index = self._next_index()
+        item = web_search.begun(open.id, search)
+        self._searches[search.search_index] = open, item, len(self._shown), len(self._kept)
+        # Other items may end before it does.
+        self._shown.append(item)
+        self._kept.append(item)
+        self._added(open, item)
+        self._emit(types.SearchInProgress, open)
+        self._emit(types.SearchSearching, open)
+
+    def _end_search(self, index: int, end: Searched | SearchFailed | None) -> None:
+        self._close_all("completed")
+        open, item, shown, kept = self._searches.pop(index)
+        item = web_search.ended(item, end, sources=self._asked.sources)
+        self._shown[shown] = self._kept[kept] = item
+        if isinstance(end, Searched):
+            self._emit(types.SearchCompleted, open)
+        self._event(types.OutputItemDone(sequence_number=self._next(), output_index=open.index or 0, item=item))
+
     # Items
 
     def _open(self, prefix: str, call: ToolCall | None = None, form: CallForm | None = None) -> UnderWay:
@@ -364,7 +388,7 @@ class ResponsesEncoder:
             self._event(event(sequence_number=self._next(), item_id=open.id, output_index=open.index, **fields))
 
     def _event(self, event: ResponseEvent) -> None:
-        self._out.append(_named(event))
+        self._out.append(named(event))
 
     def _told(self) -> Sequence[Event]:
         """What there is to tell by now."""
@@ -374,15 +398,3 @@ class ResponsesEncoder:
     def _next(self) -> int:
         number, self._number = self._number, self._number + 1
         return number
-
-
-def _named(event: ResponseEvent) -> Event:
-    return Event(event, types.event_name(event))
-
-
-def _error_code(kind: Kind) -> Any:
-    """The code of a response that failed; OpenAI has few of them."""
-    if kind in (Kind.RATE_LIMIT, Kind.PLAN_LIMIT, Kind.KEY_LIMIT, Kind.KEY_RATE, Kind.QUEUE_FULL, Kind.QUEUE_WAIT):
-        return "rate_limit_exceeded"
-    refused = (Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG, Kind.REFUSED_UPSTREAM, Kind.BODY_TOO_LARGE)
-    return "invalid_prompt" if kind in refused else "server_error"

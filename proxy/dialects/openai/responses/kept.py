@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from proxy.dialects.openai.responses.encoder import Ended
+from proxy.dialects.openai.responses.ending import Ended
 from proxy.dialects.openai.responses.types import NO_OUTPUT, ReasoningItem
 
 # `input` and `output`: shown as they are. `sealed`: without `encrypted_content`, unless that is asked for. `hidden`:

@@ -19,6 +19,7 @@ from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
 from proxy.dialects.openai.responses.tools import CallForm, tool_use, word
 from proxy.dialects.openai.responses.types import ConversationId, ReasoningConfig, Response, TextConfig
+from proxy.dialects.openai.responses.web_search import SOURCES
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
@@ -108,7 +109,6 @@ class CountedRequest(ResponsesRequest, frozen=True):
 
 # Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
 IGNORED: Final[Ignored] = {
-    "max_tool_calls": (),
     "prompt_cache_key": (),
     "prompt_cache_retention": (),
     "safety_identifier": (),
@@ -134,7 +134,8 @@ class AskedResponse(Struct, frozen=True):
     """What a request comes to.
 
     `template`: the response with all that is told back; `forms`: how calls go back, by the name that the model knows;
-    `encrypted`: `encrypted_content` is to be shown; `thinking`: the model's thinking is. `items`: what was sent as
+    `encrypted`: `encrypted_content` is to be shown; `thinking`: the model's thinking is, `sources`: what
+    searches have found. `items`: what was sent as
     `input` of this request alone, references replaced by what they stand for. `shorten`: the oldest turns may go.
     """
 
@@ -145,6 +146,7 @@ class AskedResponse(Struct, frozen=True):
     forms: dict[str, CallForm]
     encrypted: bool
     thinking: bool
+    sources: bool
     items: tuple[Raw, ...]
     ignored: tuple[str, ...]
     seal: Seal
@@ -216,10 +218,13 @@ def decode(body: bytes, rules: Rules = RULES, *, counting: bool = False) -> Aske
         asked.tool_choice if given(asked.tool_choice) else None,
         asked.parallel_tool_calls,
         messages,
+        asked.max_tool_calls,
     )
+    parameters.may_search(use, "tools", rules)
     model = rules.model_for(asked.model)
     ignored = (
         *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored,
+        *(("max_tool_calls",) if asked.max_tool_calls is not None and use.search is None else ()),
         *unknown(ResponsesRequest, body),
     )  # fmt: skip
     plan = parameters.plan_of(
@@ -241,6 +246,7 @@ def decode(body: bytes, rules: Rules = RULES, *, counting: bool = False) -> Aske
         forms=use.forms,
         encrypted=ENCRYPTED in (asked.include or ()),
         thinking=rules.reasoning,
+        sources=SOURCES in (asked.include or ()),
         items=tuple(talk.sent),
         ignored=parameters.told(islice(ignored, MAX_NAMED), rules),
         seal=talk.seal,
@@ -307,7 +313,7 @@ def _ignored_parts(asked: ResponsesRequest, rules: Rules) -> list[str]:
     if asked.top_logprobs is not None and not 0 <= asked.top_logprobs <= 20:
         raise bad_request("Must be between 0 and 20.", "top_logprobs")
     found += ["top_logprobs"] if asked.top_logprobs else []
-    found += [f"include.{word(one)}" for one in asked.include or () if one != ENCRYPTED]
+    found += [f"include.{word(one)}" for one in asked.include or () if one not in (ENCRYPTED, SOURCES)]
     options = asked.stream_options
     found += ["stream_options.include_obfuscation"] if options is not None and options.include_obfuscation else []
     found += ["store"] if asked.store and not rules.lookup.stores else []

@@ -14,11 +14,12 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from proxy.dialects import parameters
+from proxy.dialects.openai.responses import web_search
 from proxy.dialects.openai.responses.builtin import TOOLS, BuiltinName
 from proxy.dialects.parameters import MODES, Mode, ToolUse
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Message, Tool
+from proxy.protocol.plan import Message, Search, Tool
 from proxy.protocol.tools import Offer
 
 # Tools that OpenAI runs itself, and nothing behind this server can: an answer without them is to another question.
@@ -104,6 +105,7 @@ class _Offer:
         self._offer = Offer()
         self.forms: dict[str, CallForm] = {}
         self.ignored: list[str] = []
+        self.search: Search | None = None
 
     @property
     def tools(self) -> dict[str, Tool]:
@@ -128,6 +130,12 @@ class _Offer:
                 raise bad_request(f"Two tools have the name {builtin!r}.", where)
             self.tools[builtin] = TOOLS[builtin]
             self.forms[builtin] = CallForm(builtin, builtin)
+        elif tool.type in web_search.TYPES:
+            search, no_effect = web_search.search(raw, where)
+            if search is not None and self.search is not None and not again:
+                raise bad_request("The web can be searched in one way only.", where)
+            self.search = search or self.search
+            self.ignored += no_effect
         elif tool.type in REFUSED:
             raise bad_request(f"Tools of type {tool.type!r} are run by OpenAI: there are none here.", f"{where}.type")
         else:
@@ -182,10 +190,12 @@ def tool_use(
     tool_choice: Raw | None,
     parallel: bool | None,
     messages: Sequence[Message],
+    max_calls: int | None = None,
 ) -> ResponsesToolUse:
     """What the parameters about tools come to. Raises Rejection.
 
-    `additional`: tools that came among the items, with their paths. `messages`: the past.
+    `additional`: tools that came among the items, with their paths. `messages`: the past. `max_calls`: of tools that
+    are run here, which is the search alone.
     """
     offer = _Offer()
     for index, raw in enumerate(raws):
@@ -203,7 +213,10 @@ def tool_use(
         mode = MODES[choice]
     else:
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
-    use = parameters.tool_use(tools, mode, where, messages=messages, single=parallel is False, name=name)
+    search = _search_left(offer, choice) if max_calls is None or max_calls > 0 else None
+    if search is not None:
+        search = msgspec.structs.replace(search, max_uses=max_calls)
+    use = parameters.tool_use(tools, mode, where, messages=messages, single=parallel is False, name=name, search=search)
     echo = tuple(_told_back(raw) for raw in raws)
     return ResponsesToolUse(
         use.tools,
@@ -230,14 +243,27 @@ def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], Mode, str
                 raise bad_request("An allowed tool is an object.", place)
             wanted |= _named(offer, entry, place)
         left = tuple(tool for name, tool in offer.tools.items() if name in wanted)
-        if choice.mode == "required" and not left:
+        if choice.mode == "required" and not left and _search_left(offer, choice) is None:
             raise bad_request("There are no tools to call.", f"{where}.tools")
         return left, MODES[choice.mode], None
+    if _search_left(offer, choice) is not None:
+        return (), "required", None
     names = _named(offer, choice, where)
     if not names:
         raise bad_request(f"Tools of type {choice.type!r} have no effect here, so none can be called.", f"{where}.type")
     left = tuple(tool for name, tool in offer.tools.items() if name in names)
     return left, "required", left[0].name if len(left) == 1 else None
+
+
+def _search_left(offer: _Offer, choice: _Choice | str) -> Search | None:
+    """The search, unless the choice is of something else."""
+    if isinstance(choice, str) or choice.type in web_search.TYPES:
+        return offer.search
+    if choice.type != "allowed_tools":
+        return None
+    entries = (msgspec.json.decode(raw, type=_Choice | str) for raw in choice.tools or ())
+    allowed = any(isinstance(entry, _Choice) and entry.type in web_search.TYPES for entry in entries)
+    return offer.search if allowed else None
 
 
 def _named(offer: _Offer, choice: _Choice, where: str) -> set[str]:

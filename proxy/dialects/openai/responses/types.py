@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from proxy.dialects.openai.responses.web_search import UrlCitation, WebSearchCallItem
 from proxy.protocol.deltas import Tokens
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -30,7 +31,7 @@ class ReasoningItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="re
 
 
 class OutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
-    annotations: tuple[()] = ()
+    annotations: tuple[UrlCitation, ...] = ()
     logprobs: tuple[()] = ()
     text: str
 
@@ -124,7 +125,7 @@ class ApplyPatchCallItem(Struct, frozen=True, kw_only=True, tag_field="type", ta
 
 OutputItem = (
     ReasoningItem | OutputMessage | FunctionCallItem | CustomCallItem | LocalShellCallItem | ShellCallItem
-    | ApplyPatchCallItem
+    | ApplyPatchCallItem | WebSearchCallItem
 )  # fmt: skip
 
 
@@ -295,6 +296,11 @@ class OutputTextDone(_InContent, frozen=True, kw_only=True, tag="response.output
     logprobs: tuple[()] = ()
 
 
+class AnnotationAdded(_InContent, frozen=True, kw_only=True, tag="response.output_text.annotation.added"):
+    annotation_index: int
+    annotation: UrlCitation
+
+
 class RefusalDelta(_InContent, frozen=True, kw_only=True, tag="response.refusal.delta"):
     delta: str
 
@@ -318,6 +324,18 @@ class CustomInputDelta(_InItem, frozen=True, kw_only=True, tag="response.custom_
 
 class CustomInputDone(_InItem, frozen=True, kw_only=True, tag="response.custom_tool_call_input.done"):
     input: str
+
+
+class SearchInProgress(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.in_progress"):
+    pass
+
+
+class SearchSearching(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.searching"):
+    pass
+
+
+class SearchCompleted(_InItem, frozen=True, kw_only=True, tag="response.web_search_call.completed"):
+    pass
 
 
 class _InSummary(_InItem, frozen=True, kw_only=True):
@@ -344,6 +362,7 @@ ResponseEvent = (
     ResponseCreated | ResponseQueued | ResponseInProgress | ResponseCompleted | ResponseIncomplete | ResponseFailed
     | OutputItemAdded | OutputItemDone | ContentPartAdded | ContentPartDone | OutputTextDelta | OutputTextDone
     | RefusalDelta | RefusalDone | ArgumentsDelta | ArgumentsDone | CustomInputDelta | CustomInputDone
+    | AnnotationAdded | SearchInProgress | SearchSearching | SearchCompleted
     | SummaryPartAdded | SummaryPartDone | SummaryTextDelta | SummaryTextDone
 )  # fmt: skip
 

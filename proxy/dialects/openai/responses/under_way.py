@@ -10,13 +10,14 @@ from proxy.dialects.openai.chat import custom_input
 from proxy.dialects.openai.responses.builtin import call_item
 from proxy.dialects.openai.responses.tools import CallForm
 from proxy.dialects.openai.responses.types import CustomCallItem, FunctionCallItem, ItemStatus
+from proxy.dialects.openai.responses.web_search import UrlCitation
 from proxy.protocol.deltas import ToolCall
 
 
 class UnderWay:
     """An item under way. `index` None: the client is not shown it."""
 
-    __slots__ = ("call", "form", "id", "index", "pieces", "redacted", "signature")
+    __slots__ = ("begun", "call", "cited", "form", "id", "index", "pieces", "redacted", "signature")
 
     def __init__(self, id: str, index: int | None, call: ToolCall | None = None, form: CallForm | None = None) -> None:
         self.id = id
@@ -25,6 +26,9 @@ class UnderWay:
         self.form = form
         self.pieces: list[str] = []
         self.signature: list[str] = []
+        # What the text cites, and how much of it stood there when its last block began.
+        self.cited: list[UrlCitation] = []
+        self.begun = 0
         self.redacted: str | None = None
 
     @property

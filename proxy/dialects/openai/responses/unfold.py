@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from proxy.protocol.answer import Answer, CallPart, RedactedPart, TextPart, ThinkingPart
+from proxy.protocol.answer import Answer, FoundPart, RedactedPart, SearchPart, TextPart, ThinkingPart
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
@@ -13,6 +13,9 @@ from proxy.protocol.deltas import (
     Reason,
     RedactedThinking,
     Refusal,
+    Searched,
+    SearchFailed,
+    Searching,
     Signature,
     Started,
     Text,
@@ -28,7 +31,9 @@ def deltas_of(answer: Answer) -> Iterator[Delta]:
     calls = 0
     for part in answer.parts:
         if isinstance(part, TextPart):
+            yield BlockBreak()
             yield Text(part.text)
+            yield from part.citations
         elif isinstance(part, ThinkingPart):
             yield BlockBreak()
             if part.text:
@@ -37,7 +42,15 @@ def deltas_of(answer: Answer) -> Iterator[Delta]:
                 yield Signature(part.signature)
         elif isinstance(part, RedactedPart):
             yield RedactedThinking(part.data)
-        elif isinstance(part, CallPart):
+        elif isinstance(part, SearchPart):
+            yield Searching(part.search_index, part.id, part.query, part.input)
+        elif isinstance(part, FoundPart):
+            yield (
+                Searched(part.search_index, part.links)
+                if part.error is None
+                else SearchFailed(part.search_index, part.error)
+            )
+        else:
             yield ToolCall(calls, part.id, part.name)
             yield Arguments(calls, part.arguments)
             yield ToolEnd(calls)
