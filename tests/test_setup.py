@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.__main__ import main
@@ -15,9 +16,13 @@ from proxy.setup import command
 from proxy.setup.clients import CLIENTS, Edit, Place, Target
 from proxy.setup.command import BEFORE, CREATED, apply, listing, planned, restore, undone
 from proxy.setup.edits import Default, Format, Items, Unreadable, edited, read
+from proxy.setup.sizes import Size
+from tests import fake_cli
+from tests.served import Served
 
 TARGET = Target("http://127.0.0.1:3456")
-KEYED = Target("https://box:8443", "sesame", needs_key=True)
+SIZES = {"sonnet": Size(1_000_000, 64_000), "opus": Size(400_000), "haiku": Size(300_000, 8_000)}
+KEYED = Target("https://box:8443", "sesame", needs_key=True, sizes=SIZES)
 
 # By client and file name: what was there before. Settings of every kind, with comments where the format has them.
 FILES: dict[tuple[str, str], str] = {
@@ -302,6 +307,68 @@ def _holds(values: Any, wanted: Any) -> bool:
     return bool(values == wanted)
 
 
+def sizes_in(value: Any) -> set[int]:
+    """All numbers from 8,000 up: nothing else in the files is as large."""
+    match value:
+        case dict():
+            return set().union(*map(sizes_in, value.values()))
+        case list():
+            return set().union(*map(sizes_in, value))
+        case int() if value >= 8000:
+            return {value}
+    return set()
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "unknown"),
+    [
+        ("continue", {1_000_000, 400_000, 300_000, 64_000, 32_000, 8_000}, {200_000, 32_000}),
+        ("zed", {1_000_000, 400_000, 300_000, 64_000, 32_000, 8_000}, {200_000, 32_000}),
+        ("opencode", {1_000_000, 400_000, 300_000, 64_000, 32_000, 8_000}, {200_000, 32_000}),
+        ("codex", {1_000_000}, {200_000}),
+        ("crush", {1_000_000, 400_000, 300_000, 64_000, 32_000, 8_000}, {200_000, 32_000}),
+        ("qwen", {1_000_000, 400_000, 300_000}, {200_000}),
+        ("goose", {1_000_000, 400_000, 300_000}, {200_000}),
+        ("pi", {1_000_000, 400_000, 300_000, 64_000, 32_000, 8_000}, {200_000, 32_000}),
+    ],
+)
+def test_sizes_are_those_of_the_server_and_stay_while_it_is_away(
+    name: str, known: set[int], unknown: set[int], home: Path
+) -> None:
+    def written(texts: list[str], target: Target) -> list[str]:
+        edits = edits_of(name, home, target)
+        return [edited(edit.format, text, edit.wanted) for edit, text in zip(edits, texts, strict=True)]
+
+    def sizes(texts: list[str]) -> set[int]:
+        return set().union(
+            *(
+                sizes_in(read(edit.format, text))
+                for edit, text in zip(edits_of(name, home, KEYED), texts, strict=True)
+                if edit.path.name != "settings.json" or name != "pi"
+            )
+        )
+
+    away = msgspec.structs.replace(KEYED, sizes={})
+    first = written(["" for _ in edits_of(name, home, KEYED)], away)
+    assert sizes(first) == unknown
+    then = written(first, KEYED)
+    assert sizes(then) == known
+    assert written(then, away) == then
+
+
+# Without one of them Crush's own schema refuses the model.
+CRUSH_NEEDS = {
+    "id", "name", "cost_per_1m_in", "cost_per_1m_out", "cost_per_1m_in_cached", "cost_per_1m_out_cached",
+    "context_window", "default_max_tokens", "can_reason", "supports_attachments",
+}  # fmt: skip
+
+
+def test_crush_gets_all_that_its_schema_requires(home: Path) -> None:
+    (edit,) = edits_of("crush", home)
+    models = read("json", edited("json", "", edit.wanted))["providers"]["claude-max"]["models"]
+    assert all(set(model) == CRUSH_NEEDS for model in models)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_is_used_by_default_stays_the_users_choice(name: str, home: Path) -> None:
     for edit in edits_of(name, home):
@@ -452,6 +519,20 @@ def test_another_file_can_be_named(home: Path) -> None:
 def test_what_it_cannot_use(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["setup", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_running_server_is_asked_what_its_models_take(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also with a key; a server that does not say is named."""
+    with Served(fake_cli.write(home / "cli", window=543_210), home / "state", {"API_KEYS": "me:sesame"}) as server:
+        assert main(["setup", "opencode", "--print", "--url", server.url]) == 0
+        assert "200,000 tokens are assumed" in capsys.readouterr().out
+        monkeypatch.setenv("API_KEYS", "me:sesame")
+        assert main(["setup", "opencode", "--print", "--url", server.url]) == 0
+    said = capsys.readouterr().out
+    assert said.count('"context": 543210') == 3
+    assert "assumed" not in said
 
 
 def test_a_file_that_is_not_understood_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

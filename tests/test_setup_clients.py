@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from conformance import install
+from proxy.doctor import NEWEST_PROVEN
+from proxy.setup.clients import CLIENTS
 from tests import fake_cli
 from tests.served import ROOT, Served
 
@@ -26,6 +30,8 @@ NPM = {
         ["exec", "--skip-git-repo-check", "--profile", "claude-max", "hello"],
     ),
 }  # fmt: skip
+# LibreChat needs a database; what it reads its configuration with is a package.
+LIBRECHAT = ("librechat-data-provider", "0.8.524")
 PYPI = {
     "llm": ("llm==0.36", ["-m", "max-sonnet", "hello"]),
     "aider": (
@@ -66,8 +72,9 @@ def started(command: list[str], environ: dict[str, str], home: Path) -> str:
     return ran.stdout + ran.stderr
 
 
-def answered(server: Served, surface: str) -> bool:
-    """The request came to that surface with the key, and was answered."""
+def answered(server: Served, name: str) -> bool:
+    """The client's request came to the surface that `setup` names, with the key, and was answered."""
+    (surface,) = (client.surface for client in CLIENTS if client.name == name)
     recent = server.get("/v1/usage/recent", headers={"authorization": "Bearer sesame"}).json()["data"]
     rows = [row for row in recent if row["endpoint"] == surface]
     return any((row["outcome"], row["key"]) == ("ok", "me") for row in rows)
@@ -81,7 +88,7 @@ def test_a_client_from_npm(name: str, server: Served, tmp_path: Path) -> None:
     path = install.modules(package, version) / package / program
     said = started(["node", str(path), *words], environ, home)
     assert "echo:" in said, said[-3000:]
-    assert answered(server, "/v1/responses" if name == "codex" else "/v1/chat/completions")
+    assert answered(server, name)
 
 
 def test_opencode(server: Served, tmp_path: Path) -> None:
@@ -91,7 +98,32 @@ def test_opencode(server: Served, tmp_path: Path) -> None:
     program = str(modules / "opencode-linux-x64" / "bin" / "opencode")
     said = started([program, "run", "--model", "claude-max/sonnet", "hello"], environ, home)
     assert "echo: " in said, said[-3000:]
-    assert answered(server, "/v1/chat/completions")
+    assert answered(server, "opencode")
+
+
+def test_claude_code(server: Served, tmp_path: Path) -> None:
+    """The real one, without a login of its own."""
+    home = tmp_path / "home"
+    environ = set_up("claude-code", server, home)
+    said = started([str(install.install(NEWEST_PROVEN)), "-p", "hello"], environ, home)
+    assert "echo: " in said, said[-3000:]
+    assert answered(server, "claude-code")
+
+
+def test_librechat_takes_its_file(server: Served, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environ = set_up("librechat", server, home)
+    values = json.dumps(YAML(typ="safe").load(home / "librechat.yaml"))
+    script = (
+        "const {configSchema} = require(process.argv[1]);"
+        "const read = configSchema.strict().safeParse(JSON.parse(process.argv[2]));"
+        "console.log(read.success, JSON.stringify(read.success ? read.data.endpoints.custom : read.error.issues))"
+    )
+    package = install.modules(*LIBRECHAT) / LIBRECHAT[0]
+    said = started(["node", "-e", script, str(package), values], environ, home)
+    assert said.startswith("true "), said[-3000:]
+    (endpoint,) = json.loads(said.removeprefix("true "))
+    assert (endpoint["baseURL"], endpoint["apiKey"]) == (f"{server.url}/v1", "sesame")
 
 
 @pytest.mark.parametrize("name", PYPI)
@@ -105,4 +137,4 @@ def test_a_client_from_pypi(name: str, server: Served, tmp_path: Path) -> None:
         subprocess.run([venv / "bin" / "pip", "install", "-q", package], check=True, timeout=900)
     said = started([str(venv / "bin" / name), *words], environ, home)
     assert "hello" in said, said[-3000:]
-    assert answered(server, "/v1/chat/completions")
+    assert answered(server, name)

@@ -13,26 +13,37 @@ from typing import Any, Final
 from msgspec import Struct
 
 from proxy.setup.edits import Default, Format, Items
+from proxy.setup.sizes import Size
 
 # By which our entries are known in the clients' files.
 ID: Final = "claude-max"
 TITLE: Final = "Claude Max"
 MODELS: Final = ("sonnet", "opus", "haiku")
-# What today's models take and give at the most; clients cut their prompts by it.
-WINDOW: Final = 200_000
+# What every model takes and gives at the least, in tokens: for clients that need a number while the server says none.
+CONTEXT: Final = 200_000
 OUTPUT: Final = 32_000
 
 
 class Target(Struct, frozen=True):
-    """The server as clients reach it. `url`: without `/v1`. `key`: any text when the server needs none."""
+    """The server as clients reach it. `url`: without `/v1`. `key`: any text when the server needs none. `sizes`: of its
+    models, as far as it has said them."""
 
     url: str
     key: str = "any"
     needs_key: bool = False
+    sizes: Mapping[str, Size] = {}
 
     @property
     def v1(self) -> str:
         return f"{self.url}/v1"
+
+    def context(self, model: str) -> int | Default:
+        """Tokens that the model takes in all. Where they are not known, what the client has stays."""
+        return self.sizes.get(model, Size()).context_length or Default(CONTEXT)
+
+    def output(self, model: str) -> int | Default:
+        """Tokens of its longest answer; likewise."""
+        return self.sizes.get(model, Size()).max_completion_tokens or Default(OUTPUT)
 
 
 class Place(Struct, frozen=True):
@@ -92,6 +103,7 @@ def _continue(target: Target, place: Place) -> tuple[Edit, ...]:
         {
             "name": _label(model), "provider": "openai", "model": model, "apiBase": target.v1, "apiKey": target.key,
             "roles": ["chat", "edit", "apply"], "capabilities": ["tool_use", "image_input"],
+            "defaultCompletionOptions": {"contextLength": target.context(model), "maxTokens": target.output(model)},
         }
         for model in MODELS
     )  # fmt: skip
@@ -104,8 +116,8 @@ def _zed(target: Target, place: Place) -> tuple[Edit, ...]:
     abilities = {"tools": True, "images": True, "parallel_tool_calls": True, "prompt_cache_key": False}
     models = tuple(
         {
-            "name": model, "display_name": _label(model), "max_tokens": WINDOW, "max_output_tokens": OUTPUT,
-            "capabilities": abilities,
+            "name": model, "display_name": _label(model), "max_tokens": target.context(model),
+            "max_output_tokens": target.output(model), "capabilities": abilities,
         }
         for model in MODELS
     )  # fmt: skip
@@ -131,7 +143,7 @@ def _opencode(target: Target, place: Place) -> tuple[Edit, ...]:
     models = {
         model: {
             "name": _label(model), "attachment": True, "tool_call": True, "reasoning": True,
-            "limit": {"context": WINDOW, "output": OUTPUT},
+            "limit": {"context": target.context(model), "output": target.output(model)},
             "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]},
         }
         for model in MODELS
@@ -155,7 +167,7 @@ def _codex(target: Target, place: Place) -> tuple[Edit, ...]:
     if target.needs_key:
         provider["experimental_bearer_token"] = target.key
     folder = place.chosen("CODEX_HOME", place.home / ".codex")
-    use = {"model": "sonnet", "model_provider": ID}
+    use = {"model": "sonnet", "model_provider": ID, "model_context_window": target.context("sonnet")}
     return (
         Edit(folder / "config.toml", "toml", {"model_providers": {ID: provider}}),
         Edit(folder / f"{ID}.config.toml", "toml", use),
@@ -165,8 +177,9 @@ def _codex(target: Target, place: Place) -> tuple[Edit, ...]:
 def _crush(target: Target, place: Place) -> tuple[Edit, ...]:
     models = tuple(
         {
-            "id": model, "name": _label(model), "context_window": WINDOW, "default_max_tokens": OUTPUT,
-            "can_reason": True, "supports_attachments": True,
+            "id": model, "name": _label(model), "context_window": target.context(model),
+            "default_max_tokens": target.output(model), "can_reason": True, "supports_attachments": True,
+            "cost_per_1m_in": 0, "cost_per_1m_out": 0, "cost_per_1m_in_cached": 0, "cost_per_1m_out_cached": 0,
         }
         for model in MODELS
     )  # fmt: skip
@@ -180,8 +193,14 @@ def _crush(target: Target, place: Place) -> tuple[Edit, ...]:
 
 def _qwen(target: Target, place: Place) -> tuple[Edit, ...]:
     models = tuple(
-        {"id": model, "name": _label(model), "baseUrl": target.v1, "envKey": "CLAUDE_MAX_API_KEY"} for model in MODELS
-    )
+        {
+            "id": model, "name": _label(model), "baseUrl": target.v1, "envKey": "CLAUDE_MAX_API_KEY",
+            "generationConfig": {
+                "contextWindowSize": target.context(model), "modalities": {"image": True, "pdf": True},
+            },
+        }
+        for model in MODELS
+    )  # fmt: skip
     wanted = {
         "modelProviders": {"openai": Items("id", models)},
         "env": {"CLAUDE_MAX_API_KEY": target.key},
@@ -196,7 +215,7 @@ def _goose(target: Target, place: Place) -> tuple[Edit, ...]:
         "name": "claude_max", "engine": "openai", "display_name": TITLE,
         "description": "The Claude subscription of this computer", "api_key_env": "CLAUDE_MAX_API_KEY",
         "base_url": target.v1, "requires_auth": target.needs_key, "supports_streaming": True,
-        "models": Items("name", tuple({"name": model, "context_limit": WINDOW} for model in MODELS)),
+        "models": Items("name", tuple({"name": model, "context_limit": target.context(model)} for model in MODELS)),
     }  # fmt: skip
     folder = place.config("goose")
     return (
@@ -241,7 +260,7 @@ def _pi(target: Target, place: Place) -> tuple[Edit, ...]:
     models = tuple(
         {
             "id": model, "name": _label(model), "reasoning": True, "input": ["text", "image"],
-            "contextWindow": WINDOW, "maxTokens": OUTPUT,
+            "contextWindow": target.context(model), "maxTokens": target.output(model),
         }
         for model in MODELS
     )  # fmt: skip
@@ -274,13 +293,13 @@ CLIENTS: Final = (
     Client("qwen", "Qwen Code", CHAT, ("qwen",), _qwen, lambda target: ("qwen --model sonnet",)),
     Client(
         "goose", "Goose", CHAT, ("goose",), _goose,
-        lambda target: (*((_export(target),) if target.needs_key else ()), "goose session --provider claude_max"),
+        lambda target: (_export(target), "goose session --provider claude_max"),
     ),
     Client("llm", "llm", CHAT, ("llm",), _llm, lambda target: ("llm -m max-sonnet 'Say hello.'",)),
     Client(
         "open-webui", "Open WebUI", CHAT, ("open-webui",), _none,
         lambda target: (
-            "Admin Panel -> Settings -> Connections -> OpenAI API -> add:",
+            "Admin Panel -> Settings -> Connections -> OpenAI -> Manage -> Add New Connection:",
             f"  URL      {target.v1}",
             f"  API key  {target.key}",
             f"Or start it with OPENAI_API_BASE_URL={target.v1} and OPENAI_API_KEY={target.key}.",

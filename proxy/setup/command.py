@@ -22,8 +22,9 @@ from proxy.http.routes import ROUTES
 from proxy.settings import SettingError, Settings
 from proxy.settings.sources import load
 from proxy.settings.values import url as read_url
-from proxy.setup.clients import CLIENTS, Client, Edit, Place, Target
-from proxy.setup.edits import Unreadable, edited
+from proxy.setup import sizes
+from proxy.setup.clients import CLIENTS, CONTEXT, Client, Edit, Place, Target
+from proxy.setup.edits import Default, Unreadable, edited
 
 # Beside a file: what it was before the first change, or that it was not there.
 BEFORE: Final = ".before-claude-max-api"
@@ -152,6 +153,7 @@ def listing(target: Target, place: Place) -> Iterator[str]:
         yield f"{client.name:<12} {there:<10} {state(edits):<11} {client.surface:<21} {path}".rstrip()
     yield ""
     yield "claude-max-api setup CLIENT shows the change and asks before it writes."
+    yield "Clients that speak only Ollama's API find the server by themselves: claude-max-api --ollama-port 11434"
 
 
 def _target(settings: Settings, url: str | None, *, stored: bool) -> Target:
@@ -165,6 +167,10 @@ def _target(settings: Settings, url: str | None, *, stored: bool) -> Target:
     if settings.api_keys:
         return Target(base, settings.api_keys[0].secret, needs_key=True)
     return Target(base, NOT_KNOWN, needs_key=True) if stored else Target(base)
+
+
+def _with_sizes(target: Target) -> Target:
+    return msgspec.structs.replace(target, sizes=sizes.asked(target.url, target.key))
 
 
 def _asked(question: str) -> bool:
@@ -232,13 +238,15 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise ValueError(f"there is no client {arguments.client!r}, but {', '.join(each.name for each in CLIENTS)}")
         place = Place(Path(environ.get("HOME") or Path.home()), environ, sys.platform)
         if client is None:
-            print("\n".join(listing(target, place)))
+            print("\n".join(listing(_with_sizes(target), place)))
             return 0
         if target.key == NOT_KNOWN and not arguments.restore:
             # Stored keys are kept as hashes: the user has to say the one that was made for this client.
             if not sys.stdin.isatty():
                 raise ValueError("the server needs a key: run this in a terminal to be asked for it, or set API_KEYS")
             target = msgspec.structs.replace(target, key=getpass.getpass(f"The key for {client.title}: ").strip())
+        if not arguments.restore:
+            target = _with_sizes(target)
         edits = _chosen(client, target, place, arguments.file)
     except (SettingError, ValueError) as error:
         print(f"claude-max-api setup: {error}", file=sys.stderr)
@@ -254,4 +262,6 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(f"Note: this version does not serve {client.surface} yet, which {client.title} needs.")
     if code == 0 and arguments.url is None and not ours(loaded.settings):
         print("The server is not running; start it with: claude-max-api")
+    if code == 0 and any(str(Default(CONTEXT)) in str(edit.wanted) for edit in edits):
+        print(f"It did not say how much its models take: {CONTEXT:,} tokens are assumed. Set up again when it runs.")
     return code
