@@ -364,7 +364,7 @@ class Exchange:
     async def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
         """The end of the answer, with all that was held back."""
         deltas, self._held = self._held + deltas, []
-        finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence)
+        finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence, last.details)
         schemas = {tool.name: tool.schema for tool in self._plan.tools}
         calls = conversation.answer.answer().calls
         faults = await self._faults(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
     Citation,
+    Cited,
     Delta,
     Finished,
     Link,
@@ -28,11 +29,15 @@ from proxy.protocol.deltas import (
     Tokens,
     ToolCall,
 )
+from proxy.protocol.lines import StopDetails
 
 
 class TextPart(Struct, frozen=True):
+    """`citations`: of what a search has found; `cited`: of the request, in the Messages API's own form."""
+
     text: str
     citations: tuple[Citation, ...] = ()
+    cited: tuple[Raw, ...] = ()
 
 
 class ThinkingPart(Struct, frozen=True):
@@ -85,6 +90,7 @@ class Answer(Struct, frozen=True):
     reason: Reason | None = None
     stop_sequence: str | None = None
     tokens: Tokens = Tokens()
+    details: StopDetails | None = None
 
     @property
     def text(self) -> str:
@@ -114,7 +120,7 @@ class Answer(Struct, frozen=True):
 class _Open:
     """A part under way."""
 
-    __slots__ = ("call", "citations", "kind", "pieces", "signature", "whole")
+    __slots__ = ("call", "citations", "cited", "kind", "pieces", "signature", "whole")
 
     def __init__(self, kind: type[Part], call: ToolCall | None = None, whole: Part | None = None) -> None:
         self.kind = kind
@@ -124,6 +130,7 @@ class _Open:
         self.pieces: list[str] = []
         self.signature: list[str] = []
         self.citations: list[Citation] = []
+        self.cited: list[Raw] = []
 
     def part(self) -> Part:
         if self.whole is not None:
@@ -133,7 +140,9 @@ class _Open:
             return CallPart(self.call.id, self.call.name, text)
         if self.kind is ThinkingPart:
             return ThinkingPart(text, "".join(self.signature))
-        return RedactedPart(text) if self.kind is RedactedPart else TextPart(text, tuple(self.citations))
+        if self.kind is RedactedPart:
+            return RedactedPart(text)
+        return TextPart(text, tuple(self.citations), tuple(self.cited))
 
 
 class Fold:
@@ -154,6 +163,8 @@ class Fold:
         for delta in deltas:
             if isinstance(delta, Text):
                 self._open(TextPart).pieces.append(delta.text)
+            elif isinstance(delta, Cited):
+                self._open(TextPart).cited.append(delta.citation)
             elif isinstance(delta, Arguments):
                 self._calls[delta.tool_index].pieces.append(delta.text)
             elif isinstance(delta, Thinking):
@@ -225,4 +236,5 @@ class Fold:
             None if ended is None else ended.reason,
             None if ended is None else ended.stop_sequence,
             started.tokens if ended is None else ended.tokens,
+            None if ended is None else ended.details,
         )

@@ -7,6 +7,7 @@ from typing import Final
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
+    Cited,
     Delta,
     Finished,
     Proposed,
@@ -22,7 +23,7 @@ from proxy.protocol.deltas import (
     ToolCall,
     ToolEnd,
 )
-from proxy.protocol.lines import BlockDelta, BlockHead, SnapshotBlock, TokenUsage, User
+from proxy.protocol.lines import BlockDelta, BlockHead, SnapshotBlock, StopDetails, TokenUsage, User
 from proxy.protocol.plan import Schema, Search
 from proxy.protocol.prose import Prose
 from proxy.protocol.schema import Unwrapper
@@ -135,6 +136,7 @@ class Assembly:
             old.cache_write if usage.cache_creation_input_tokens is None else usage.cache_creation_input_tokens,
             old.output if usage.output_tokens is None else usage.output_tokens,
             old.reasoning if details is None or details.thinking_tokens is None else details.thinking_tokens,
+            old.cache_write_1h if usage.cache_creation is None else usage.cache_creation.ephemeral_1h_input_tokens,
         )
 
     def begin(self) -> None:
@@ -167,6 +169,8 @@ class Assembly:
                 self._said(delta.text)
             elif delta.text:
                 self._piece("text", index, Text(delta.text))
+        elif delta.type == "citations_delta" and not self._structured:
+            self._piece("text", index, Cited(delta.citation))
         elif delta.type == "input_json_delta" and index == self._json_block:
             self._json_text(delta.partial_json)
         elif delta.type == "input_json_delta" and not self._searches.piece(index, delta.partial_json):
@@ -204,6 +208,8 @@ class Assembly:
             self._said(block.text)
         elif block.type == "text" and block.text:
             self._piece("text", index, Text(block.text))
+            for citation in block.citations or ():
+                self._piece("text", index, Cited(citation))
         elif block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
             if not self._given:
                 self._unwrapper = Unwrapper()
@@ -230,12 +236,12 @@ class Assembly:
         """Whether the CLI looks at the structured answer before it is one."""
         return self._structured and (complete or (tool_use and not self._calls))
 
-    def finish(self, reason: Reason, stop_sequence: str | None) -> None:
+    def finish(self, reason: Reason, stop_sequence: str | None, details: StopDetails | None = None) -> None:
         self.begin()
         self.out += self._searches.give_up()
         if self._prose.rest and not self.has_json:
             self.out.append(Text(self._prose.rest))
-        self.out.append(Finished(reason, self.tokens, stop_sequence))
+        self.out.append(Finished(reason, self.tokens, stop_sequence, details))
 
     def propose(self) -> None:
         """The message has ended: JSON that was written as prose may be the answer."""

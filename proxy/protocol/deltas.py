@@ -10,9 +10,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from proxy.protocol.failures import Failure
+from proxy.protocol.lines import StopDetails
 
 
 class Reason(Enum):
@@ -45,6 +46,8 @@ class Tokens(Struct, frozen=True):
     output: int = 0
     reasoning: int = 0
     searches: int = 0
+    # Of `cache_write`: what is kept for an hour.
+    cache_write_1h: int = 0
 
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(
@@ -54,6 +57,7 @@ class Tokens(Struct, frozen=True):
             self.output + other.output,
             self.reasoning + other.reasoning,
             self.searches + other.searches,
+            self.cache_write_1h + other.cache_write_1h,
         )
 
     @property
@@ -91,6 +95,12 @@ class RedactedThinking(Struct, frozen=True):
     """A block of thinking that only the Messages API can read."""
 
     data: str
+
+
+class Cited(Struct, frozen=True):
+    """What of the request the text block under way rests on, as the Messages API says it (`CitationsDelta.citation`)."""
+
+    citation: Raw
 
 
 class BlockBreak(Struct, frozen=True):
@@ -194,11 +204,12 @@ class Proposed(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """`stop_sequence`: the one that ended the answer, where one did and it is known."""
+    """`stop_sequence`: the one that ended the answer, where one did and it is known. `details`: of a refusal."""
 
     reason: Reason
     tokens: Tokens
     stop_sequence: str | None = None
+    details: StopDetails | None = None
 
 
 class Failed(Struct, frozen=True):
@@ -206,6 +217,6 @@ class Failed(Struct, frozen=True):
 
 
 Delta = (
-    Started | Text | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd | Searching
-    | Searched | SearchFailed | Citation | Refusal | Retracted | Proposed | Finished | Failed
+    Started | Text | Cited | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd
+    | Searching | Searched | SearchFailed | Citation | Refusal | Retracted | Proposed | Finished | Failed
 )  # fmt: skip

@@ -20,9 +20,8 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import (
     AssistantBlock,
     Block,
-    DocumentBlock,
-    ImageBlock,
     Message,
+    PartBlock,
     TextBlock,
     ToolResultBlock,
     ToolUseBlock,
@@ -153,7 +152,7 @@ class History:
         else:
             self.system.append(text)
 
-    def ask(self, blocks: Sequence[TextBlock | ImageBlock | DocumentBlock]) -> None:
+    def ask(self, blocks: Sequence[PartBlock]) -> None:
         """What the user says."""
         self._add(len(blocks))
         self._blocks += blocks
@@ -178,9 +177,7 @@ class History:
             else:
                 self._said.append(part)
 
-    def answer(
-        self, call_id: str, content: tuple[TextBlock | ImageBlock | DocumentBlock, ...], is_error: bool = False
-    ) -> bool:
+    def answer(self, call_id: str, content: tuple[PartBlock, ...], is_error: bool = False) -> bool:
         """The result of a call, by the client's id. One that comes again counts in place of the one before it.
 
         False when no call of the assistant's last turn has this id.

@@ -21,6 +21,12 @@ class OutputDetails(Struct, frozen=True):
     thinking_tokens: int | None = None
 
 
+class CacheCreation(Struct, frozen=True):
+    """Tokens written to the prompt cache, by how long they are kept."""
+
+    ephemeral_1h_input_tokens: int = 0
+
+
 class TokenUsage(Struct, frozen=True):
     """Token counts of one upstream message. None: not said here (the other event of the message says it)."""
 
@@ -29,6 +35,7 @@ class TokenUsage(Struct, frozen=True):
     cache_read_input_tokens: int | None = None
     output_tokens: int | None = None
     output_tokens_details: OutputDetails | None = None
+    cache_creation: CacheCreation | None = None
 
 
 class MessageHead(Struct, frozen=True):
@@ -55,11 +62,21 @@ class BlockDelta(Struct, frozen=True):
     thinking: str = ""
     partial_json: str = ""
     signature: str = ""
+    citation: Raw = Raw(b"")
+
+
+class StopDetails(Struct, frozen=True):
+    """More about a refusal, as the Messages API says it."""
+
+    type: str = "refusal"
+    category: str | None = None
+    explanation: str | None = None
 
 
 class StopDelta(Struct, frozen=True):
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    stop_details: StopDetails | None = None
 
 
 class MessageStart(Struct, frozen=True, tag="message_start"):
@@ -108,6 +125,7 @@ class SnapshotBlock(Struct, frozen=True):
     signature: str = ""
     data: str = ""
     input: Raw = Raw(b"{}")
+    citations: list[Raw] | None = None
 
 
 class SnapshotMessage(Struct, frozen=True):

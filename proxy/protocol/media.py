@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
-from proxy.protocol.plan import Base64Source, DocumentBlock, ImageBlock, TextBlock, TextSource, UrlSource
+from proxy.protocol.plan import Base64Source, ContentSource, DocumentBlock, ImageBlock, TextSource, UrlSource
+from proxy.protocol.plan import PartBlock as PartBlock
 
 IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 PDF: Final = "application/pdf"
@@ -20,8 +21,6 @@ PDF: Final = "application/pdf"
 MAX_IMAGES: Final = 100
 MAX_IMAGE: Final = 5 * 1024 * 1024
 MAX_FILE: Final = 30 * 1024 * 1024
-
-PartBlock = TextBlock | ImageBlock | DocumentBlock
 
 
 def is_url(url: str) -> bool:
@@ -120,8 +119,14 @@ def document(media_type: str, data: str, name: str | None, where: str) -> Docume
 
 
 def images_in(blocks: Iterable[object]) -> int:
-    """How many images there are."""
-    return sum(isinstance(block, ImageBlock) for block in blocks)
+    """How many images there are, those within documents among them."""
+    return sum(map(_images, blocks))
+
+
+def _images(block: object) -> int:
+    if isinstance(block, DocumentBlock) and isinstance(block.source, ContentSource):
+        return images_in(block.source.content)
+    return isinstance(block, ImageBlock)
 
 
 def _too_large(what: str, limit: int, where: str) -> Rejection:

@@ -44,9 +44,33 @@ class ImageBlock(Struct, frozen=True, tag="image"):
     source: Base64Source | UrlSource
 
 
+class ContentSource(Struct, frozen=True, tag="content"):
+    """A document of several parts, each of which can be cited."""
+
+    content: str | tuple[TextBlock | ImageBlock, ...]
+
+
+class Citing(Struct, frozen=True):
+    """Whether an answer is to cite what it says this of."""
+
+    enabled: bool
+
+
 class DocumentBlock(Struct, frozen=True, tag="document", omit_defaults=True):
-    source: Base64Source | UrlSource | TextSource
+    source: Base64Source | UrlSource | TextSource | ContentSource
     title: str | None = None
+    context: str | None = None
+    citations: Citing | None = None
+
+
+class SearchResultBlock(Struct, frozen=True, tag="search_result", omit_defaults=True):
+    source: str
+    title: str
+    content: tuple[TextBlock, ...]
+    citations: Citing | None = None
+
+
+PartBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
 
 
 class ToolUseBlock(Struct, frozen=True, tag="tool_use"):
@@ -59,7 +83,7 @@ class ToolUseBlock(Struct, frozen=True, tag="tool_use"):
 
 class ToolResultBlock(Struct, frozen=True, tag="tool_result", omit_defaults=True):
     tool_use_id: str
-    content: tuple[TextBlock | ImageBlock | DocumentBlock, ...]
+    content: tuple[PartBlock, ...]
     is_error: bool = False
 
 
@@ -75,7 +99,7 @@ class RedactedThinkingBlock(Struct, frozen=True, tag="redacted_thinking"):
 
 
 AssistantBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock
-UserBlock = TextBlock | ImageBlock | DocumentBlock | ToolResultBlock
+UserBlock = PartBlock | ToolResultBlock
 Block = AssistantBlock | UserBlock
 
 
@@ -92,10 +116,14 @@ class Message(Struct, frozen=True, omit_defaults=True):
 
 
 def _size_of(block: Block) -> int:
-    if isinstance(block, ToolResultBlock):
+    if isinstance(block, ToolResultBlock | SearchResultBlock):
         return sum(map(_size_of, block.content))
     if isinstance(block, ImageBlock | DocumentBlock):
-        return len(block.source.url if isinstance(block.source, UrlSource) else block.source.data)
+        source = block.source
+        if isinstance(source, ContentSource):
+            parts = source.content
+            return len(parts) if isinstance(parts, str) else sum(map(_size_of, parts))
+        return len(source.url if isinstance(source, UrlSource) else source.data)
     if isinstance(block, ToolUseBlock):
         return len(bytes(block.input))
     if isinstance(block, RedactedThinkingBlock):

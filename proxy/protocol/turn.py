@@ -40,6 +40,7 @@ from proxy.protocol.lines import (
     RateLimit,
     RateLimitInfo,
     Result,
+    StopDetails,
     System,
     User,
 )
@@ -168,9 +169,11 @@ class Turn:
     def _finish(self, event: MessageDelta) -> State | None:
         self._progress(event)
         self._content.close_all()
-        return self._stop(event.delta.stop_reason, event.delta.stop_sequence)
+        return self._stop(event.delta.stop_reason, event.delta.stop_sequence, event.delta.stop_details)
 
-    def _stop(self, stop_reason: str | None, stop_sequence: str | None = None) -> State | None:
+    def _stop(
+        self, stop_reason: str | None, stop_sequence: str | None = None, details: StopDetails | None = None
+    ) -> State | None:
         """The message is over: so is the answer, unless the CLI has to look at it first."""
         reason = REASONS.get(stop_reason or "", Reason.END_TURN)
         if reason is Reason.TOOL_USE and self._content.goes_on:
@@ -179,7 +182,7 @@ class Turn:
         if self._content.needs_check(reason in COMPLETE, reason is Reason.TOOL_USE):
             self._content.propose()
             return State.CHECKING
-        self._content.finish(reason, stop_sequence)
+        self._content.finish(reason, stop_sequence, details)
         return None
 
     def _message_stopped(self, _: object) -> None:

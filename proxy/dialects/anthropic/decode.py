@@ -11,7 +11,14 @@ from msgspec import Raw, Struct
 from proxy.dialects import Rules, parameters
 from proxy.dialects.anthropic import request as api
 from proxy.dialects.anthropic import web_search
-from proxy.dialects.anthropic.request import IGNORED, REFUSED, AnyBlock, MessagesRequest
+from proxy.dialects.anthropic.request import (
+    IGNORED,
+    IGNORED_OF_BLOCKS,
+    IGNORED_OF_TOOLS,
+    REFUSED,
+    AnyBlock,
+    MessagesRequest,
+)
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
@@ -24,13 +31,13 @@ from proxy.protocol.tools import Offer
 
 _decoder: Final = msgspec.json.Decoder(MessagesRequest)
 MODES: Final[dict[str, Mode]] = {"auto": "auto", "none": "none", "any": "required", "tool": "required"}
-SEARCH_RESULT: Final = "Search result: {title} ({source})\n{text}"
 
 
 class Decoded(Struct, frozen=True):
-    """`model`: as the client named it."""
+    """`model`: as the client named it. `shown`: it wants to see what the model thinks."""
 
     model: str
+    shown: bool
     plan: Plan
     stream: bool
     stop: tuple[str, ...]
@@ -53,10 +60,13 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
         if value is not None and value not in neutral:
             raise bad_request("Not supported: Claude Code has no way to pass it on.", name)
     model = rules.model_for(asked.model)
-    system, messages, marked = _conversation(asked)
+    talk = _conversation(asked)
+    system, messages = talk.history.finish()
+    if not messages:
+        raise bad_request("There is no message with content.", f"messages[{len(asked.messages) - 1}].content")
     use = _tools(asked, messages)
     parameters.may_search(use, "tools", rules)
-    thinking = _thinking(asked, rules, model)
+    thinking = _thinking(asked, talk.effort, rules, model)
     made = parameters.plan_of(
         rules,
         model,
@@ -70,43 +80,51 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
     )
     return Decoded(
         asked.model,
+        rules.reasoning and (asked.thinking is None or asked.thinking.display != "omitted"),
         made,
         bool(asked.stream),
         _stops(asked.stop_sequences),
-        _ignored(
-            asked, rules, thinking.on, marked or any(tool.cache_control is not None for tool in asked.tools or ())
-        ),
+        _ignored(asked, talk, rules, thinking.on),
     )
 
 
-def _conversation(asked: MessagesRequest) -> tuple[str | None, tuple[plan.Message, ...], bool]:
-    """System prompt, messages, and whether a block carries a cache mark."""
+def _conversation(asked: MessagesRequest) -> _Talk:
+    """System prompt and messages, put together as far as they go."""
     blocks = asked.system if isinstance(asked.system, list) else ()
-    talk = _Talk(marked=asked.cache_control is not None or any(block.cache_control is not None for block in blocks))
+    talk = _Talk()
+    marked = (asked, *blocks, *(asked.tools or ()))
+    talk.marked = any(part.cache_control is not None for part in marked)
     texts = [asked.system] if isinstance(asked.system, str) else [block.text for block in blocks]
     for text in texts:
         talk.history.instruct(text)
     talk.history.expect("messages", messages=len(asked.messages))
     for index, message in enumerate(asked.messages):
         talk.take(message, f"messages[{index}]")
-    system, messages = talk.history.finish()
-    if not messages:
-        raise bad_request("There is no message with content.", f"messages[{len(asked.messages) - 1}].content")
-    return system, messages, talk.marked
+    return talk
 
 
 class _Talk:
-    """A conversation while it is put together."""
+    """A conversation while it is put together.
 
-    def __init__(self, marked: bool) -> None:
+    `marked`: something in the request carries a cache mark. `effort`: what a message says of it last. `ignored`: fields
+    of blocks without effect.
+    """
+
+    def __init__(self) -> None:
         self.history = History()
-        self.marked = marked
+        self.marked = False
+        self.effort: str | None = None
+        self.ignored: list[str] = []
         self._images = 0
 
     def take(self, message: api.InMessage, where: str) -> None:
         blocks = [api.TextBlock(text=message.content)] if isinstance(message.content, str) else message.content
         self.history.expect(where, parts=0 if isinstance(message.content, str) else len(blocks))
-        self.marked = self.marked or any(block.cache_control is not None for block in blocks)
+        for block in blocks:
+            self.marked = self.marked or block.cache_control is not None
+            self._note(block)
+        if message.output_config is not None:
+            self.effort = message.output_config.effort or self.effort
         placed = [(block, f"{where}.content[{index}]") for index, block in enumerate(blocks)]
         if message.role == "assistant":
             self.history.say(list(self._said(placed)))
@@ -114,6 +132,15 @@ class _Talk:
             self.history.instruct("\n\n".join(self._text(block, place) for block, place in placed))
         else:
             self._heard(placed)
+
+    def _note(self, block: AnyBlock) -> None:
+        """Remember what of the block has no effect."""
+        for name, neutral in IGNORED_OF_BLOCKS.items():
+            value = getattr(block, name, None)
+            if value is not None and value not in neutral:
+                self.ignored.append(f"messages.{name}")
+        if isinstance(block, api.TextBlock) and block.citations:
+            self.ignored.append("messages.citations")
 
     def _text(self, block: AnyBlock, place: str) -> str:
         if not isinstance(block, api.TextBlock):
@@ -159,44 +186,68 @@ class _Talk:
         return tuple(one for part in parts for one in part)
 
     def _part(self, block: AnyBlock, place: str) -> list[PartBlock]:
-        """The block as the model gets it: none for empty text, several for a document of several parts."""
-        found: list[PartBlock]
+        """The block as the model gets it; none for empty text."""
+        found: PartBlock
         if isinstance(block, api.TextBlock):
             return [plan.TextBlock(block.text)] if block.text.strip() else []
         if isinstance(block, api.SearchResultBlock):
-            text = "\n".join(part.text for part in block.content)
-            return [plan.TextBlock(SEARCH_RESULT.format(title=block.title, source=block.source, text=text))]
+            return [_search_result(block, place)]
         if isinstance(block, api.ImageBlock):
-            found = [_image(block.source, f"{place}.source")]
+            found = _image(block.source, f"{place}.source")
         elif isinstance(block, api.DocumentBlock):
-            found = self._document(block, place)
+            found = _document(block, place)
         else:
             raise bad_request("Cannot stand in a message of the user.", f"{place}.type")
-        self._images += images_in(found)
+        self._images += images_in((found,))
         if self._images > MAX_IMAGES:
             raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
-        return found
+        return [found]
 
-    def _document(self, block: api.DocumentBlock, place: str) -> list[PartBlock]:
-        source, where = block.source, f"{place}.source"
-        head: list[PartBlock] = [plan.TextBlock(block.context)] if block.context and block.context.strip() else []
-        if source.type == "base64" and source.data is not None:
-            return [*head, media.document(source.media_type or "", source.data, block.title, f"{where}.data")]
-        if source.type == "text" and source.data is not None:
-            if not source.data.strip():
-                raise bad_request("The document is empty.", f"{where}.data")
-            return [*head, plan.DocumentBlock(plan.TextSource(source.data), block.title)]
-        if source.type == "url" and source.url is not None:
-            if not media.is_url(source.url):
-                raise bad_request("Must be an http or https URL.", f"{where}.url")
-            return [*head, plan.DocumentBlock(plan.UrlSource(source.url), block.title)]
-        if source.type == "content" and source.content is not None:
-            if isinstance(source.content, str):
-                return [*head, plan.DocumentBlock(plan.TextSource(source.content), block.title)]
-            parts = (self._part(part, f"{where}.content[{index}]") for index, part in enumerate(source.content))
-            titled: list[PartBlock] = [plan.TextBlock(block.title)] if block.title else []
-            return [*head, *titled, *(one for part in parts for one in part)]
-        raise _bad_source(source, where)
+
+def _citing(citing: api.Citing | None) -> plan.Citing | None:
+    return plan.Citing(True) if citing is not None and citing.enabled else None
+
+
+def _search_result(block: api.SearchResultBlock, place: str) -> plan.SearchResultBlock:
+    parts = tuple(plan.TextBlock(part.text) for part in block.content if part.text.strip())
+    if not parts:
+        raise bad_request("A search result needs text.", f"{place}.content")
+    return plan.SearchResultBlock(block.source, block.title, parts, _citing(block.citations))
+
+
+def _document(block: api.DocumentBlock, place: str) -> plan.DocumentBlock:
+    made = _document_of(block.source, block.title or None, f"{place}.source")
+    return msgspec.structs.replace(made, context=block.context or None, citations=_citing(block.citations))
+
+
+def _document_of(source: api.Source, title: str | None, where: str) -> plan.DocumentBlock:
+    if source.type == "base64" and source.data is not None:
+        return media.document(source.media_type or "", source.data, title, f"{where}.data")
+    if source.type == "text" and source.data is not None:
+        if not source.data.strip():
+            raise bad_request("The document is empty.", f"{where}.data")
+        return plan.DocumentBlock(plan.TextSource(source.data), title)
+    if source.type == "url" and source.url is not None:
+        if not media.is_url(source.url):
+            raise bad_request("Must be an http or https URL.", f"{where}.url")
+        return plan.DocumentBlock(plan.UrlSource(source.url), title)
+    if source.type == "content" and source.content is not None:
+        content = source.content
+        if not (content.strip() if isinstance(content, str) else content):
+            raise bad_request("The document is empty.", f"{where}.content")
+        if isinstance(content, str):
+            return plan.DocumentBlock(plan.ContentSource(content), title)
+        parts = (_part_of(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+        return plan.DocumentBlock(plan.ContentSource(tuple(parts)), title)
+    raise _bad_source(source, where)
+
+
+def _part_of(block: api.TextBlock | api.ImageBlock, place: str) -> plan.TextBlock | plan.ImageBlock:
+    if isinstance(block, api.ImageBlock):
+        return _image(block.source, f"{place}.source")
+    if not block.text.strip():
+        raise bad_request("A part of a document must not be blank.", f"{place}.text")
+    return plan.TextBlock(block.text)
 
 
 def _raw(value: object) -> Raw:
@@ -256,12 +307,13 @@ def _tools(asked: MessagesRequest, messages: Sequence[plan.Message]) -> ToolUse:
     )
 
 
-def _thinking(asked: MessagesRequest, rules: Rules, model: str) -> Thinking:
+def _thinking(asked: MessagesRequest, later: str | None, rules: Rules, model: str) -> Thinking:
+    """`later`: the effort that a message asks for, which the last of them decides."""
     off = asked.thinking is not None and asked.thinking.type == "disabled"
     if off and (rules.native or rules.abilities_of(model).thinking_off):
         return NO_THINKING
     effort = None if asked.output_config is None else asked.output_config.effort
-    return parameters.thinking(effort, "output_config.effort", model, rules)
+    return parameters.thinking(later or effort, "output_config.effort", model, rules)
 
 
 def _schema(asked: MessagesRequest) -> Schema | None:
@@ -284,15 +336,21 @@ def _stops(stops: list[str] | None) -> tuple[str, ...]:
     return tuple(stops or ())
 
 
-def _ignored(asked: MessagesRequest, rules: Rules, thinking: bool, marked: bool) -> tuple[str, ...]:
+def _ignored(asked: MessagesRequest, talk: _Talk, rules: Rules, thinking: bool) -> tuple[str, ...]:
     """What had no effect. Raises Rejection when the server is strict about it."""
     names = parameters.without_effect(asked, IGNORED, rules)
-    if asked.thinking is not None and asked.thinking.type == "disabled" and thinking:
-        names.append("thinking.type")
-    if asked.thinking is not None and asked.thinking.budget_tokens is not None:
-        names.append("thinking.budget_tokens")
+    if asked.thinking is not None:
+        kind, display = asked.thinking.type, asked.thinking.display
+        names += ["thinking.type"] if kind == "between_tools" or (kind == "disabled" and thinking) else []
+        names += ["thinking.budget_tokens"] if asked.thinking.budget_tokens is not None else []
+        names += ["thinking.display"] if display not in (None, "summarized", "omitted") else []
+    if asked.output_config is not None and asked.output_config.task_budget is not None:
+        names.append("output_config.task_budget")
+    for tool in asked.tools or ():
+        names += [f"tools.{name}" for name in parameters.without_effect(tool, IGNORED_OF_TOOLS, rules)]
     names += web_search.without_effect(asked.tools or ())
+    names += talk.ignored
     # The CLI sets its own marks; an answer is the same with and without, so this is never refused.
     # Searches of the past stand in their answer's text.
     past = (web_search.PAST_NAME,) if any(map(web_search.searched, asked.messages)) else ()
-    return (*parameters.told(names, rules), *(("cache_control",) if marked else ()), *past)
+    return (*parameters.told(names, rules), *(("cache_control",) if talk.marked else ()), *past)

@@ -28,6 +28,7 @@ from proxy.dialects.anthropic.types import (
     ThinkingDelta,
     ToolUse,
     delta_usage_of,
+    details_of,
     usage_of,
 )
 from proxy.dialects.anthropic.types import RedactedThinking as RedactedOut
@@ -39,6 +40,7 @@ from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
     Citation,
+    Cited,
     Delta,
     Finished,
     Reason,
@@ -87,6 +89,8 @@ class MessageEncoder:
         for delta in deltas:
             if isinstance(delta, Text):
                 self._piece(out, "text", TextOut(""), TextDelta(delta.text))
+            elif isinstance(delta, Cited):
+                self._piece(out, "text", TextOut(""), CitationsDelta(delta.citation))
             elif isinstance(delta, Arguments):
                 out.append(event(BlockDelta(self._index, InputDelta(delta.text))))
             elif isinstance(delta, Thinking):
@@ -115,7 +119,9 @@ class MessageEncoder:
 
     def close(self, tokens: Tokens) -> Sequence[Event]:
         finished = self._finished
-        stop = Stop(Reason.END_TURN.value if finished is None else finished.reason.value, _sequence(finished))
+        stop = Stop(Reason.END_TURN.value)
+        if finished is not None:
+            stop = Stop(finished.reason.value, finished.stop_sequence, details_of(finished.details))
         return event(MessageDelta(stop, delta_usage_of(tokens))), event(MessageStop())
 
     def fail(self, failure: Failure) -> Sequence[Event]:
@@ -132,6 +138,7 @@ class MessageEncoder:
             content=tuple(content),
             stop_reason=(answer.reason or Reason.END_TURN).value,
             stop_sequence=answer.stop_sequence,
+            stop_details=details_of(answer.details),
             usage=usage_of(tokens),
         )
 
@@ -151,7 +158,7 @@ class MessageEncoder:
         blocks: list[AnswerBlock] = []
         for part in answer.parts:
             if isinstance(part, TextPart):
-                blocks.append(TextOut(part.text, tuple(map(location, part.citations)) or None))
+                blocks.append(TextOut(part.text, (*map(location, part.citations), *part.cited) or None))
             elif isinstance(part, CallPart):
                 blocks.append(ToolUse(part.id, part.name, argument_object(part.arguments)))
             elif isinstance(part, RedactedPart):
@@ -183,7 +190,3 @@ class MessageEncoder:
         if self._kind:
             self._kind = ""
             out.append(event(BlockStop(self._index)))
-
-
-def _sequence(finished: Finished | None) -> str | None:
-    return None if finished is None else finished.stop_sequence

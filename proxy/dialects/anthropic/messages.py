@@ -27,7 +27,7 @@ class Messages:
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = decode(body, rules)
         return Request(
-            asked.model, (asked.plan,), asked.stream, partial(_encoder, rules.reasoning), asked.stop, asked.ignored
+            asked.model, (asked.plan,), asked.stream, partial(_encoder, asked.shown), asked.stop, asked.ignored
         )
 
     def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:

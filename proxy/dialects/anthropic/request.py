@@ -19,7 +19,14 @@ class Block(Struct, frozen=True, tag_field="type"):
 
 
 class TextBlock(Block, frozen=True, tag="text", kw_only=True):
+    """Citations of an answer of the past are taken, and not passed on: the CLI drops them."""
+
     text: str
+    citations: Any = None
+
+
+class Citing(Struct, frozen=True):
+    enabled: bool | None = None
 
 
 class Source(Struct, frozen=True):
@@ -35,32 +42,36 @@ class Source(Struct, frozen=True):
 
 class ImageBlock(Block, frozen=True, tag="image", kw_only=True):
     source: Source
+    transformations: Any = None
 
 
 class DocumentBlock(Block, frozen=True, tag="document", kw_only=True):
     source: Source
     title: str | None = None
     context: str | None = None
+    citations: Citing | None = None
 
 
 class SearchResultBlock(Block, frozen=True, tag="search_result", kw_only=True):
-    """Reaches the model as text."""
-
     source: str
     title: str
     content: list[TextBlock]
+    citations: Citing | None = None
 
 
 class ToolUseBlock(Block, frozen=True, tag="tool_use", kw_only=True):
     id: str
     name: str
     input: Raw
+    caller: Any = None
+    toolset_name: str | None = None
 
 
 class ToolResultBlock(Block, frozen=True, tag="tool_result", kw_only=True):
     tool_use_id: str
     content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
     is_error: bool | None = None
+    toolset_name: str | None = None
 
 
 class ThinkingBlock(Block, frozen=True, tag="thinking", kw_only=True):
@@ -94,8 +105,11 @@ AnyBlock = (
 
 
 class InMessage(Struct, frozen=True):
+    """`output_config`: of a system message, whose effort holds from there on."""
+
     role: Literal["user", "assistant", "system"]
     content: str | list[AnyBlock]
+    output_config: OutputConfig | None = None
 
 
 class Tool(Struct, frozen=True):
@@ -112,6 +126,10 @@ class Tool(Struct, frozen=True):
     blocked_domains: list[str] | None = None
     max_uses: int | None = None
     user_location: Any = None
+    allowed_callers: list[str] | None = None
+    defer_loading: bool | None = None
+    eager_input_streaming: bool | None = None
+    input_examples: list[Any] | None = None
 
 
 class ToolChoice(Struct, frozen=True):
@@ -121,7 +139,7 @@ class ToolChoice(Struct, frozen=True):
 
 
 class Thinking(Struct, frozen=True):
-    type: Literal["enabled", "adaptive", "disabled"]
+    type: Literal["enabled", "adaptive", "between_tools", "disabled"]
     budget_tokens: int | None = None
     display: str | None = None
 
@@ -134,6 +152,7 @@ class Format(Struct, frozen=True):
 class OutputConfig(Struct, frozen=True):
     effort: str | None = None
     format: Format | None = None
+    task_budget: Any = None
 
 
 class MessagesRequest(Struct, frozen=True, kw_only=True):
@@ -164,6 +183,11 @@ class MessagesRequest(Struct, frozen=True, kw_only=True):
     diagnostics: Any = None
     user_profile_id: Any = None
     workspace_id: Any = None
+    billing_policy: Any = None
+    compaction: Any = None
+    fallback_credit_token: Any = None
+    fallbacks: Any = None
+    thread: Any = None
 
 
 # Accepted, without effect, and named in the response header; values that ask for what is done anyway.
@@ -176,6 +200,24 @@ IGNORED: Final[Ignored] = {
     "diagnostics": (),
     "user_profile_id": (),
     "workspace_id": (),
+    "billing_policy": (),
+    "compaction": (),
+    "fallback_credit_token": (),
+    "fallbacks": ([],),
+}
+# Of a tool: likewise.
+IGNORED_OF_TOOLS: Final[Ignored] = {
+    "strict": (False,),
+    "allowed_callers": (["direct"],),
+    "defer_loading": (False,),
+    "eager_input_streaming": (False,),
+    "input_examples": ([],),
+}
+# Of a block of a message: likewise.
+IGNORED_OF_BLOCKS: Final[Ignored] = {
+    "transformations": (),
+    "caller": ({"type": "direct"},),
+    "toolset_name": (),
 }
 # Refused when they ask for something: the answer would be to another question.
-REFUSED: Final[Ignored] = {"container": (), "mcp_servers": ([],)}
+REFUSED: Final[Ignored] = {"container": (), "mcp_servers": ([],), "thread": ()}

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+from proxy.protocol import lines
 from proxy.protocol.deltas import Tokens
 
 
@@ -18,9 +19,19 @@ class ServerToolUse(Struct, frozen=True):
     web_fetch_requests: int = 0
 
 
-class Usage(Struct, frozen=True):
-    """`input_tokens` leaves the cached ones out."""
+class CacheCreation(Struct, frozen=True):
+    """`cache_creation_input_tokens` by how long they are kept."""
 
+    ephemeral_1h_input_tokens: int
+    ephemeral_5m_input_tokens: int
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """`input_tokens` leaves the cached ones out. What the CLI does not say is null."""
+
+    cache_creation: CacheCreation
+    inference_geo: None = None
+    speed: None = None
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
@@ -43,12 +54,13 @@ class DeltaUsage(Struct, frozen=True):
 
 def usage_of(tokens: Tokens) -> Usage:
     return Usage(
-        tokens.input,
-        tokens.cache_write,
-        tokens.cache_read,
-        tokens.output,
-        OutputTokensDetails(tokens.reasoning),
-        ServerToolUse(tokens.searches) if tokens.searches else None,
+        input_tokens=tokens.input,
+        cache_creation=CacheCreation(tokens.cache_write_1h, tokens.cache_write - tokens.cache_write_1h),
+        cache_creation_input_tokens=tokens.cache_write,
+        cache_read_input_tokens=tokens.cache_read,
+        output_tokens=tokens.output,
+        output_tokens_details=OutputTokensDetails(tokens.reasoning),
+        server_tool_use=ServerToolUse(tokens.searches) if tokens.searches else None,
     )
 
 
@@ -73,8 +85,10 @@ class SearchLocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="w
 
 
 class Text(Struct, frozen=True, tag_field="type", tag="text"):
+    """`citations` in the API's own form; null if there are none."""
+
     text: str
-    citations: tuple[SearchLocation, ...] | None = None
+    citations: tuple[SearchLocation | Raw, ...] | None = None
 
 
 class Thinking(Struct, frozen=True, tag_field="type", tag="thinking"):
@@ -133,6 +147,15 @@ StopReason = Literal[
 ]
 
 
+class RefusalDetails(Struct, frozen=True, tag_field="type", tag="refusal"):
+    category: str | None
+    explanation: str | None
+
+
+def details_of(details: lines.StopDetails | None) -> RefusalDetails | None:
+    return None if details is None else RefusalDetails(details.category, details.explanation)
+
+
 class AnswerMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
     """The whole answer, and the head of a streamed one."""
 
@@ -142,8 +165,9 @@ class AnswerMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="me
     content: tuple[AnswerBlock, ...] = ()
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
-    stop_details: None = None
+    stop_details: RefusalDetails | None = None
     container: None = None
+    diagnostics: None = None
     usage: Usage
 
 
@@ -173,10 +197,12 @@ class InputDelta(Struct, frozen=True, tag_field="type", tag="input_json_delta"):
 
 
 class CitationsDelta(Struct, frozen=True, tag_field="type", tag="citations_delta"):
-    citation: SearchLocation
+    """`citation`: of what a search has found, or of the request in the API's own form."""
+
+    citation: SearchLocation | Raw
 
 
-BlockPiece = TextDelta | ThinkingDelta | SignatureDelta | InputDelta | CitationsDelta
+BlockPiece = TextDelta | CitationsDelta | ThinkingDelta | SignatureDelta | InputDelta
 
 
 class BlockDelta(Struct, frozen=True, tag_field="type", tag="content_block_delta"):
@@ -190,8 +216,8 @@ class BlockStop(Struct, frozen=True, tag_field="type", tag="content_block_stop")
 
 class Stop(Struct, frozen=True):
     stop_reason: StopReason
-    stop_sequence: str | None
-    stop_details: None = None
+    stop_sequence: str | None = None
+    stop_details: RefusalDetails | None = None
     container: None = None
 
 

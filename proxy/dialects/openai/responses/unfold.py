@@ -57,4 +57,4 @@ def deltas_of(answer: Answer) -> Iterator[Delta]:
             calls += 1
     if answer.refusal is not None:
         yield Refusal(answer.refusal)
-    yield Finished(answer.reason or Reason.END_TURN, answer.tokens, answer.stop_sequence)
+    yield Finished(answer.reason or Reason.END_TURN, answer.tokens, answer.stop_sequence, answer.details)
