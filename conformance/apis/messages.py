@@ -110,7 +110,9 @@ def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
         block["citations"] = [*(block["citations"] or ()), delta["citation"]]
         return
     field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
-    if field is None:
+    if delta["type"] == "citations_delta":
+        block["citations"] = [*(block["citations"] or ()), delta["citation"]]
+    elif field is None:
         block["json"] += delta["partial_json"]
     else:
         block[field] += delta[field]

@@ -182,6 +182,11 @@ class _Talk:
     def _result(self, block: api.ToolResultBlock, place: str) -> tuple[PartBlock, ...]:
         if block.content is None or isinstance(block.content, str):
             return (plan.TextBlock(block.content),) if block.content and block.content.strip() else ()
+        for index, part in enumerate(block.content):
+            self._note(part)
+            if block.is_error and not isinstance(part, api.TextBlock):
+                # The CLI would drop it without a word.
+                raise bad_request("A result that is an error can only have text.", f"{place}.content[{index}].type")
         parts = (self._part(part, f"{place}.content[{index}]") for index, part in enumerate(block.content))
         return tuple(one for part in parts for one in part)
 
