@@ -98,7 +98,7 @@ class RedactedThinking(Struct, frozen=True):
 
 
 class Cited(Struct, frozen=True):
-    """What of the request the text block under way rests on, as the Messages API says it (`CitationsDelta.citation`)."""
+    """What of the request the text block under way rests on, as the Messages API says it (`CitationsDelta`)."""
 
     citation: Raw
 
