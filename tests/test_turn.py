@@ -18,6 +18,7 @@ from proxy.protocol.deltas import (
     REASONS,
     Arguments,
     BlockBreak,
+    Cited,
     Delta,
     Failed,
     Finished,
@@ -36,7 +37,7 @@ from proxy.protocol.deltas import (
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.kinds import Kind as LineKind
 from proxy.protocol.kinds import classify
-from proxy.protocol.lines import Garbage, Line, Malformed, Unknown
+from proxy.protocol.lines import Garbage, Line, Malformed, StopDetails, Unknown
 from proxy.protocol.plan import Schema, Search
 from proxy.protocol.turn import MAX_RETRY_WAIT, OVER, TRANSITIONS, State, Turn
 from tests import cli_lines as say
@@ -282,6 +283,24 @@ def test_blocks_and_pieces_of_new_kinds_are_passed_over() -> None:
     odd = say.event({"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "text": "no"}})
     deltas = fed(say.start(), say.opened(0, type="server_tool_use", id="x", name="web"), odd, say.closed(), say.end())
     assert [type(delta) for delta in deltas] == [Started, Finished]
+
+
+def test_what_a_text_rests_on_and_why_it_was_refused_are_handed_on() -> None:
+    citation = {"type": "char_location", "cited_text": "grass"}
+    cited = say.event(
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": citation}}
+    )
+    details = {"type": "refusal", "category": "cyber", "explanation": "No."}
+    ended = {"delta": {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}, "usage": {}}
+    deltas = fed(
+        say.start(), say.opened(0, type="text", text=""), say.piece("green"), cited, say.closed(),
+        say.event({"type": "message_delta", **ended}),
+    )  # fmt: skip
+    assert [type(delta) for delta in deltas] == [Started, Text, Cited, Finished]
+    assert isinstance(deltas[2], Cited)
+    assert json.loads(bytes(deltas[2].citation)) == citation
+    assert isinstance(deltas[3], Finished)
+    assert deltas[3].details == StopDetails("refusal", "cyber", "No.")
 
 
 def test_whitespace_is_kept() -> None:

@@ -169,7 +169,7 @@ class Assembly:
                 self._said(delta.text)
             elif delta.text:
                 self._piece("text", index, Text(delta.text))
-        elif delta.type == "citations_delta" and not self._structured:
+        elif delta.type == "citations_delta" and bytes(delta.citation) and not self._structured:
             self._piece("text", index, Cited(delta.citation))
         elif delta.type == "input_json_delta" and index == self._json_block:
             self._json_text(delta.partial_json)
