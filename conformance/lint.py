@@ -9,9 +9,8 @@ from pathlib import Path
 
 import jsonschema_rs
 
-from conformance import launch, schema, transcript
+from conformance import cassettes, launch, schema, transcript
 from conformance import scenario as scenarios
-from conformance import upstream as messages
 from conformance.launch import Launch
 from conformance.player import lacking
 from conformance.replay import FIXTURES
@@ -105,7 +104,7 @@ def _cassettes(root: Path) -> Iterator[str]:
         if not (root / "scenarios" / f"{name}.toml").exists():
             yield f"upstream/{name}: belongs to no scenario"
         try:
-            cassette = messages.load(path)
+            cassette = cassettes.load(path)
         except ValueError as fault:
             yield str(fault).replace(f"{root}/", "")
             continue

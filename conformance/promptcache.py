@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from conformance.upstream import unmarked
+from conformance.messages import unmarked
 
 BILLING = "x-anthropic-billing-header:"
 MARKS = 4

@@ -18,9 +18,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from conformance import install, launch, recorder, recordings, transcript
+from conformance import cassettes, install, launch, messages, recorder, recordings, transcript
 from conformance import scenario as scenarios
-from conformance import upstream as messages
+from conformance.cassettes import Cassette, Library
 from conformance.compare import loses
 from conformance.launch import Launch
 from conformance.player import kind, lacking
@@ -28,6 +28,7 @@ from conformance.recordings import Raw
 from conformance.replay import FIXTURES, TRANSCRIPTS, Server, drive
 from conformance.scenario import Mode, Scenario
 from conformance.transcript import Header, Transcript
+from conformance.upstream import Live, Upstream
 
 CASSETTES = FIXTURES / "upstream"
 SCENARIOS = FIXTURES / "scenarios"
@@ -144,8 +145,8 @@ async def _group(
     with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
         folder = Path(scratch)
         shim = recorder.shim(folder, cli.path, claim=cli.claim, setpriv=shutil.which("setpriv"))
-        cassettes = {each.name: messages.load(CASSETTES / f"{each.name}.yaml") for each in wanted}
-        library = messages.Library()
+        cassettes = {each.name: cassettes.load(CASSETTES / f"{each.name}.yaml") for each in wanted}
+        library = Library()
         for each in wanted:
             library.add(each.start, cassettes[each.name])
 
@@ -160,7 +161,7 @@ async def _group(
             say(f"{scenario.name}  {time.monotonic() - started:.1f} s  {_state(problems)}")
             return asked
 
-        async with messages.Upstream(library) as up, _server(shim, up.url, dict(_settings(wanted[0]))) as url:
+        async with Upstream(library) as up, _server(shim, up.url, dict(_settings(wanted[0]))) as url:
             done = await asyncio.gather(*map(ask, wanted))
             await _ask_aside(url)
         raws = await recordings.ended(folder)
@@ -203,18 +204,18 @@ async def _live(cli: Cli, wanted: Sequence[Scenario], say: Progress) -> list[Out
     """Asks once, and keeps what the real API answered, whatever that was: the facts may have to be written anew."""
     outcomes = []
     for settings, group in groupby(sorted(wanted, key=_settings), key=_settings):
-        real = messages.Live()
-        async with messages.Upstream(real) as up, _server(cli.path, up.url, dict(settings), live=True) as url:
+        real = Live()
+        async with Upstream(real) as up, _server(cli.path, up.url, dict(settings), live=True) as url:
             for scenario in group:
                 real.pairs.clear()
                 problems = await drive(scenario, scenario.modes[-1], url)
-                messages.save(CASSETTES / f"{scenario.name}.yaml", real.pairs, live=True)
+                cassettes.save(CASSETTES / f"{scenario.name}.yaml", real.pairs, live=True)
                 outcomes.append(Outcome(scenario, tuple(problems)))
                 say(f"{scenario.name}  {_state(problems)}")
     return outcomes
 
 
-async def _ask(scenario: Scenario, mode: Mode, url: str, library: messages.Library, folder: Path) -> _Asked:
+async def _ask(scenario: Scenario, mode: Mode, url: str, library: Library, folder: Path) -> _Asked:
     library.rewind(scenario.start)
     start = time.monotonic_ns()
     killer = asyncio.create_task(_kill(scenario, folder, start)) if scenario.killed else None
@@ -227,7 +228,7 @@ async def _ask(scenario: Scenario, mode: Mode, url: str, library: messages.Libra
     return _Asked(scenario, mode, start, found)
 
 
-def _outcome(cli: Cli, asked: Sequence[_Asked], raws: Mapping[Path, Raw], cassette: messages.Cassette) -> Outcome:
+def _outcome(cli: Cli, asked: Sequence[_Asked], raws: Mapping[Path, Raw], cassette: Cassette) -> Outcome:
     """What came of a scenario; all modes must drive the CLI alike, so the recording of the last is kept."""
     scenario = asked[0].scenario
     problems: list[str] = []
@@ -275,9 +276,7 @@ async def _kill(scenario: Scenario, folder: Path, start: int) -> None:
         await asyncio.sleep(0.02)
 
 
-def _transcripts(
-    cli: Cli, scenario: Scenario, raws: Sequence[Raw], cassette: messages.Cassette
-) -> tuple[Transcript, ...]:
+def _transcripts(cli: Cli, scenario: Scenario, raws: Sequence[Raw], cassette: Cassette) -> tuple[Transcript, ...]:
     made: list[Transcript] = []
     quiet = max((each.reply.play.between for each in cassette.interactions), default=0)
     for raw in raws:

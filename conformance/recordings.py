@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from conformance.messages import opening
 from conformance.transcript import Crossing, Exit, Header, Names, Transcript
-from conformance.upstream import opening
 
 # How long recorders may take to end after the proxy has, in seconds.
 _PATIENCE = 15

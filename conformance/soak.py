@@ -19,9 +19,10 @@ from typing import Any
 import httpx
 from msgspec import Struct
 
-from conformance import install, record, replay
-from conformance import upstream as messages
+from conformance import install, messages, record, replay
 from conformance.apis import chat
+from conformance.messages import Arrived, Reply
+from conformance.upstream import Upstream
 
 PARKED = 4
 # Seconds; short, so that some clients come back after their conversation has been given up.
@@ -69,7 +70,7 @@ class Api:
         self.wrong: list[str] = []
         self._numbers = 0
 
-    def __call__(self, request: messages.Arrived) -> messages.Reply:
+    def __call__(self, request: Arrived) -> Reply:
         history = [message for message in request.body["messages"] if message["role"] != "system"]
         opening = str(_texts(history[0])[0]["text"])
         marker = opening.split()[-1]
@@ -195,7 +196,7 @@ async def soak(cli: Path, conversations: int, at_once: int, seed: int) -> Figure
     wrong: list[str] = []
     api = Api()
     began = time.monotonic()
-    async with messages.Upstream(api) as up:
+    async with Upstream(api) as up:
         settings = {
             "CLAUDE_PROXY_UPSTREAM_URL": up.url,
             "CLAUDE_PROXY_PARKED": str(PARKED),

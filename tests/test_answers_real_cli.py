@@ -13,8 +13,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from conformance import upstream as messages
-from conformance.upstream import Arrived, Reply, Upstream
+from conformance import messages
+from conformance.messages import Arrived, Reply
+from conformance.upstream import Upstream
 from tests.served import Served
 
 pytestmark = [

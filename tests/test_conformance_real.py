@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from conformance import results
+from conformance import cassettes, messages, results
 from conformance import scenario as scenarios
-from conformance import upstream as messages
+from conformance.cassettes import Cassette
+from conformance.messages import Arrived, Reply
 from conformance.record import CASSETTES
 from conformance.replay import Server
 from conformance.results import Result
 from conformance.target import SCENARIOS
-from conformance.upstream import Arrived, Cassette, Reply, Upstream
+from conformance.upstream import Upstream
 
 pytestmark = [
     pytest.mark.real_cli,
@@ -29,7 +30,7 @@ class Model:
 
     def __init__(self) -> None:
         self._cassettes: dict[str, Cassette] = {
-            one.start: messages.load(CASSETTES / f"{one.name}.yaml") for one in scenarios.every(SCENARIOS)
+            one.start: cassettes.load(CASSETTES / f"{one.name}.yaml") for one in scenarios.every(SCENARIOS)
         }
 
     def __call__(self, request: Arrived) -> Reply:

@@ -18,9 +18,10 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from conformance import upstream as messages
+from conformance import messages
+from conformance.messages import Arrived, Reply
 from conformance.soak import below
-from conformance.upstream import Arrived, Reply, Upstream
+from conformance.upstream import Upstream
 from tests.conftest import alive, until
 from tests.served import Served
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from conformance import install
-from conformance import upstream as messages
-from conformance.upstream import Arrived, Reply, Upstream
+from conformance import install, messages
+from conformance.messages import Arrived, Reply
+from conformance.upstream import Upstream
 from proxy.doctor import NEWEST_PROVEN
 from tests import fake_cli
 from tests.served import ROOT, Served

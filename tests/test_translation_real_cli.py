@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 from msgspec import Raw
 
+from conformance import messages
 from conformance import tools as known_tools
-from conformance import upstream as messages
-from conformance.upstream import Arrived, Reply, Upstream
+from conformance.messages import Arrived, Reply
+from conformance.upstream import Upstream
 from proxy.protocol.aliases import normalised
 from proxy.protocol.known_tools import KNOWN_TOOLS
 from proxy.protocol.plan import Tool

@@ -9,10 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from conformance import upstream as u
+from conformance import cassettes, messages
+from conformance.cassettes import Cassette, Library
 from conformance.facts import differences
+from conformance.messages import Arrived, Reply
+from conformance.upstream import Live, Upstream
 
-ANSWER = u.message(u.text("Hel", "lo"))
+ANSWER = messages.message(messages.text("Hel", "lo"))
 
 
 def asked(text: str, **more: Any) -> dict[str, Any]:
@@ -24,13 +27,13 @@ async def post(url: str, body: dict[str, Any], **headers: str) -> httpx.Response
         return await client.post(f"{url}/v1/messages?beta=true", json=body, headers=headers)
 
 
-def cassette(path: Path, *replies: u.Reply, bodies: tuple[dict[str, Any] | None, ...] = ()) -> u.Cassette:
-    u.save(path, zip(bodies or [None] * len(replies), replies, strict=True), live=False)
-    return u.load(path)
+def cassette(path: Path, *replies: Reply, bodies: tuple[dict[str, Any] | None, ...] = ()) -> Cassette:
+    cassettes.save(path, zip(bodies or [None] * len(replies), replies, strict=True), live=False)
+    return cassettes.load(path)
 
 
 async def test_a_function_answers_and_credentials_are_not_kept_in_the_headers() -> None:
-    async with u.Upstream(lambda request: u.stream(ANSWER)) as up:
+    async with Upstream(lambda request: messages.stream(ANSWER)) as up:
         came = await post(up.url, asked("x"), authorization="Bearer abc")
         async with httpx.AsyncClient(trust_env=False) as client:
             other = await client.get(f"{up.url}/v1/models")
@@ -43,7 +46,7 @@ async def test_a_function_answers_and_credentials_are_not_kept_in_the_headers() 
 
 async def test_one_event_is_one_write() -> None:
     pieces: list[bytes] = []
-    async with u.Upstream(lambda request: u.stream(ANSWER, between=5)) as up:
+    async with Upstream(lambda request: messages.stream(ANSWER, between=5)) as up:
         host, port = up.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         body = json.dumps(asked("x")).encode()
@@ -56,11 +59,11 @@ async def test_one_event_is_one_write() -> None:
 
 @pytest.mark.parametrize("cut", [-1, 0, 3])
 async def test_a_connection_is_cut_where_the_cassette_says(tmp_path: Path, cut: int) -> None:
-    kept = cassette(tmp_path / "c.yaml", u.stream(ANSWER, cut=cut), u.stream(ANSWER))
-    library = u.Library()
+    kept = cassette(tmp_path / "c.yaml", messages.stream(ANSWER, cut=cut), messages.stream(ANSWER))
+    library = Library()
     library.add("x", kept)
     got = b""
-    async with u.Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
+    async with Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
 
         async def broken() -> None:
             nonlocal got
@@ -75,11 +78,11 @@ async def test_a_connection_is_cut_where_the_cassette_says(tmp_path: Path, cut: 
 
 
 async def test_statuses_headers_and_delays_are_played_in_order(tmp_path: Path) -> None:
-    limit = u.error(429, "rate_limit_error", "slow down", {"retry-after": "7"}, before=30)
-    library = u.Library()
-    library.add("x", cassette(tmp_path / "c.yaml", limit, u.stream(ANSWER, size=5)))
+    limit = messages.error(429, "rate_limit_error", "slow down", {"retry-after": "7"}, before=30)
+    library = Library()
+    library.add("x", cassette(tmp_path / "c.yaml", limit, messages.stream(ANSWER, size=5)))
     loop = asyncio.get_running_loop()
-    async with u.Upstream(library) as up:
+    async with Upstream(library) as up:
         start = loop.time()
         first = await post(up.url, asked("x"))
         assert loop.time() - start >= 0.03
@@ -89,15 +92,15 @@ async def test_statuses_headers_and_delays_are_played_in_order(tmp_path: Path) -
         "7",
         "slow down",
     )
-    assert second.text == "".join(u.sse(event).decode() for event in ANSWER)
+    assert second.text == "".join(messages.sse(event).decode() for event in ANSWER)
 
 
 async def test_the_first_user_text_picks_the_cassette_and_many_are_served_at_once(tmp_path: Path) -> None:
-    library = u.Library()
+    library = Library()
     for name in "abc":
-        answer = u.stream(u.message(u.text(f"this is {name}")), between=2)
+        answer = messages.stream(messages.message(messages.text(f"this is {name}")), between=2)
         library.add(f"ask {name}", cassette(tmp_path / f"{name}.yaml", answer))
-    async with u.Upstream(library) as up:
+    async with Upstream(library) as up:
         came = await asyncio.gather(*(post(up.url, asked(f"ask {name}")) for name in "abc"))
         strange = await post(up.url, asked("ask z"))
         library.rewind("ask a")
@@ -108,9 +111,9 @@ async def test_the_first_user_text_picks_the_cassette_and_many_are_served_at_onc
 
 
 async def test_a_session_of_an_earlier_round_gets_no_answer_of_a_later_one(tmp_path: Path) -> None:
-    library = u.Library()
-    library.add("x", cassette(tmp_path / "c.yaml", u.stream(ANSWER)))
-    async with u.Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
+    library = Library()
+    library.add("x", cassette(tmp_path / "c.yaml", messages.stream(ANSWER)))
+    async with Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
         assert (await post(up.url, asked("x"), **{"x-claude-code-session-id": "old"})).status_code == 200
         library.rewind("x")
         late = {"x-claude-code-session-id": "old"}
@@ -121,12 +124,12 @@ async def test_a_session_of_an_earlier_round_gets_no_answer_of_a_later_one(tmp_p
 
 
 async def test_recorded_messages_must_match_and_the_difference_is_told(tmp_path: Path) -> None:
-    kept = cassette(tmp_path / "c.yaml", u.stream(ANSWER), bodies=(asked("x", system="is not compared"),))
-    library = u.Library()
+    kept = cassette(tmp_path / "c.yaml", messages.stream(ANSWER), bodies=(asked("x", system="is not compared"),))
+    library = Library()
     library.add("x", kept)
     wrong = {"messages": [*asked("x")["messages"], {"role": "user", "content": "more"}]}
     right = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}]}
-    async with u.Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
+    async with Upstream(library) as up, httpx.AsyncClient(trust_env=False) as client:
         with pytest.raises(httpx.ReadTimeout):
             await client.post(f"{up.url}/v1/messages", json=wrong, timeout=0.1)
         assert (await client.post(f"{up.url}/v1/messages", json=right)).status_code == 200
@@ -134,25 +137,25 @@ async def test_recorded_messages_must_match_and_the_difference_is_told(tmp_path:
 
 
 async def test_what_was_recorded_from_an_api_answers_alike_and_holds_no_credential(tmp_path: Path) -> None:
-    def real(request: u.Arrived) -> u.Reply:
+    def real(request: Arrived) -> Reply:
         assert request.credentials == {"x-api-key": "sk-ant-hidden"}
         limits = {"status": "allowed", "5h-reset": f"{time.time() + 18000:.0f}", "fallback-percentage": "1"}
         headers = {f"anthropic-ratelimit-unified-{name}": value for name, value in limits.items()}
-        return u.stream(ANSWER, {"anthropic-organization-id": "org", **headers})
+        return messages.stream(ANSWER, {"anthropic-organization-id": "org", **headers})
 
     body = asked(
         "x", metadata={"user_id": "device"}, system=[{"type": "text", "text": "x-anthropic-billing-header: v"}]
     )
-    async with u.Upstream(real) as api:
-        live = u.Live(api.url)
-        async with u.Upstream(live) as up:
+    async with Upstream(real) as api:
+        live = Live(api.url)
+        async with Upstream(live) as up:
             first = await post(up.url, body, **{"x-api-key": "sk-ant-hidden"})
     path = tmp_path / "live.yaml"
-    u.save(path, live.pairs, live=True)
-    kept = u.load(path)
-    library = u.Library()
+    cassettes.save(path, live.pairs, live=True)
+    kept = cassettes.load(path)
+    library = Library()
     library.add("x", kept)
-    async with u.Upstream(library) as up:
+    async with Upstream(library) as up:
         second = await post(up.url, body)
     assert first.text == second.text
     assert second.headers["anthropic-ratelimit-unified-status"] == "allowed"
@@ -180,7 +183,7 @@ def test_what_is_not_a_cassette_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"c\.yaml"):
-        u.load(path)
+        cassettes.load(path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from openai.types.chat.chat_completion import Choice
 
 from conformance import judge
 from conformance.apis import Section
-from conformance.upstream import opening as opening
+from conformance.messages import opening as opening
 
 _ANSWER: tuple[type[BaseModel], ...] = (ChatCompletion, Choice, ChatCompletionMessage)
 

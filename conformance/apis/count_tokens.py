@@ -9,7 +9,7 @@ from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.apis import Section, messages
-from conformance.upstream import opening as opening
+from conformance.messages import opening as opening
 
 PATH = "/v1/messages/count_tokens"
 REQUEST = "count_tokens"

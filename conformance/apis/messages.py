@@ -9,7 +9,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.apis import Section
-from conformance.upstream import opening as opening
+from conformance.messages import opening as opening
 
 PATH = "/v1/messages"
 REQUEST = "messages"

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import msgspec
 
+from conformance.messages import message, sse, text, thinking, tool_use
 from conformance.promptcache import PromptCache, Refused
-from conformance.upstream import message, sse, text, thinking, tool_use
 
 CALL = b'"tools":[{'
 # A paragraph as an answer, so that a conversation grows.
