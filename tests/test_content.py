@@ -232,13 +232,13 @@ def test_a_file_beside_its_id_is_taken() -> None:
 @pytest.mark.parametrize(
     ("part", "param"),
     [
-        ({"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}, "type"),
+        ({"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}, "input_audio"),
         ({"type": "video_url"}, "type"),
         ({"type": ""}, "type"),
         ({"type": None}, "type"),
         ({}, "type"),
-        ({"type": "image_url"}, "image_url"),
-        ({"type": "image_url", "image_url": None}, "image_url"),
+        ({"type": "image_url"}, "image_url.url"),
+        ({"type": "image_url", "image_url": None}, "image_url.url"),
         ({"type": "text"}, "text"),
         ({"type": "text", "text": None}, "text"),
         ({"type": "text", "text": 5}, "text"),

@@ -40,6 +40,7 @@ BEYOND = (
         "No call of the assistant message before",
         "calls and their results",
     ),
+    ("messages", r"\[\d+\](.content\[\d+\])+.(image_url.url|input_audio)", "needs a URL|no audio", "refused by name"),
     ("tools", r"\[\d+\](.custom)?.format", "needs a `definition`", "one of two"),
     ("tools", r"\[\d+\].(type|function|custom)", "A tool |Tools of type", "one of several, beside a reference"),
     ("messages", r"\[\d+\](.content\[\d+\])+.file(.file_id)?", "file_data", "one of two, beside a reference"),

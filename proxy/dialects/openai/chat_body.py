@@ -53,12 +53,18 @@ class RefusalPart(Struct, frozen=True, tag="refusal"):
 class ImageUrl(Struct, frozen=True):
     """A data URL (png, jpeg, gif or webp), or an address that the Messages API fetches."""
 
-    url: Annotated[str, documented(pattern=IMAGE_URL)]
+    url: Annotated[str, documented(pattern=IMAGE_URL)] = ""
     detail: str | None = None
 
 
 class ImageUrlPart(Struct, frozen=True, tag="image_url"):
-    image_url: ImageUrl | Annotated[str, documented(pattern=IMAGE_URL)]
+    """A URL is needed."""
+
+    image_url: ImageUrl | Annotated[str, documented(pattern=IMAGE_URL)] | None = None
+
+
+class AudioPart(Struct, frozen=True, tag="input_audio"):
+    """Known to be refused by name: Claude Code takes no audio."""
 
 
 class Base64Image(Struct, frozen=True, tag="base64"):
@@ -108,7 +114,7 @@ class RedactedThinkingPart(Struct, frozen=True, tag="redacted_thinking"):
 
 
 TextLike = TextPart | InputTextPart | OutputTextPart | RefusalPart
-MediaPart = TextPart | InputTextPart | OutputTextPart | RefusalPart | ImageUrlPart | ImagePart | FilePart
+MediaPart = TextPart | InputTextPart | OutputTextPart | RefusalPart | ImageUrlPart | ImagePart | FilePart | AudioPart
 
 
 class ToolResultPart(Struct, frozen=True, tag="tool_result"):
@@ -120,7 +126,15 @@ class ToolResultPart(Struct, frozen=True, tag="tool_result"):
 
 
 UserPart = (
-    TextPart | InputTextPart | OutputTextPart | RefusalPart | ImageUrlPart | ImagePart | FilePart | ToolResultPart
+    TextPart
+    | InputTextPart
+    | OutputTextPart
+    | RefusalPart
+    | ImageUrlPart
+    | ImagePart
+    | FilePart
+    | AudioPart
+    | ToolResultPart
 )
 AssistantPart = (
     TextPart | InputTextPart | OutputTextPart | RefusalPart | ToolUsePart | ThinkingPart | RedactedThinkingPart

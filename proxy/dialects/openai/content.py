@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from proxy.dialects.openai.chat_body import (
     AnyPart,
+    AudioPart,
     Base64Image,
     FileData,
     FilePart,
@@ -40,7 +41,7 @@ def _sourced(part: ImagePart, where: str) -> ImageBlock:
     return media.image_by_url(part.source.url, f"{where}.source.url")
 
 
-def _image(given: ImageUrl | str, where: str) -> ImageBlock:
+def _image(given: ImageUrl | str | None, where: str) -> ImageBlock:
     url = given.url if isinstance(given, ImageUrl) else given
     place = f"{where}.image_url.url"
     if not url:
@@ -78,4 +79,6 @@ def blocks(found: Sequence[tuple[AnyPart, str]], *, images_before: int = 0) -> l
             made.append(_image(part.image_url, place) if isinstance(part, ImageUrlPart) else _sourced(part, place))
         elif isinstance(part, FilePart):
             made.append(_file(part.file, place))
+        elif isinstance(part, AudioPart):
+            raise bad_request("Claude Code takes no audio.", f"{place}.input_audio")
     return made
