@@ -12,8 +12,9 @@ import ollama
 import pytest
 import pytest_asyncio
 
-from conformance import upstream as messages
-from conformance.upstream import Arrived, Reply, Upstream
+from conformance import messages
+from conformance.messages import Arrived, Reply
+from conformance.upstream import Upstream
 from tests.served import Served
 from tests.test_ollama import Weather
 from tests.test_ollama_request import PNG

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from conformance.apis import Section
 from conformance.apis.chat import headers as headers
-from conformance.upstream import opening as opening
+from conformance.messages import opening as opening
 
 PATH = "/api/chat"
 REQUEST = "ollama"
