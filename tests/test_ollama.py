@@ -12,6 +12,7 @@ import ollama
 import pytest
 from pydantic import BaseModel
 
+from proxy.http import model_requests
 from proxy.http.ollama import VERSION, tagged
 from proxy.settings import Key, ModelName
 from tests import cli_lines as say
@@ -281,6 +282,20 @@ async def test_a_stream_that_fails_says_so_in_its_last_line(serve: Serve) -> Non
         with pytest.raises(ollama.ResponseError, match="exit code 3"):
             _ = [part async for part in await asked.generate("sonnet", steps, stream=True)]
     await running.idle()
+
+
+async def test_a_silent_stream_is_kept_alive_by_lines(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.05)
+    running = await serve()
+    steps = json.dumps([["say", "a"], ["sleep", 0.5], ["say", "b"], ["end"]])
+    async with running.client() as http_client:
+        lines = [json.loads(line) for line in (await http_client.post("/api/chat", json=chat(steps))).text.splitlines()]
+    said = [line["message"]["content"] for line in lines[:-1]]
+    assert [text for text in said if text] == ["a", "b"]
+    assert said.count("") > 1
+    async with ollama.AsyncClient(running.url, trust_env=False) as asked:
+        parts = [part async for part in await asked.generate("sonnet", steps, stream=True)]
+    assert "".join(part.response or "" for part in parts) == "ab"
 
 
 async def test_the_models_in_use_are_those_of_living_conversations(serve: Serve) -> None:
