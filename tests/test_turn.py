@@ -59,6 +59,11 @@ KINDS: dict[LineKind[Any], Line] = {
     kinds.ERROR_RESULT: say.lines(say.error_result())[0],
     kinds.TOOL_RESULT: say.lines(say.found("toolu_01"))[0],
     kinds.HISTORY_ACKNOWLEDGED: say.lines(say.put_in())[0],
+    kinds.INIT: say.lines(say.system("init", tools=[]))[0],
+    kinds.CONTROL_REQUEST: say.lines(
+        {"type": "control_request", "request_id": "r", "request": {"subtype": "can_use_tool"}}
+    )[0],
+    kinds.CONTROL_RESPONSE: say.lines(say.reply("initialize"))[0],
     kinds.OTHER: say.lines(say.system("status"))[0],
     kinds.MALFORMED: Malformed("assistant", "why"),
 }

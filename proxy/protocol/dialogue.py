@@ -34,13 +34,11 @@ from proxy.protocol.lines import (
     Assistant,
     ControlReply,
     ControlRequest,
-    ControlResponse,
     ControlResult,
     Line,
     ModelUse,
     RateLimitInfo,
     Result,
-    System,
 )
 from proxy.protocol.plan import Message, Plan, Schema, Search, ToolResultBlock, has_thinking
 from proxy.protocol.translation import Heard, Translation
@@ -239,7 +237,7 @@ class Dialogue:
             kind, payload = classify(line)
             if self._opening and self._opened(kind, payload):
                 continue
-            failure = self._attend(line) if kind is kinds.OTHER else None
+            failure = self._attend(kind, payload)
             if failure is not None:
                 # What the CLI answers in spite of a command that it refused is made without it.
                 self._fail(failure)
@@ -325,15 +323,15 @@ class Dialogue:
             self._reports.append(Cost(total - self._cost))
             self._cost = total
 
-    def _attend(self, line: Line) -> Failure | None:
+    def _attend(self, kind: kinds.Kind[Any], payload: Any) -> Failure | None:
         """Replies to commands, what the CLI asks of us, the tools that it has."""
-        if isinstance(line, ControlResponse):
-            return self._reply(line.response)
-        if isinstance(line, ControlRequest):
-            self._asked(line)
-        elif isinstance(line, System) and line.subtype == "init" and line.tools is not None:
-            self._model = line.model
-            return self._check_tools(line.tools)
+        if kind is kinds.CONTROL_RESPONSE:
+            return self._reply(payload.response)
+        if kind is kinds.CONTROL_REQUEST:
+            self._asked(payload)
+        elif kind is kinds.INIT and payload.tools is not None:
+            self._model = payload.model
+            return self._check_tools(payload.tools)
         return None
 
     def _reply(self, reply: ControlReply) -> Failure | None:

@@ -60,6 +60,9 @@ RESULT: Final = Kind[Result]("result")
 ERROR_RESULT: Final = Kind[Result]("result with is_error")
 TOOL_RESULT: Final = Kind[User]("user with the result of a tool")
 HISTORY_ACKNOWLEDGED: Final = Kind[Result]("result of a past message")
+INIT: Final = Kind[System]("system/init")
+CONTROL_REQUEST: Final = Kind[ControlRequest]("control_request")
+CONTROL_RESPONSE: Final = Kind[ControlResponse]("control_response")
 OTHER: Final = Kind[Line]("anything else")
 MALFORMED: Final = Kind[Malformed]("malformed line")
 
@@ -74,12 +77,14 @@ _EVENTS: Final[dict[type, Kind[Any]]] = {
 }
 _LINES: Final[dict[type, Kind[Any]]] = {
     RateLimit: LIMITS,
-    ControlRequest: OTHER,
-    ControlResponse: OTHER,
+    ControlRequest: CONTROL_REQUEST,
+    ControlResponse: CONTROL_RESPONSE,
     Unknown: OTHER,
     Garbage: OTHER,
     Malformed: MALFORMED,
 }
+
+_SYSTEM: Final[dict[str, Kind[Any]]] = {"api_retry": RETRY, "init": INIT}
 
 
 def classify(line: Line) -> Classified:
@@ -99,7 +104,7 @@ def classify(line: Line) -> Classified:
         ran = line.parent_tool_use_id is None and bytes(line.tool_use_result)
         return TOOL_RESULT if ran else OTHER, line
     if isinstance(line, System):
-        return RETRY if line.subtype == "api_retry" else OTHER, line
+        return _SYSTEM.get(line.subtype, OTHER), line
     if isinstance(line, Result):
         if line.is_error or line.subtype != "success":
             return ERROR_RESULT, line
