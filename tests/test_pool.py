@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.cli import capacity, memory, parked
@@ -24,7 +25,7 @@ from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool
 from proxy.protocol.deltas import Failed, Finished, Text, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.plan import Message, Plan, TextBlock
+from proxy.protocol.plan import Message, Plan, Search, TextBlock
 from tests import fake_cli
 from tests.conftest import alive, base_settings, children_of, launch_of, until
 
@@ -470,3 +471,58 @@ async def test_after_a_storm_everything_is_as_before(make: Make, tmp_path: Path,
     for lease in places:
         pool.release(lease)
     pool.release(await asyncio.wait_for(extra, 60))
+
+
+# Processes that may search the web
+
+
+def searching(*messages: str) -> Plan:
+    return msgspec.structs.replace(plan(*messages), search=Search())
+
+
+def tools_of(pid: int) -> str:
+    """What the process was started with behind `--tools`."""
+    argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    return argv[argv.index("--tools") + 1]
+
+
+async def test_only_a_plan_with_a_search_gets_a_process_that_may(make: Make) -> None:
+    pool = await make()
+    plain, search = await pool.open(plan(), ""), await pool.open(searching(), "")
+    assert tools_of(plain.conversation.child.pid) == ""
+    assert tools_of(search.conversation.child.pid) == "WebSearch"
+    renewed = await pool.renew(search)
+    assert tools_of(renewed.conversation.child.pid) == "WebSearch"
+    pool.release(plain)
+    pool.release(renewed)
+
+
+async def test_a_process_that_may_search_waits_only_after_such_a_request(make: Make) -> None:
+    pool = await make(waiting=1)
+    await until(lambda: ready(pool) == 1, 60, "one is idle")
+    pool.release(await pool.open(plan(), ""))
+    await until(lambda: ready(pool) == 1, 60, "one is idle")
+    assert [tools_of(child.pid) for child in pool._idle] == [""]
+    pool.release(await pool.open(searching(), ""))
+    await until(lambda: ready(pool) == 2, 60, "one of each kind is idle")
+    assert sorted(tools_of(child.pid) for child in pool._idle) == ["", "WebSearch"]
+
+
+async def test_with_no_process_kept_idle_there_is_none_that_may_search(make: Make) -> None:
+    pool = await make(waiting=0)
+    lease = await pool.open(searching(), "")
+    assert pool.counts.waiting == 0
+    pool.release(lease)
+
+
+async def test_a_conversation_goes_on_only_with_the_same_search(make: Make) -> None:
+    pool = await make(parked=2)
+    served_as, text, pid = await served(pool, searching("hi"), keep=True)
+    assert served_as == "new"
+    past = (user("hi"), Message("assistant", (TextBlock(text),)))
+    other = await pool.open(Plan("opus", None, (*past, user("and?"))), "")
+    assert (other.served, tools_of(other.conversation.child.pid)) == ("replayed", "")
+    pool.release(other)
+    again = await pool.open(Plan("opus", None, (*past, user("and?")), search=Search()), "")
+    assert (again.served, again.conversation.child.pid) == ("continued", pid)
+    pool.release(again)
