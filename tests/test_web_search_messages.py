@@ -122,7 +122,7 @@ def test_searches_of_the_past_are_taken_and_named() -> None:
 
 A = Link("A", "https://a.example/")
 DELTAS: list[Delta] = [
-    Started("claude-opus-5-5", "msg_01"),
+    Started("claude-opus-5-5", "msg_01", Tokens(1, 2, 3, 0)),
     Text("One moment."),
     Searching(0, "toolu_01", "one", '{"query":"one"}'),
     Searching(1, "toolu_02", "two", '{"query":"two"}'),

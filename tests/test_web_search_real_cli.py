@@ -18,10 +18,10 @@ import pytest_asyncio
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from conformance import upstream as messages
-from conformance import web_search
+from conformance import messages, web_search
+from conformance.messages import Arrived, Reply
 from conformance.soak import below
-from conformance.upstream import Arrived, Reply, Upstream
+from conformance.upstream import Upstream
 from tests.conftest import until
 from tests.served import Served
 

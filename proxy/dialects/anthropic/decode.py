@@ -139,7 +139,7 @@ class _Talk:
             value = getattr(block, name, None)
             if value is not None and value not in neutral:
                 self.ignored.append(f"messages.{name}")
-        if isinstance(block, api.TextBlock) and block.citations:
+        if isinstance(block, api.TextBlock) and web_search.cites_else(block.citations):
             self.ignored.append("messages.citations")
 
     def _text(self, block: AnyBlock, place: str) -> str:

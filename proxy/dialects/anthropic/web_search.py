@@ -28,6 +28,7 @@ NAME: Final = "web_search"
 PAST: Final = (api.ServerToolUseBlock, api.WebSearchToolResultBlock)
 PAST_NAME: Final = "messages.web_search_tool_result"
 _TYPE: Final = "web_search_"
+_LOCATION: Final = "web_search_result_location"
 _CALL: Final = "toolu_"
 _SERVER_CALL: Final = "srvtoolu_"
 
@@ -63,6 +64,13 @@ def without_effect(tools: Iterable[api.Tool]) -> Iterator[str]:
 def searched(message: api.InMessage) -> bool:
     """Whether a message of the past has a search."""
     return not isinstance(message.content, str) and any(isinstance(block, PAST) for block in message.content)
+
+
+def cites_else(citations: object) -> bool:
+    """Whether a text of the past cites anything but pages: their addresses stand in the text itself."""
+    if not isinstance(citations, list):
+        return bool(citations)
+    return any(not isinstance(one, dict) or one.get("type") != _LOCATION for one in citations)
 
 
 def server_id(id: str) -> str:
