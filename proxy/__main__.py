@@ -31,7 +31,7 @@ from proxy.setup.clients import CLIENTS
 from proxy.usage import terminal
 
 CANNOT_START: Final = 2
-SUMMARY: Final = "A local OpenAI-compatible server that drives the Claude Code CLI."
+SUMMARY: Final = "A local server with the APIs of OpenAI, Anthropic and Ollama that drives the Claude Code CLI."
 # What stands for the CLI in demo mode.
 DEMO_CLI: Final = find.FoundCli(
     "recorded answers, no Claude model is asked",
@@ -69,8 +69,9 @@ claude-max-api {proxy.__version__} is ready{", in DEMO MODE" if cli.demo else ""
   Login     {cli.login}
   Models    {", ".join(offered)}
 
-Point any OpenAI client at it:
+Point any client of these APIs at it (claude-max-api setup does it for many):
   Base URL  {base}/v1
+            {base} for Anthropic's API
   API key   {"one of this server's keys" if needs_key else "any text; none is needed"}
   Page      {"on a port only" if settings.uds else f"{base}/"}
   Try it    {curl} {base}/v1/chat/completions{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}

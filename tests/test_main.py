@@ -69,7 +69,7 @@ def test_it_serves_and_says_so(words: list[str], served: list[Settings], capsys:
     assert main([*words, "--log-level", "warn"]) == 0
     said = capsys.readouterr()
     assert [settings.log_level for settings in served] == ["warn"]
-    assert re.search(r"Base URL  http://127\.0\.0\.1:[1-9]\d*/v1\n", said.out)
+    assert re.search(r"Base URL  (http://127\.0\.0\.1:[1-9]\d*)/v1\n            \1 for Anthropic's API\n", said.out)
     assert "Note:" not in said.out
     assert said.err == ""
 

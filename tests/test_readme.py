@@ -70,7 +70,9 @@ def test_the_two_commands_are_those_of_ci(command: str) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+    pictures = re.findall(r' (?:src|srcset)="([^"]+)"', README)
+    assert len(pictures) == 2
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + pictures:
         assert (ROOT / target).exists(), target
     headings = {re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in README.splitlines()}
     for target in re.findall(r"\]\(#([^)]+)\)", README):
