@@ -11,15 +11,21 @@ from typing import Any, Final
 
 import falcon.asgi
 
+from proxy.dialects.anthropic.messages import Messages
 from proxy.http.edge import TRACE, Trace
 from proxy.http.metrics import Metrics
 from proxy.protocol.allowance import REJECTED, Allowance, current, take_in, tightest
 from proxy.protocol.deltas import Tokens
-from proxy.protocol.lines import RateLimitInfo
+from proxy.protocol.lines import RateLimitInfo, Window
 from proxy.usage.writer import Ledger, Record
 
 # Names of OpenAI's where they fit; these are ours.
 PLAN_HEADER: Final = "x-claude-plan-{window}-{what}"
+
+# The API whose clients read the plan's state in headers of these names.
+MESSAGES: Final = Messages.name
+UNIFIED: Final = "anthropic-ratelimit-unified-{}"
+SHORT: Final = {"five_hour": "5h", "seven_day": "7d"}
 
 
 def outcome(trace: Trace) -> str:
@@ -63,6 +69,27 @@ def plan_headers(allowance: Allowance, now: float) -> list[tuple[str, str]]:
     return headers
 
 
+def anthropic_headers(allowance: Allowance, request_id: str, now: float) -> list[tuple[str, str]]:
+    """The request's name and the plan's windows as the Messages API has them, for its clients."""
+    allowance = current(allowance, now)
+    headers = [("request-id", request_id)]
+    found = tightest(allowance)
+    if found is not None:
+        name, window = found
+        headers.append((UNIFIED.format("status"), window.status or allowance.status))
+        headers.append((UNIFIED.format("representative-claim"), name))
+        headers += [(UNIFIED.format("reset"), f"{window.resetsAt:.0f}")] if window.resetsAt is not None else []
+    for name, short in SHORT.items():
+        window = allowance.windows.get(name) or Window()
+        values = {
+            "status": window.status,
+            "reset": None if window.resetsAt is None else f"{window.resetsAt:.0f}",
+            "utilization": None if window.utilization is None else f"{window.utilization:.15g}",
+        }
+        headers += [(UNIFIED.format(f"{short}-{what}"), value) for what, value in values.items() if value]
+    return [(name, value) for name, value in headers if value]
+
+
 class Accounts:
     """One per server: middleware of Falcon's, the edge's `RequestObserver`, the pool's `Observer`.
 
@@ -95,7 +122,12 @@ class Accounts:
     def headers(self, trace: Trace) -> list[tuple[bytes, bytes]]:
         if not trace.attempts and not trace.requested_model:
             return []
-        return [(name.encode(), value.encode()) for name, value in plan_headers(self.allowance, time.time())]
+        headers = plan_headers(self.allowance, time.time())
+        if trace.api == MESSAGES:
+            # An error says its own request's name.
+            named = anthropic_headers(self.allowance, trace.id, time.time())
+            headers += named if trace.status < 400 else named[1:]
+        return [(name.encode(), value.encode()) for name, value in headers]
 
     def ended(self, trace: Trace) -> None:
         how = outcome(trace)

@@ -118,14 +118,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         "API that the CLI talks to. With `stream` the answer comes as named events.",
         AnswerMessage, MessagesRequest,
         {"model": "opus", "max_tokens": 1024, "messages": [{"role": "user", "content": "Say hello."}]},
-        events=get_args(StreamedEvent), errors=ANTHROPIC, kinds=ANSWERING, dialect=MESSAGES,
+        events=get_args(StreamedEvent), errors=ANTHROPIC, kinds=ANSWERING | {Kind.NOT_FOUND}, dialect=MESSAGES,
     ),
     Route(
         "post", "/v1/messages/count_tokens", "countMessageTokens", "Count the tokens of a conversation.",
         "By the Messages API itself, through the CLI: nothing is answered and nothing is billed. Where it does not "
         "count, the CLI guesses, and the header `x-claude-proxy-count` says so.",
         TokensCount, MessagesRequest, {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
-        errors=ANTHROPIC, kinds=COUNTING, counting=MESSAGES_COUNT,
+        errors=ANTHROPIC, kinds=COUNTING | {Kind.NOT_FOUND}, counting=MESSAGES_COUNT,
     ),
     Route(
         "post", "/v1/responses", "createResponse", "Answer a conversation, given as items, whole or as a stream.",

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from proxy.dialects import Rules, parameters
 from proxy.dialects.anthropic import request as api
 from proxy.dialects.anthropic import web_search
+from proxy.dialects.anthropic.errors import THREAD
 from proxy.dialects.anthropic.request import (
     IGNORED,
     IGNORED_OF_BLOCKS,
@@ -22,7 +23,7 @@ from proxy.dialects.anthropic.request import (
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
-from proxy.protocol.failures import bad_request
+from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
 from proxy.protocol.history import History, PastCall
 from proxy.protocol.media import MAX_IMAGES, PartBlock, images_in
 from proxy.protocol.plan import AssistantBlock, Plan, Schema
@@ -59,6 +60,8 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
         value = getattr(asked, name)
         if value is not None and value not in neutral:
             raise bad_request("Not supported: Claude Code has no way to pass it on.", name)
+    if asked.thread is not None and asked.thread.type != "create":
+        raise Rejection(Failure(Kind.NOT_FOUND, "No thread is kept here: send the whole conversation.", THREAD))
     model = rules.model_for(asked.model)
     talk = _conversation(asked)
     system, messages = talk.history.finish()

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from proxy.dialects import ErrorReply
 from proxy.protocol.failures import About, Failure, Kind
@@ -34,12 +34,20 @@ _PARAMS: Final = {
     About.TOOLS: "tools",
     About.SEARCH: "tools",
 }
+THREAD: Final = "thread"
 _INDEX: Final = re.compile(r"\[(\d+)\]")
+
+
+class ErrorDetails(Struct, frozen=True):
+    """What clients tell one error from another by, where its type is not enough."""
+
+    error_code: str
 
 
 class ErrorBody(Struct, frozen=True):
     type: str
     message: str
+    details: ErrorDetails | UnsetType = UNSET
 
 
 class ErrorEnvelope(Struct, frozen=True, tag_field="type", tag="error"):
@@ -62,7 +70,10 @@ def envelope(failure: Failure, request_id: str | None) -> ErrorEnvelope:
     status = status_of(failure.kind, failure.row.status)
     param = failure.param or (None if failure.about is None else _PARAMS[failure.about])
     place = "" if param is None else _INDEX.sub(r".\1", param) + ": "
-    return ErrorEnvelope(ErrorBody(type_of(status), place + failure.message), request_id)
+    # At this word a client sends the whole conversation again.
+    lost = failure.kind is Kind.NOT_FOUND and param == THREAD
+    details = ErrorDetails("thread_not_found") if lost else UNSET
+    return ErrorEnvelope(ErrorBody(type_of(status), place + failure.message, details), request_id)
 
 
 def reply(failure: Failure, now: float, request_id: str) -> ErrorReply:

@@ -155,6 +155,13 @@ class OutputConfig(Struct, frozen=True):
     task_budget: Any = None
 
 
+class Thread(Struct, frozen=True):
+    """A conversation that the server is to keep (`create`), or has kept (`continue`). None is kept here."""
+
+    type: str
+    previous_message_id: str | None = None
+
+
 class MessagesRequest(Struct, frozen=True, kw_only=True):
     """The body of `POST /v1/messages`."""
 
@@ -187,7 +194,7 @@ class MessagesRequest(Struct, frozen=True, kw_only=True):
     compaction: Any = None
     fallback_credit_token: Any = None
     fallbacks: Any = None
-    thread: Any = None
+    thread: Thread | None = None
 
 
 # Accepted, without effect, and named in the response header; values that ask for what is done anyway.
@@ -204,6 +211,7 @@ IGNORED: Final[Ignored] = {
     "compaction": (),
     "fallback_credit_token": (),
     "fallbacks": ([],),
+    "thread": (),
 }
 # Of a tool: likewise.
 IGNORED_OF_TOOLS: Final[Ignored] = {
@@ -220,4 +228,4 @@ IGNORED_OF_BLOCKS: Final[Ignored] = {
     "toolset_name": (),
 }
 # Refused when they ask for something: the answer would be to another question.
-REFUSED: Final[Ignored] = {"container": (), "mcp_servers": ([],), "thread": ()}
+REFUSED: Final[Ignored] = {"container": (), "mcp_servers": ([],)}
