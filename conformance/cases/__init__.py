@@ -45,6 +45,8 @@ _found: Final[dict[str, Case]] = {}
 # What a scenario is evidence for by its name, beside the fields of its requests and the facts of its answers.
 TOPICS: Final = {
     "counting/messages": "endpoint.POST /v1/messages/count_tokens",
+    "counting/responses": "endpoint.POST /v1/responses/input_tokens",
+    "responses/compacted": "endpoint.POST /v1/responses/compact",
     "messages/": "endpoint.POST /v1/messages",
     "verbatim/": "behaviour.verbatim text",
     "media/": "behaviour.images and files",

@@ -1,0 +1,59 @@
+"""OpenAI's Responses API: how many tokens a request has. Nothing is streamed."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from openai.types.responses.input_token_count_params import InputTokenCountParams
+from openai.types.responses.input_token_count_response import InputTokenCountResponse
+from pydantic import TypeAdapter, ValidationError
+
+from conformance.apis import Section, responses
+from conformance.apis.responses import opening as opening
+
+PATH = "/v1/responses/input_tokens"
+REQUEST = "input_tokens"
+SECTIONS: Mapping[str, Section] = {
+    "input_tokens": Section(
+        "Counting of Responses requests",
+        "Every field of `openai.types.responses.input_token_count_params`.",
+        tuple(InputTokenCountParams.__annotations__),
+    ),
+}
+SHOWS: Mapping[str, str] = {}
+_count: TypeAdapter[InputTokenCountResponse] = TypeAdapter(InputTokenCountResponse)
+
+
+def headers(key: str | None) -> dict[str, str]:
+    return responses.headers(key)
+
+
+def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(body)
+
+
+def is_streamed(body: Mapping[str, Any]) -> bool:
+    return False
+
+
+def read(body: Any) -> dict[str, Any]:
+    """The count, as the fact `usage`; or an error."""
+    return body if "error" in body else {"usage": body}
+
+
+def read_stream(text: str) -> dict[str, Any]:
+    raise ValueError(f"a count is not streamed: {text[:100]!r}")
+
+
+def wrong(status: int, body: Any) -> list[str]:
+    if status != 200:
+        return responses.wrong(status, body)
+    try:
+        _count.validate_json(json.dumps(body), strict=True)
+    except ValidationError as error:
+        return [str(error)]
+    return []
+
+
+def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
+    return ["a count is not streamed"]
