@@ -18,7 +18,8 @@ from conformance.shapes import Shapes
 # What may be sent beyond the types, by the type's name, and who reads it.
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "ChatCompletionMessage": {"reasoning_content": {"type": "string"}},
-    "ChoiceDelta": {"reasoning_content": {"type": "string"}},
+    # The package has no annotations in pieces; api.openai.com sends them when it has searched.
+    "ChoiceDelta": {"reasoning_content": {"type": "string"}, "annotations": {"type": "array"}},
     # The package has no type for a piece of a custom call; it follows that of the whole call.
     "ChoiceDeltaToolCall": {
         "type": {"enum": ["function", "custom"]},
