@@ -53,7 +53,10 @@ def read(body: Any) -> dict[str, Any]:
             if block["type"] == "tool_use"
         ],
         "citations": [
-            {"title": one["title"], "url": one["url"]} for block in blocks for one in block.get("citations") or ()
+            {"title": one["title"], "url": one["url"]}
+            for block in blocks
+            for one in block.get("citations") or ()
+            if one["type"] == "web_search_result_location"
         ],
         "searches": _searches(blocks),
         "finish_reason": body.get("stop_reason"),
