@@ -11,6 +11,7 @@ from conformance.target import Target, must, need, same
 
 ENDPOINT = "endpoint.POST /v1/responses"
 PATH = "/v1/responses"
+CONVERSATION = "/v1/conversations/{conversation_id}"
 RESPONSE: TypeAdapter[Any] = TypeAdapter(Response)
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
@@ -147,8 +148,8 @@ async def tells_back_what_was_asked(target: Target) -> None:
 
 @case(
     "OpenAI API reference, previous_response_id",
-    shows=["responses.previous_response_id", "responses.store", "endpoint.GET /v1/responses/{id}",
-           "endpoint.DELETE /v1/responses/{id}", "endpoint.GET /v1/responses/{id}/input_items"],
+    shows=["responses.previous_response_id", "responses.store", "endpoint.GET /v1/responses/{response_id}",
+           "endpoint.DELETE /v1/responses/{response_id}", "endpoint.GET /v1/responses/{response_id}/input_items"],
     uses=["chat/follow_up"],
 )  # fmt: skip
 async def goes_on_from_a_response(target: Target) -> None:
@@ -175,8 +176,10 @@ async def stores_nothing_unasked(target: Target) -> None:
 @case(
     "OpenAI API reference, conversations",
     shows=["responses.conversation", "responses_answer.conversation", *(f"endpoint.{one}" for one in (
-        "POST /v1/conversations", "GET, POST, DELETE /v1/conversations/{id}",
-        "GET, POST /v1/conversations/{id}/items", "GET, DELETE /v1/conversations/{id}/items/{id}",
+        "POST /v1/conversations",
+        *(f"{method} {CONVERSATION}" for method in ("GET", "POST", "DELETE")),
+        *(f"{method} {CONVERSATION}/items" for method in ("GET", "POST")),
+        *(f"{method} {CONVERSATION}/items/{{item_id}}" for method in ("GET", "DELETE")),
     ))],
     uses=["chat/follow_up"],
 )  # fmt: skip
@@ -202,8 +205,8 @@ async def goes_on_in_a_conversation(target: Target) -> None:
 
 @case(
     "OpenAI API reference, background",
-    shows=["responses.background", "responses_answer.background", "endpoint.POST /v1/responses/{id}/cancel",
-           "endpoint.GET /v1/responses/{id}"],
+    shows=["responses.background", "responses_answer.background", "endpoint.POST /v1/responses/{response_id}/cancel",
+           "endpoint.GET /v1/responses/{response_id}"],
     uses=["chat/plain"],
 )  # fmt: skip
 async def answers_in_the_background(target: Target) -> None:
