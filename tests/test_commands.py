@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.protocol import commands
+from proxy.protocol import commands, replies
 from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 
 
@@ -134,7 +134,7 @@ def test_any_text_arrives_as_it_is_in_one_line(text: str) -> None:
         commands.past(Message("user", (ToolResultBlock("a", (TextBlock(text),)),))),
         commands.initialize(Plan("opus", text, (user("hi"),)), "replace"),
         commands.settings(Plan(text, None, (user("hi"),))),
-        commands.call_result("r", 1, ToolResultBlock("a", (TextBlock(text),))),
+        replies.call_result("r", 1, ToolResultBlock("a", (TextBlock(text),))),
     )
     for line in lines:
         assert not set("\n\r\u2028\u2029") & set(line[:-1].decode())
@@ -144,7 +144,7 @@ def test_any_text_arrives_as_it_is_in_one_line(text: str) -> None:
 def test_the_answer_to_a_call() -> None:
     block = ToolResultBlock("toolu_1", (TextBlock("a"), TextBlock("b")), is_error=False)
     content = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert read(commands.call_result("r-1", 7, block)) == {
+    assert read(replies.call_result("r-1", 7, block)) == {
         "type": "control_response",
         "response": {
             "subtype": "success", "request_id": "r-1",
@@ -167,10 +167,10 @@ def test_the_answer_to_a_call() -> None:
 )  # fmt: skip
 def test_which_results_can_answer_a_held_call(texts: list[str], is_error: bool, can: bool) -> None:
     block = ToolResultBlock("a", tuple(map(TextBlock, texts)), is_error=is_error)
-    assert commands.can_answer((block,)) is can
+    assert replies.can_answer((block,)) is can
 
 
 def test_many_results_together_are_limited_too() -> None:
     block = ToolResultBlock("a", (TextBlock("x" * 39_000),))
-    assert commands.can_answer((block,) * 3)
-    assert not commands.can_answer((block,) * 4)
+    assert replies.can_answer((block,) * 3)
+    assert not replies.can_answer((block,) * 4)

@@ -26,7 +26,7 @@ from proxy.protocol.answer import Fold
 from proxy.protocol.citations import Citing, Pages
 from proxy.protocol.deltas import Delta, Failed, Finished, Proposed, Retracted, Started, Text, Thinking, Tokens
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import LineDecoder
+from proxy.protocol.line_decoder import LineDecoder
 from proxy.protocol.plan import Schema, Search
 from proxy.protocol.schema import WRAPPER
 from proxy.protocol.turn import Turn

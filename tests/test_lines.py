@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.protocol import lines
+from proxy.protocol.line_decoder import LineDecoder
 from proxy.protocol.lines import (
     Assistant,
     BlockPiece,
@@ -20,7 +21,6 @@ from proxy.protocol.lines import (
     ControlResponse,
     Garbage,
     Line,
-    LineDecoder,
     Malformed,
     MessageDelta,
     MessageStart,

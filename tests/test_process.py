@@ -18,7 +18,8 @@ import pytest
 
 from proxy.cli import process
 from proxy.cli.process import STDERR_KEPT, Child, Launch
-from proxy.protocol.lines import Line, LineDecoder, Unknown
+from proxy.protocol.line_decoder import LineDecoder
+from proxy.protocol.lines import Line, Unknown
 from tests import cli_lines as say
 from tests.conftest import alive, until
 

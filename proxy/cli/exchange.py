@@ -25,6 +25,7 @@ import msgspec
 from proxy.cli.conversation import Conversation
 from proxy.cli.parked import NotContinued
 from proxy.cli.pool import Lease, Pool, Served
+from proxy.cli.silences import with_silences
 from proxy.protocol import native
 from proxy.protocol.citations import Citing
 from proxy.protocol.deltas import (
@@ -53,21 +54,6 @@ REPAIRS: Final = 1
 CALL_AGAIN: Final = "Answer by calling a tool, as you have been told."
 FIT_AGAIN: Final = "Your answer does not fit the required schema. {} Give it again, complete and valid."
 MISFIT: Final = "The model's answer does not fit the schema. {}"
-
-
-async def _with_silences(work: Coroutine[Any, Any, None], timeout: float) -> AsyncGenerator[None, None]:
-    """Do the work; a value after every `timeout` seconds that it takes. When nobody asks any more it is cancelled."""
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        while not (await asyncio.wait((task,), timeout=timeout))[0]:
-            yield
-        task.result()
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-        if not task.cancelled():
-            # Looked at, or else the loop complains of an error that nobody has seen.
-            task.exception()
 
 
 def _last(deltas: Sequence[Delta]) -> Delta | None:
@@ -143,7 +129,7 @@ class Exchange:
         try:
             while True:
                 if begin is not None:
-                    async with aclosing(_with_silences(begin(), timeout)) as silences:
+                    async with aclosing(with_silences(begin(), timeout)) as silences:
                         async for _ in silences:
                             yield []
                     begin = None

@@ -20,7 +20,8 @@ from msgspec import Struct
 
 from proxy.cli.reaper import REAPER
 from proxy.cli.unproven import UNPROVEN
-from proxy.protocol.lines import Line, LineDecoder, label
+from proxy.protocol.line_decoder import LineDecoder
+from proxy.protocol.lines import Line, label
 
 log: Final = logging.getLogger("proxy.cli")
 

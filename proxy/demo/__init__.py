@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from proxy.cli.process import Child, Launch
-from proxy.protocol import commands
+from proxy.protocol import replies
 
 # Seconds between two lines of an answer; the recording's own times are those of a scripted upstream.
 PACE: Final = 0.02
@@ -106,7 +106,7 @@ class DemoChild(Child):
                 limit = command.request.settings.env.limit
                 self._blocked = self._blocked if limit is None else bool(limit)
                 counts = command.request.subtype == "get_context_usage"
-                self._say(self._guess(command.request_id) if counts else commands.success(command.request_id))
+                self._say(self._guess(command.request_id) if counts else replies.success(command.request_id))
             else:
                 self._size += len(line)
             if command.type == "user" and not command.shouldQuery:

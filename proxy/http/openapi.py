@@ -18,6 +18,7 @@ import proxy
 from proxy.dialects import CountingDialect, Dialect, Framing
 from proxy.dialects.openai.errors import CODES, ErrorEnvelope
 from proxy.http import docs
+from proxy.http.openapi_headers import ALWAYS, COUNTED, HEADERS, PLAN, RETRIES, SERVED
 from proxy.http.service import Service
 from proxy.protocol.failures import TABLE, Kind
 
@@ -92,85 +93,6 @@ _PREFIXES: Final = {
     "proxy.dialects.openai.responses": "Responses",
 }
 
-_HEADERS: Final[dict[str, dict[str, Any]]] = {
-    "x-request-id": {
-        "description": "Names the request in the server's log.", "required": True, "schema": {"type": "string"},
-    },
-    "openai-processing-ms": {
-        "description": "Milliseconds until the headers were sent.", "required": True,
-        "schema": {"type": "integer", "minimum": 0},
-    },
-    "x-claude-proxy-served": {
-        "description": "`new`: a conversation's first question. `continued`: asked in the living conversation. "
-        "`replayed`: the past was put into a new one.",
-        "schema": {"enum": ["new", "continued", "replayed"]},
-    },
-    "x-claude-proxy-fallback": {
-        "description": "The plan is used up: by what it was answered instead, as the settings say.",
-        "schema": {"type": "string"},
-    },
-    "x-claude-proxy-truncated": {
-        "description": "Oldest messages that were left out, since all of them do not fit into the model's window.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "x-claude-proxy-demo": {
-        "description": "The answer is a recorded one: the server is in demo mode.", "schema": {"const": "recorded"},
-    },
-    "x-ignored-params": {
-        "description": "Parameters of the request that had no effect, separated by commas.",
-        "schema": {"type": "string"},
-    },
-    "x-claude-proxy-emulated": {
-        "description": "What the model refuses as a field of the Messages API, and got in another way instead.",
-        "schema": {"enum": ["tool_choice", "thinking", "tool_choice, thinking"]},
-    },
-    "x-claude-proxy-tool-choice": {
-        "description": "`unmet`: the model was to call a tool, and did not when it was asked again either.",
-        "schema": {"const": "unmet"},
-    },
-    "x-claude-proxy-count": {
-        "description": "The Messages API did not count (all of) the request: the number is the CLI's guess.",
-        "schema": {"const": "estimated"},
-    },
-    "x-claude-proxy-validation": {
-        "description": "`skipped`: whether the answer, or a call in it, fits its schema took too long to find out.",
-        "schema": {"const": "skipped"},
-    },
-    "x-claude-plan-five-hour-utilization": {
-        "description": "Used share of the plan's five hours, as last reported by the CLI; likewise for `seven-day`.",
-        "schema": {"type": "number", "minimum": 0},
-    },
-    "x-claude-plan-five-hour-reset": {
-        "description": "When they end, in seconds since 1970; likewise for `seven-day`.",
-        "schema": {"type": "number"},
-    },
-    "x-ratelimit-reset-requests": {
-        "description": "Time until the plan's tightest window starts anew, such as `2h30m0s`.",
-        "schema": {"type": "string"},
-    },
-    "x-ratelimit-remaining-requests": {
-        "description": "0 when the plan is used up; otherwise nobody knows.", "schema": {"const": "0"},
-    },
-    "retry-after": {"description": "Seconds until a retry makes sense.", "schema": {"type": "integer", "minimum": 0}},
-    "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer", "minimum": 0}},
-    "x-should-retry": {
-        "description": "Whether OpenAI's clients are to try again by themselves.",
-        "schema": {"enum": ["true", "false"]},
-    },
-}  # fmt: skip
-_ALWAYS: Final = ("x-request-id", "openai-processing-ms")
-_SERVED: Final = (
-    "x-claude-proxy-served", "x-claude-proxy-fallback", "x-claude-proxy-demo", "x-ignored-params",
-    "x-claude-proxy-emulated", "x-claude-proxy-tool-choice",
-    "x-claude-proxy-validation", "x-claude-proxy-truncated",
-)  # fmt: skip
-_COUNTED: Final = ("x-claude-proxy-count", "x-ignored-params")
-_PLAN: Final = (
-    "x-claude-plan-five-hour-utilization", "x-claude-plan-five-hour-reset", "x-ratelimit-reset-requests",
-    "x-ratelimit-remaining-requests",
-)  # fmt: skip
-_RETRIES: Final = ("retry-after", "retry-after-ms", "x-should-retry")
-
 
 def document(routes: Sequence[Route], keys: bool) -> dict[str, Any]:
     """The document. `keys`: the server wants one of its API keys."""
@@ -192,7 +114,7 @@ def document(routes: Sequence[Route], keys: bool) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": dict(sorted((_requests(routes) | _answers(routes)).items())),
-            "headers": _HEADERS,
+            "headers": HEADERS,
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -302,15 +224,15 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
 
 def _success(one: Route, status: int) -> dict[str, Any]:
     words = "The answer." if status == 200 else "The same form, when no answer can be expected."
-    response: dict[str, Any] = {"description": words, "headers": _headers(_ALWAYS)}
+    response: dict[str, Any] = {"description": words, "headers": _headers(ALWAYS)}
     body: dict[str, Any] = {"type": "string"} if one.media_type != JSON else {"type": "object"}
     if one.answer is not None:
         body = _ref(one.answer) if one.other is None else {"oneOf": [_ref(one.answer), _ref(one.other)]}
     response["content"] = {one.media_type: {"schema": body}}
     if one.counting is not None:
-        response["headers"] |= _headers((*_COUNTED, *_PLAN))
+        response["headers"] |= _headers((*COUNTED, *PLAN))
     if one.event is not None or one.events:
-        response["headers"] |= _headers((*_SERVED, *_PLAN))
+        response["headers"] |= _headers((*SERVED, *PLAN))
         response["content"] |= _stream(one)
     return response
 
@@ -365,9 +287,9 @@ def _said(errors: Errors, kinds: list[Kind]) -> dict[str, Any]:
 
 def _failure(one: Route, kinds: list[Kind]) -> dict[str, Any]:
     words = ", ".join(kind.value.replace("_", " ").replace("cli", "CLI") for kind in kinds)
-    response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(_ALWAYS)}
+    response: dict[str, Any] = {"description": f"{words[0].upper()}{words[1:]}.", "headers": _headers(ALWAYS)}
     if one.dialect is not None or one.counting is not None:
-        response["headers"] |= _headers((*_RETRIES, *_PLAN))
+        response["headers"] |= _headers((*RETRIES, *PLAN))
     schema = _said(one.errors, kinds)
     if one.other_errors is not None:
         schema = {"anyOf": [schema, _said(one.other_errors, kinds)]}

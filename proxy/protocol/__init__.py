@@ -1,6 +1,5 @@
-"""The pure core: bytes in, values out. No I/O, no clock, no randomness, no logging.
+"""The pure core: bytes in, values out. No I/O, no clock, no randomness, no logging, and no knowledge of an API.
 
-`lines` decodes what the CLI writes, `turn` makes deltas of lines, `chat` makes chunks of deltas and a completion
-of chunks; `request` makes a plan of an OpenAI request, `commands` makes the lines that put it to the CLI.
-`failures` is the one table from what went wrong to what the client is told.
+`dialogue` is one conversation with the CLI: `commands` and `replies` make the lines that go to it, `lines` decodes what
+comes back, and `turn` makes deltas of that. `failures` is the one table of what can go wrong.
 """

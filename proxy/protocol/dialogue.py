@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from proxy.protocol import commands, kinds
+from proxy.protocol import commands, kinds, replies
 from proxy.protocol.answer import Fold
 from proxy.protocol.assembly import STRUCTURED_OUTPUT
 from proxy.protocol.calls import Written, digest
@@ -216,7 +216,7 @@ class Dialogue:
             len(results) == len(message.content)
             and {block.tool_use_id for block in results} == set(self._held)
             and all(self._written.same(call_id, call.arguments) for call_id, call in self._held.items())
-            and commands.can_answer(results)
+            and replies.can_answer(results)
         )
 
     def ask(self, message: Message) -> None:
@@ -229,7 +229,7 @@ class Dialogue:
         for block in message.content:
             if isinstance(block, ToolResultBlock):
                 call = held[block.tool_use_id]
-                self._out.append(commands.call_result(call.request_id, call.rpc_id, block))
+                self._out.append(replies.call_result(call.request_id, call.rpc_id, block))
 
     def receive(self, lines: Iterable[Line]) -> list[Delta]:
         """What the lines mean: deltas of the answer; what is to be sent and told beside it waits to be taken."""
@@ -350,7 +350,7 @@ class Dialogue:
         if line.request.subtype == "hook_callback":
             asked = line.request.input
             may = asked.tool_name == WEB_SEARCH and self._turn.may_search(asked.tool_use_id)
-            self._out.append(commands.search_reply(line, self._search if may else None))
+            self._out.append(replies.search_reply(line, self._search if may else None))
             return
         message = line.request.message
         if line.request.subtype == "mcp_message" and message.method == "tools/call":
@@ -358,7 +358,7 @@ class Dialogue:
                 line.request_id, message.id, digest(bytes(message.params.arguments))
             )
         elif line.request.subtype == "mcp_message":
-            self._out.append(commands.mcp_reply(line, self._translation.tools))
+            self._out.append(replies.mcp_reply(line, self._translation.tools))
 
     def _check_tools(self, tools: Sequence[str]) -> Failure | None:
         """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it.

@@ -1,8 +1,8 @@
 """What went wrong, and what the client is told: one table.
 
 `TABLE` maps every `Kind` to the HTTP status and whether a client may try again; each dialect adds its own names for it.
-Clients retry 408, 409, 429 and >= 500 unless `x-should-retry: false` is sent (`_base_client._should_retry` of the
-packages `openai` and `anthropic`).
+Clients retry 408, 409, 429 and >= 500 unless `x-should-retry: false` is sent (`_base_client._should_retry` in their
+Python packages).
 """
 
 from __future__ import annotations

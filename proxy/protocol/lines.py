@@ -10,7 +10,6 @@ A declared type that cannot be read becomes `Malformed`: dropping it could drop 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -379,42 +378,3 @@ def label(line: Line) -> str:
     if isinstance(line, StreamEvent):
         return f"{name}/{line.event.__struct_config__.tag}"
     return f"{name}/{line.subtype}" if isinstance(line, System | Result) else name
-
-
-class LineDecoder:
-    """Bytes in, lines out, whatever way the bytes are cut. Holds at most one unfinished line.
-
-    `feed` returns the lines that the bytes complete; `close` returns the last one if its newline is missing.
-    `watch`: is told each line with its bytes.
-    """
-
-    __slots__ = ("_parts", "_watch")
-
-    def __init__(self, watch: Callable[[Line, bytes], None] | None = None) -> None:
-        self._parts: list[bytes] = []
-        self._watch = watch
-
-    def feed(self, data: bytes) -> list[Line]:
-        if b"\n" not in data:
-            if data:
-                self._parts.append(data)
-            return []
-        if self._parts:
-            self._parts.append(data)
-            data = b"".join(self._parts)
-            self._parts.clear()
-        *whole, rest = data.split(b"\n")
-        if rest:
-            self._parts.append(rest)
-        return [self._decode(raw) for raw in whole if raw.strip()]
-
-    def close(self) -> list[Line]:
-        rest = b"".join(self._parts)
-        self._parts.clear()
-        return [self._decode(rest)] if rest.strip() else []
-
-    def _decode(self, raw: bytes) -> Line:
-        line = decode_line(raw)
-        if self._watch is not None:
-            self._watch(line, raw)
-        return line

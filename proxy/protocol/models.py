@@ -1,6 +1,6 @@
 """What a client's model name means to the CLI. Pure: the lists come from outside.
 
-- Prefixes that routers put in front are dropped, and Ollama's tag `:latest`.
+- Prefixes that routers put in front are dropped, and the tag `:latest`.
 - A full version id (`claude-opus-4-7`, `claude-sonnet-4-20250514`, `claude-opus-5`) is passed on as it is.
 - A family name anywhere in the name means the latest of the family (`claude-opus-4` → `opus`).
 - Anything else (`gpt-4o`) means the latest Opus.
@@ -36,7 +36,7 @@ def bare(name: str) -> str:
 
 
 def untagged(name: str) -> str:
-    """The name without the tag that Ollama's clients put behind names that have none."""
+    """The name without the tag that some clients put behind names that have none."""
     return name.removesuffix(LATEST)
 
 
