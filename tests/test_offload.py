@@ -15,6 +15,7 @@ from proxy.cli import conversation, pool
 from proxy.dialects.openai.chat_request import decode
 from proxy.http import body
 from proxy.offload import LARGE, off_loop
+from proxy.protocol.dialogue import Dialogue
 from proxy.protocol.failures import Rejection
 from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS
 from proxy.protocol.plan import (
@@ -22,16 +23,21 @@ from proxy.protocol.plan import (
     DocumentBlock,
     ImageBlock,
     Message,
+    Plan,
     RedactedThinkingBlock,
+    Schema,
     TextBlock,
     TextSource,
     ThinkingBlock,
+    Tool,
     ToolResultBlock,
     ToolUseBlock,
     UrlSource,
     size_of,
+    size_of_plan,
 )
 from tests.conftest import Serve, chat, until
+from tests.outcomes import Expects
 
 
 async def test_what_is_small_is_done_at_once_and_what_is_large_in_a_thread() -> None:
@@ -113,3 +119,39 @@ def test_the_size_of_messages() -> None:
         ToolResultBlock("i", (TextBlock("12"), picture)), ThinkingBlock("123", "s"), RedactedThinkingBlock("1234"),
     )  # fmt: skip
     assert size_of([Message("user", blocks), Message("user", (TextBlock("1"),))]) == 2 + 4 + 5 + 3 + 7 + 6 + 3 + 4 + 1
+
+
+def test_the_size_of_a_plan() -> None:
+    messages = (Message("user", (TextBlock("12"),)),)
+    assert size_of_plan(Plan("m", None, messages)) == 2
+    assert size_of_plan(Plan("m", "123", messages)) == 5
+    tools = (Tool("a", "bc", msgspec.Raw(b"{}")),)
+    assert size_of_plan(Plan("m", None, messages, tools)) == 2 + 4 * 5
+    schema = Schema(msgspec.Raw(b"{ }"), msgspec.Raw(b"true"), wrapped=True)
+    assert size_of_plan(Plan("m", None, messages, schema=schema)) == 2 + 4 * 7
+
+
+@pytest.mark.parametrize("what", ["system", "tools"])
+async def test_large_instructions_and_tools_keep_nobody_waiting(
+    local: Serve, monkeypatch: pytest.MonkeyPatch, expects: Expects, what: str
+) -> None:
+    expects("faults", f"1 MB of {what} with a short message", "put together in a thread; /health answers meanwhile")
+    server = await local()
+    threads: list[bool] = []
+    begin, here = Dialogue.begin, threading.get_ident()
+
+    def told(self: Dialogue, plan: Plan, **more: Any) -> Any:
+        threads.append(threading.get_ident() == here)
+        return begin(self, plan, **more)
+
+    monkeypatch.setattr(Dialogue, "begin", told)
+    text = "\u20ac" * 300_000
+    body = chat("hi")
+    if what == "system":
+        body["messages"].insert(0, {"role": "system", "content": text})
+    else:
+        function = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"const": text}}}}
+        body["tools"] = [{"type": "function", "function": function}]
+    async with server.client() as client:
+        assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+    assert threads == [False]

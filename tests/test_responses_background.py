@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ import httpx
 import openai
 import pytest
 
+from proxy.http.model_requests import Answering
 from tests import fake_cli
 from tests.conftest import Serve, until
+from tests.outcomes import Expects
 from tests.responses_api import EVENT, PATH, judged
 from tests.served import Served, wait_for
 
@@ -148,3 +152,65 @@ def test_a_server_that_ends_waits_for_it_and_stores_what_became_of_it(tmp_path: 
     with Served(cli, tmp_path / "state", settings) as server:
         found = server.get(f"{PATH}/{told['id']}").json()
         assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
+
+
+async def test_cancelling_twice_while_it_is_being_stored(
+    serve: Serve, expects: Expects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expects("faults", "a background response is cancelled again while it is being stored", "ends once, told to all")
+    server = await serve()
+    store = server.service.kept.store
+    storing, go_on, add = threading.Event(), threading.Event(), store.add
+
+    def slow(*args: Any) -> None:
+        storing.set()
+        assert go_on.wait(60)
+        add(*args)
+
+    monkeypatch.setattr(store, "add", slow)
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        told = await api.responses.create(**ASKED | {"input": json.dumps([["hang"]])})
+        first = asyncio.create_task(api.responses.cancel(told.id))
+        await until(storing.is_set, 60, "it is being stored")
+        job = server.service.jobs.find("", told.id)
+        assert job is not None
+        second = asyncio.create_task(job.cancel())
+        # It has asked for the end by the time that others have had their turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        go_on.set()
+        assert (await first).status == "cancelled"
+        await second
+        events = [event async for event in await api.responses.retrieve(told.id, stream=True)]
+        assert events[-1].type == "response.incomplete"
+        assert (await api.responses.retrieve(told.id)).status == "cancelled"
+
+
+async def test_nothing_of_the_request_stays_with_one_that_has_ended(serve: Serve, expects: Expects) -> None:
+    expects("faults", "background responses with large requests that have ended", "no more than their events is kept")
+    server = await serve()
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        told = await api.responses.create(**ASKED)
+        await until_ended(api, told.id)
+        await until(lambda: not requests_kept(), 60, "its request is gone")
+        job = server.service.jobs.find("", told.id)
+        assert job is not None
+        assert job.ended
+        assert job.size > 0
+
+
+def requests_kept() -> list[Answering]:
+    gc.collect()
+    return [each for each in gc.get_objects() if type(each) is Answering]
+
+
+async def test_many_events_are_written_a_part_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await serve()
+    monkeypatch.setattr("proxy.http.background.MAX_TOLD", 100)
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        events = [event async for event in await api.responses.create(**ASKED, stream=True)]
+        job = server.service.jobs.find("", events[0].response.id)
+        assert job is not None
+        parts = [part async for part in job.follow(-1)]
+    assert len(parts) == len(events)
+    assert b"".join(parts).count(b"\n\n") == len(events)

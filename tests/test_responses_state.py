@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,7 +17,9 @@ from openai.types.responses.response_item_list import ResponseItemList
 from pydantic import TypeAdapter
 
 from proxy.settings import Key
-from tests.conftest import Serve
+from proxy.store.lookup import StoredItems
+from tests.conftest import Serve, until
+from tests.outcomes import Expects
 from tests.responses_api import PATH, client, judged
 
 LISTED: TypeAdapter[ResponseItemList] = TypeAdapter(ResponseItemList)
@@ -267,3 +271,40 @@ async def test_the_openai_package_goes_on_from_responses(serve: Serve) -> None:
             assert isinstance(told, Response)
         items = [item async for item in api.conversations.items.list(conversation.id, order="asc", limit=3)]
         assert [item.type for item in items] == ["message"] * 4
+
+
+async def test_a_small_request_is_no_larger_than_a_large_one_may_be(expects: Expects) -> None:
+    expects("faults", "references to one large stored item, 30 times", "413 that names the limit; no memory for them")
+    expects("faults", "previous_response_id of more than a body may hold", "413 that names the limit")
+    text = "x" * 5000
+    async with client(max_body=20_000) as http:
+        told = await create(http, input=[{"type": "message", "role": "user", "content": text, "id": "msg_1"}])
+        references = [{"type": "item_reference", "id": "msg_1"}] * 30
+        found = await error(http, 413, "POST", PATH, json={"model": "opus", "input": references})
+        assert (found["param"], "20000 bytes" in found["message"]) == ("input", True)
+        found = await error(http, 413, "POST", "/v1/conversations", json={"items": references[:20]})
+        for _ in range(2):
+            told = await create(http, input=text, previous_response_id=told["id"])
+        last = await create(http, input=text, previous_response_id=told["id"])
+        more = {"model": "opus", "input": "x", "previous_response_id": last["id"]}
+        assert (await error(http, 413, "POST", PATH, json=more))["param"] == "previous_response_id"
+        assert (await ok(http, "GET", f"{PATH}/{last['id']}"))["id"] == last["id"]
+
+
+async def test_what_is_stored_keeps_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch, expects: Expects) -> None:
+    expects("faults", "a request of a few bytes that goes on from much", "read in a thread; /health answers meanwhile")
+    async with client() as http:
+        told = await create(http)
+        begun, go_on, read = threading.Event(), threading.Event(), StoredItems.response
+
+        def slow(self: StoredItems, id: str) -> Any:
+            begun.set()
+            assert go_on.wait(60)
+            return read(self, id)
+
+        monkeypatch.setattr(StoredItems, "response", slow)
+        more = asyncio.create_task(create(http, previous_response_id=told["id"]))
+        await until(begun.is_set, 60, "it is being read")
+        await ok(http, "GET", "/api/version")
+        go_on.set()
+        await more

@@ -214,3 +214,53 @@ def test_nothing_is_half_written(store: Store) -> None:
         add(store, "r1", "r1")
     add(store, "r2", "r1")
     assert chain(store, "r2") == ["in_r1", "out_r1", "in_r2", "out_r2"]
+
+
+def test_another_body_counts_like_a_new_entry(path: Path | None, clock: Clock) -> None:
+    store = Store(path, Limits(1000, 10_000, 3600.0), clock)
+    for number in range(5):
+        clock.now += 1
+        store.add("a", "conversation", f"c{number}", b"{}", [])
+        store.update("a", "conversation", f"c{number}", b"x" * 4000)
+    left = [number for number in range(5) if has(store, f"c{number}")]
+    store.close()
+    assert left == [3, 4]
+
+
+def has(store: Store, id: str) -> bool:
+    try:
+        store.get("a", "conversation", id)
+    except Missing:
+        return False
+    return True
+
+
+def test_no_more_is_read_than_a_request_may_hold(store: Store) -> None:
+    text = "x" * 1000
+    for number in range(5):
+        add(store, f"r{number}", f"r{number - 1}" if number else "", text=text)
+    store.add("a", "conversation", "c", b"{}", [item(f"i{number}", text) for number in range(5)])
+
+    def lookup(most: int) -> StoredItems:
+        return StoredItems(store, "a", most)
+
+    assert len(lookup(6000).response("r4")) == 10
+    assert len(lookup(6000).conversation("c")) == 5
+    with pytest.raises(Rejection) as refused:
+        lookup(4000).response("r4")
+    assert refused.value.failure.kind is Kind.BODY_TOO_LARGE
+    with pytest.raises(Rejection, match="larger than 4000 bytes"):
+        lookup(4000).conversation("c")
+    # One item counts as often as it is referred to.
+    found = lookup(3500)
+    assert all(found.item("i1") for _ in range(3))
+    with pytest.raises(Rejection, match="larger than 3500 bytes"):
+        found.item("i1")
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, clock: Clock) -> None:
+    store = Store(tmp_path / "responses.sqlite3", FREE, clock)
+    store.close()
+    with pytest.raises(Rejection) as refused:
+        StoredItems(store, "a", 1000).response("r")
+    assert refused.value.failure.kind is Kind.INTERNAL

@@ -25,7 +25,7 @@ from proxy.protocol.deltas import Delta, Failed, Proposed, Tokens
 from proxy.protocol.dialogue import ContextUse, Cost, Dialogue, ModelsUsed, PlanLimits, Ready
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.lines import ControlResult, ModelUse, RateLimitInfo
-from proxy.protocol.plan import Message, Plan, size_of
+from proxy.protocol.plan import Message, Plan, size_of, size_of_plan
 
 # The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
 SETTLE_WAIT: Final = 5.0
@@ -111,7 +111,7 @@ class Conversation:
 
     async def ask_new(self, plan: Plan, *, opening: bool = True) -> None:
         """Begin the conversation that `plan` describes and ask its last message (`Dialogue.begin`)."""
-        await off_loop(size_of(plan.messages), partial(self._dialogue.begin, opening=opening), plan)
+        await off_loop(size_of_plan(plan), partial(self._dialogue.begin, opening=opening), plan)
         self._asked()
 
     async def count(self, plan: Plan) -> Count:
@@ -119,7 +119,7 @@ class Conversation:
 
         Nothing can be asked here any more.
         """
-        await off_loop(size_of(plan.messages), self._dialogue.count, plan)
+        await off_loop(size_of_plan(plan), self._dialogue.count, plan)
         await self._learn_context(guessed_only=False)
         count = counted(self._context[False], self._context[True])
         if count is None:

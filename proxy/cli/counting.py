@@ -21,7 +21,7 @@ from proxy.cli.pool import Pool
 from proxy.offload import off_loop
 from proxy.protocol.counting import Count, countable
 from proxy.protocol.failures import Rejection
-from proxy.protocol.plan import Plan, size_of
+from proxy.protocol.plan import Plan, size_of_plan
 
 # Counts that are remembered, and for how long (seconds): a name such as `opus` may mean another model by then.
 MAX_KEPT: Final = 1000
@@ -54,7 +54,7 @@ class Counter:
         `owner`: the name of the API key. What the CLI has guessed is not remembered: it may count the next time.
         """
         plan = countable(plan)
-        key = await off_loop(size_of(plan.messages), _key, plan, owner)
+        key = await off_loop(size_of_plan(plan), _key, plan, owner)
         kept = self._kept.get(key)
         if kept is not None and kept.at > self._clock() - MAX_AGE:
             self._kept.move_to_end(key)

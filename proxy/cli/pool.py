@@ -34,7 +34,7 @@ from proxy.offload import off_loop
 from proxy.protocol import fingerprint
 from proxy.protocol.failures import SHUTTING_DOWN, Kind, Rejection
 from proxy.protocol.lines import ModelUse
-from proxy.protocol.plan import Plan, size_of
+from proxy.protocol.plan import Plan, size_of_plan
 from proxy.settings import Settings
 
 # How often (seconds) age, memory and the CLI's file are looked at.
@@ -148,7 +148,7 @@ class Pool:
 
         `owner`: the name of the API key, to whose requests a parked conversation belongs.
         """
-        before, keys = await off_loop(size_of(plan.messages), fingerprint.of_all, plan, owner)
+        before, keys = await off_loop(size_of_plan(plan), fingerprint.of_all, plan, owner)
         await self._limiter.acquire(owner)
         not_continued: NotContinued = ""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Final
 
 from proxy.dialects import Comment, Event, Framing
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
@@ -12,6 +13,9 @@ from proxy.dialects.openai.responses.types import Response
 from proxy.http.edge import Trace
 from proxy.http.framing import framed
 from proxy.http.model_requests import KEEP_ALIVE_EVERY, Answering, Told, failure_of
+
+# Bytes of events that are written at once.
+MAX_TOLD: Final = 256 * 1024
 
 
 class Job:
@@ -23,8 +27,10 @@ class Job:
         self.trace = trace
         self.size = 0
         self.ended = False
-        self._answering = answering
-        self._encoder = encoder
+        # Let go of when it has ended: the request is as large as its client likes.
+        self._answering: Answering | None = answering
+        self._encoder: ResponsesEncoder | None = encoder
+        self._last = encoder.response
         # Its events as they are written, each at the place of its number.
         self._events: list[bytes] = []
         self._news = asyncio.Event()
@@ -34,18 +40,24 @@ class Job:
     @property
     def response(self) -> Response:
         """As it is at this moment."""
-        return self._encoder.response
+        return self._last if self._encoder is None else self._encoder.response
 
     def start(self) -> None:
-        self.task = asyncio.create_task(self._run())
+        assert self._answering is not None
+        assert self._encoder is not None
+        self.task = asyncio.create_task(self._run(self._answering, self._encoder))
+        self.task.add_done_callback(self._finished)
 
     async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
         """Its events behind the one of that number (-1: all), up to its end."""
         at = after + 1
         while True:
             if at < len(self._events):
-                told, at = b"".join(self._events[at:]), len(self._events)
-                yield told
+                first, size = at, 0
+                while at < len(self._events) and size < MAX_TOLD:
+                    size += len(self._events[at])
+                    at += 1
+                yield b"".join(self._events[first:at])
                 continue
             if self.ended:
                 return
@@ -57,12 +69,13 @@ class Job:
 
     async def cancel(self) -> None:
         """End it, and wait until it has ended."""
-        self._cancelled = True
-        self.task.cancel()
+        # Once: what the first brings about is not to be broken off. An answer that is whole is being stored.
+        if not self._cancelled and self._encoder is not None and self._encoder.ended is None:
+            self._cancelled = True
+            self.task.cancel()
         await asyncio.wait([self.task])
 
-    async def _run(self) -> None:
-        answering, encoder = self._answering, self._encoder
+    async def _run(self, answering: Answering, encoder: ResponsesEncoder) -> None:
         last: Sequence[Event] = ()
         try:
             async with aclosing(answering.events(())) as told:
@@ -76,11 +89,21 @@ class Job:
         except Exception as error:  # noqa: BLE001 - whatever it is, whoever follows is told
             last = encoder.fail(failure_of(error))
         finally:
-            if last:
-                await answering.keep(encoder)
-            self._tell(last)
-            self.ended = True
-            self._wake()
+            try:
+                if last:
+                    await answering.keep(encoder)
+            finally:
+                self._tell(last)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """However it has ended, and if it was before it began."""
+        self._last = self.response
+        if self._events:
+            # The last event holds all of it.
+            self.size += len(self._events[-1])
+        self._answering = self._encoder = None
+        self.ended = True
+        self._wake()
 
     def _tell(self, events: Told) -> None:
         for event in events:

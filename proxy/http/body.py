@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import falcon.asgi
 import msgspec
 
-from proxy.http import codings
+from proxy.http import codings, values
 from proxy.http.paths import DEPLOYMENT
 from proxy.offload import LARGE, off_loop
 from proxy.protocol.failures import Failure, Kind, Rejection
@@ -54,8 +54,12 @@ def _is_json(req: falcon.asgi.Request) -> bool:
     return req.path.startswith(_UNTYPED) and not any(req.get_header(name) for name in _OF_PAGES)
 
 
-async def read_json(req: falcon.asgi.Request, max_size: int, decode: Callable[[bytes], _Decoded]) -> _Decoded:
+async def read_json(
+    req: falcon.asgi.Request, max_size: int, decode: Callable[[bytes], _Decoded], *, large: bool = False
+) -> _Decoded:
     """What `decode`, a pure function, makes of the body of a POST, decompressed, at most `max_size` bytes.
+
+    `large`: it may take long even for a small body.
 
     Raises `Rejection`. It must say that it is JSON, but where it is sure that no web page has sent it: a form or plain
     text could come from any. Where the path names the model, the body does so, too.
@@ -85,8 +89,11 @@ async def read_json(req: falcon.asgi.Request, max_size: int, decode: Callable[[b
         if applied:
             body = _decompressed(body, applied, max_size)
         body = body.removeprefix(_BOM)
+        if values.too_many(body):
+            words = f"The body holds more than {values.MAX_VALUES} JSON values."
+            raise Rejection(Failure(Kind.BAD_REQUEST, words))
         model = req.scope.get(DEPLOYMENT)
         return decode(body if model is None else _with_model(body, model))
 
     # A few bytes may become many.
-    return await off_loop(LARGE if applied else size, finish)
+    return await off_loop(LARGE if applied or large else size, finish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from typing import Final, Literal
@@ -87,7 +88,10 @@ class _Resource:
         return await self._kept.call("conversation", None, self._kept.store.items, owner, "conversation", id)
 
     def _checked(self, owner: str, past: list[Item], raws: list[Raw]) -> list[Item]:
-        """New items as they are kept, once it is known that requests can go on from them. Raises Rejection."""
+        """New items as they are kept, once it is known that requests can go on from them. Raises Rejection.
+
+        It may take long.
+        """
         if len(raws) > MAX_ITEMS:
             raise bad_request(f"At most {MAX_ITEMS} items can be given at once.", "items")
         rules = self._service.rules_for(owner)
@@ -106,7 +110,7 @@ class Conversations(_Resource):
             req, self._service.settings.max_body, lambda body: decoded(_new, Raw(body.strip() or b"{}"), "")
         )
         made = Conversation(f"conv_{uuid.uuid4().hex}", int(time.time()), self._metadata(asked.metadata))
-        items = self._checked(owner, [], asked.items or [])
+        items = await asyncio.to_thread(self._checked, owner, [], asked.items or [])
         await self._kept.call(
             "conversation", None, store.add, owner, "conversation", made.id, msgspec.json.encode(made), items
         )
@@ -148,7 +152,7 @@ class ConversationItems(_Resource):
         owner = req.context.key_name
         past = await self._all(owner, conversation_id)
         asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_items, body, ""))
-        items = self._checked(owner, past, asked.items)
+        items = await asyncio.to_thread(self._checked, owner, past, asked.items)
         await self._kept.call("conversation", None, self._kept.store.append, owner, conversation_id, items)
         self._tell(resp, whole_list(items))
 

@@ -9,6 +9,7 @@ import falcon.asgi
 import msgspec
 
 from proxy.dialects import CountingDialect
+from proxy.dialects.openai.responses.counting import ResponsesCount
 from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
 from proxy.http.service import Service
@@ -29,7 +30,10 @@ class CountTokens:
         trace: Trace = req.scope[TRACE]
         owner: str = req.context.key_name
         rules = service.rules_for(owner)
-        request = await read_json(req, service.settings.max_body, lambda body: self._dialect.decode(body, rules))
+        large = isinstance(self._dialect, ResponsesCount)
+        request = await read_json(
+            req, service.settings.max_body, lambda body: self._dialect.decode(body, rules), large=large
+        )
         trace.requested_model = request.model
         await service.pool.validator.check(owner, request.plan)
         count = await service.counter.count(request.plan, owner)

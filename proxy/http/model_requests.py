@@ -33,6 +33,7 @@ from proxy.protocol.shortening import shorter
 log: Final = logging.getLogger("proxy.error")
 # A stream is begun after this silence, and kept alive at this pace: proxies and clients give up on silent ones.
 KEEP_ALIVE_EVERY: Final = 10.0
+RESPONSES: Final = "openai-responses"
 
 # Some deltas of one choice.
 Part = tuple[int, Sequence[Delta]]
@@ -54,13 +55,17 @@ class ModelRequests:
 
     def __init__(self, service: Service, dialect: Dialect) -> None:
         self.api = dialect.name
+        # Its requests go on from what is stored, which may be large.
+        self._from_store = dialect.name == RESPONSES and service.store is not None
         self._service = service
         self._dialect = dialect
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         service, trace = self._service, req.scope[TRACE]
         rules = service.rules_for(req.context.key_name)
-        request = await read_json(req, service.settings.max_body, lambda body: self._dialect.decode(body, rules))
+        request = await read_json(
+            req, service.settings.max_body, lambda body: self._dialect.decode(body, rules), large=self._from_store
+        )
         trace.requested_model = request.model
         if not request.plans:
             _send(resp, request.encoder(_identity(service, trace)).whole((), Tokens()))

@@ -112,10 +112,13 @@ class OneResponse:
     async def stored(self, owner: str, id: str, encrypted: bool = False) -> bytes:
         """A response that has ended. Raises Rejection."""
         store = self._kept.store
-        body = await self._kept.call("response", None, store.get, owner, "response", id)
-        items = await self._kept.call("response", None, store.items, owner, "response", id)
-        output = kept.shown(((item.data, item.part) for item in items if item.part != "input"), encrypted)
-        return kept.assembled(body, list(output))
+
+        def assembled() -> bytes:
+            items = store.items(owner, "response", id)
+            output = kept.shown(((item.data, item.part) for item in items if item.part != "input"), encrypted)
+            return kept.assembled(store.get(owner, "response", id), list(output))
+
+        return await self._kept.call("response", None, assembled)
 
 
 class CancelResponse:

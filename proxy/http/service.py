@@ -93,7 +93,7 @@ class Service:
 
     def rules_for(self, owner: str) -> Rules:
         """The rules for a request by the key of that name."""
-        lookup = NoLookup() if self.store is None else StoredItems(self.store, owner)
+        lookup = NoLookup() if self.store is None else StoredItems(self.store, owner, self.settings.max_body)
         return msgspec.structs.replace(self.rules, owner=owner, lookup=lookup)
 
     def _snapshot(self) -> Snapshot:

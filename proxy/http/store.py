@@ -1,4 +1,4 @@
-"""The store as the resources use it: off the event loop where it is a file, and with errors of the API's."""
+"""The store as the resources use it: off the event loop, for there may be much, and with errors of the API's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxy.dialects.openai.responses import kept
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import Settings
-from proxy.store.lookup import not_found
+from proxy.store.lookup import not_found, unreadable
 from proxy.store.store import Item, Limits, Missing, Store
 
 log: Final = logging.getLogger("proxy.store")
@@ -49,29 +49,29 @@ class Kept:
     ) -> _Result:
         """What a method of the store gives. `what`, `param`: what a missing one is called. Raises Rejection."""
         try:
-            if self.store.path is None:
-                return work(*args, **more)
             return await asyncio.to_thread(work, *args, **more)
         except Missing as missing:
             raise not_found(what, missing.id, param) from None
         except sqlite3.Error as error:
             log.error("%s: %s", self.store.path or "memory", error)
-            raise Rejection(Failure(Kind.INTERNAL, f"What is stored cannot be read or written: {error}.")) from None
+            raise unreadable(error) from None
 
     async def keep(self, owner: str, encoder: Encoder) -> None:
         """Keep a response that has ended, if the client wants that. What cannot be written is told to the log."""
         if not isinstance(encoder, ResponsesEncoder) or encoder.ended is None or self._store is None:
             return
         ended, response = encoder.ended, encoder.ended.response
-        items = [*stored(kept.listed(ended.input, response.id)), *stored(kept.answered(ended))]
-        previous = response.previous_response_id or ""
-        try:
+        previous, store = response.previous_response_id or "", self._store
+
+        def write() -> None:
+            items = [*stored(kept.listed(ended.input, response.id)), *stored(kept.answered(ended))]
             if ended.store:
-                await self.call(
-                    "response", None, self._store.add, owner, "response", response.id, kept.body(ended), items, previous
-                )
+                store.add(owner, "response", response.id, kept.body(ended), items, previous)
             if response.conversation is not None:
-                await self.call("conversation", None, self._store.append, owner, response.conversation.id, items)
+                store.append(owner, response.conversation.id, items)
+
+        try:
+            await self.call("conversation", None, write)
         except Rejection as rejection:
             # A conversation may have been deleted while it was answered.
             log.warning("%s is not stored: %s", response.id, rejection.failure.message)

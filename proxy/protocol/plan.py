@@ -216,3 +216,15 @@ class Plan(Struct, frozen=True):
     schema: Schema | None = None
     sampling: Sampling = Sampling()
     search: Search | None = None
+
+
+# Schemas are taken apart and put together again, which takes longer than texts do.
+_SCHEMA_COST: Final = 4
+
+
+def size_of_plan(plan: Plan) -> int:
+    """About how many characters of text take as long as all that the CLI is sent of it."""
+    schemas = sum(len(tool.name) + len(tool.description) + len(bytes(tool.schema)) for tool in plan.tools)
+    if plan.schema is not None:
+        schemas += len(bytes(plan.schema.source)) + len(bytes(plan.schema.offered))
+    return size_of(plan.messages) + len(plan.system or "") + _SCHEMA_COST * schemas

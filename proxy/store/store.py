@@ -7,6 +7,7 @@ together.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -58,6 +59,10 @@ class Missing(Exception):
         self.id = id
 
 
+class TooLarge(Exception):
+    """What is asked for has more bytes than whoever asks can take."""
+
+
 class Store:
     """See the module. Any thread may call it. All raise sqlite3.Error when the file cannot be read or written.
 
@@ -96,18 +101,22 @@ class Store:
             raise Missing(id)
         return Raw(rows[0][0])
 
-    def items(self, owner: str, kind: Kind, id: str) -> list[Item]:
-        """The entry's items, in order. Raises Missing."""
+    def items(self, owner: str, kind: Kind, id: str, most: float = math.inf) -> list[Item]:
+        """The entry's items, in order. Raises Missing, and TooLarge for more than `most` bytes."""
         self.get(owner, kind, id)
         rows = self._read(
-            "SELECT items.id, item, part FROM items JOIN entries ON items.entry = entries.number "
+            "SELECT item, items.id, part FROM items JOIN entries ON items.entry = entries.number "
             "WHERE entries.id = ? AND entries.owner = ? ORDER BY position",
             (id, owner),
+            most,
         )
-        return [Item(row[0], Raw(row[1]), row[2]) for row in rows]
+        return [Item(row[1], Raw(row[0]), row[2]) for row in rows]
 
-    def chain(self, owner: str, id: str) -> list[Raw]:
-        """The items of a response and of all that it goes on from, in order. Raises Missing for any of these."""
+    def chain(self, owner: str, id: str, most: float = math.inf) -> list[Raw]:
+        """The items of a response and of all that it goes on from, in order.
+
+        Raises Missing for any of these, and TooLarge for more than `most` bytes.
+        """
         arguments = {"id": id, "owner": owner, "since": self._since}
         rows = self._read(f"{_CHAIN} SELECT previous FROM chain ORDER BY depth DESC LIMIT 1", arguments)
         if not rows:
@@ -117,6 +126,7 @@ class Store:
         found = self._read(
             f"{_CHAIN} SELECT item FROM chain JOIN items ON items.entry = chain.number ORDER BY depth DESC, position",
             arguments,
+            most,
         )
         return [Raw(row[0]) for row in found]
 
@@ -129,9 +139,20 @@ class Store:
         )
         return Raw(rows[0][0]) if rows else None
 
-    def _read(self, statement: str, arguments: Any) -> list[Any]:
+    def _read(self, statement: str, arguments: Any, most: float = math.inf) -> list[Any]:
+        """The rows; of the first column at most so many bytes in all."""
         with self._reading:
-            return self._reader.execute(statement, arguments).fetchall()
+            rows = self._reader.execute(statement, arguments)
+            if most == math.inf:
+                return rows.fetchall()
+            found = []
+            for row in rows:
+                most -= len(row[0])
+                if most < 0:
+                    rows.close()
+                    raise TooLarge
+                found.append(row)
+            return found
 
     # Writing
 
@@ -177,6 +198,7 @@ class Store:
             )
             if not changed.rowcount:
                 raise Missing(id)
+            self._shrink(run)
 
     def remove(self, owner: str, kind: Kind, id: str) -> None:
         """Forget an entry with its items: nothing of it stays on disk. Raises Missing."""
