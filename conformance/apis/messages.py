@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import anthropic
-from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types import Message, RawMessageStreamEvent, Usage
+from anthropic.types.message_create_params import MessageCreateParamsBase
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.apis import Section
@@ -14,9 +15,25 @@ from conformance.messages import opening as opening
 PATH = "/v1/messages"
 REQUEST = "messages"
 SECTIONS: Mapping[str, Section] = {
-    "messages": Section("Messages requests", "Fields of `anthropic.types.message_create_params`.", ()),
+    "messages": Section(
+        "Messages requests",
+        "Every field of `anthropic.types.message_create_params`.",
+        (*MessageCreateParamsBase.__annotations__, "stream"),
+    ),
+    "message": Section(
+        "Messages answers",
+        "Every field of `anthropic.types.Message` and of its usage.",
+        (*Message.__annotations__, *(f"usage.{name}" for name in Usage.__annotations__)),
+    ),
 }
-SHOWS: Mapping[str, str] = {}
+SHOWS: Mapping[str, str] = {
+    "model": "message.model",
+    "content": "message.content",
+    "reasoning": "message.content",
+    "tool_calls": "message.content",
+    "finish_reason": "message.stop_reason",
+    "usage": "message.usage",
+}
 _events: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 _message: TypeAdapter[Message] = TypeAdapter(Message)
 _ERRORS = {
