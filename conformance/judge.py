@@ -15,11 +15,28 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from conformance.shapes import Shapes
 
+URL_CITATION: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "url_citation"},
+        "url_citation": {
+            "type": "object",
+            "properties": {
+                "start_index": {"type": "integer"},
+                "end_index": {"type": "integer"},
+                "title": {"type": "string"},
+                "url": {"type": "string"},
+            },
+            "required": ["start_index", "end_index", "title", "url"],
+        },
+    },
+    "required": ["type", "url_citation"],
+}
 # What may be sent beyond the types, by the type's name, and who reads it.
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "ChatCompletionMessage": {"reasoning_content": {"type": "string"}},
-    # The package has no annotations in pieces; api.openai.com sends them when it has searched.
-    "ChoiceDelta": {"reasoning_content": {"type": "string"}, "annotations": {"type": "array"}},
+    # OpenAI's models that search send annotations in their streams, as those of a whole message; clients read them.
+    "ChoiceDelta": {"reasoning_content": {"type": "string"}, "annotations": {"type": "array", "items": URL_CITATION}},
     # The package has no type for a piece of a custom call; it follows that of the whole call.
     "ChoiceDeltaToolCall": {
         "type": {"enum": ["function", "custom"]},

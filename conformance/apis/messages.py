@@ -126,9 +126,6 @@ def read_stream(text: str) -> dict[str, Any]:
 
 
 def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
-    if delta["type"] == "citations_delta":
-        block["citations"] = [*(block["citations"] or ()), delta["citation"]]
-        return
     field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
     if delta["type"] == "citations_delta":
         block["citations"] = [*(block["citations"] or ()), delta["citation"]]
