@@ -49,6 +49,7 @@ TOPICS: Final = {
     "responses/compacted": "endpoint.POST /v1/responses/compact",
     "messages/": "endpoint.POST /v1/messages",
     "verbatim/": "behaviour.verbatim text",
+    "search/": "behaviour.web search",
     "media/": "behaviour.images and files",
     "tools/parallel": "behaviour.parallel calls",
     "tools/result": "behaviour.tool loop",
