@@ -672,3 +672,41 @@ def test_a_structured_answer_that_was_not_streamed_is_json_too(stop_reason: str 
 
 def test_words_that_were_not_streamed_are_a_refusal_of_the_form() -> None:
     assert Refusal("No.") in fed(say.snapshot(say.text_block("No.")), say.result(), schema=FORM)
+
+
+# What has been used before it is said
+
+
+def used(*tables: say.Table, schema: Schema | None = None) -> Tokens:
+    turn = Turn(schema)
+    turn.feed(say.lines(*tables))
+    return turn.tokens
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [say.piece("x" * 400)], [say.piece("x" * 10)] * 40, [say.thought("x" * 200), say.piece("x" * 200, 1)],
+        [say.piece("\u00e9" * 200)], [say.piece("\U0001f30d" * 100)],
+    ],
+)  # fmt: skip
+def test_until_it_is_said_output_is_counted_by_what_has_come(pieces: list[say.Table]) -> None:
+    assert used(say.start(), say.opened(), *pieces) == Tokens(10, 7, 5, 100)
+
+
+def test_arguments_and_structured_answers_count() -> None:
+    call = say.call(0, "toolu_1", "get", '{"a":"' + "x" * 392 + '"}')
+    assert used(say.start(), *call).output == 100
+    assert used(*form('{"a":"' + "x" * 392 + '"}')[:-2], schema=FORM).output == 100
+
+
+def test_what_is_said_is_what_counts() -> None:
+    assert used(*say.message("x" * 400)[:-2], say.end("end_turn")) == Tokens(10, 7, 5, 12)
+    assert used(say.start(), say.opened(), say.piece("x" * 400), say.end(None), say.piece("x" * 400)).output == 112
+    head = {"input_tokens": 10, "output_tokens": 30}
+    assert used(say.start(usage=head), say.opened(), say.piece("x" * 40)).output == 30
+
+
+def test_what_was_given_up_was_used() -> None:
+    gone = [say.start(), say.opened(), say.piece("{" + "x" * 399), say.end("end_turn", {}), say.stopped()]
+    assert used(*gone, *form('{"a":1}'), schema=FORM).output == 112

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
@@ -33,13 +35,21 @@ from proxy.protocol.web_search import WEB_SEARCH, Searches
 STRUCTURED_OUTPUT: Final = "StructuredOutput"
 
 
+# About as many as there are, in English and in code. Who is told a number by this is told the best that is known.
+BYTES_PER_TOKEN: Final = 4
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 class Assembly:
     """Deltas gather in `out`. With a schema the answer is the input of the CLI's own tool, handed on as text."""
 
     __slots__ = (
-        "_announced", "_block_index", "_block_kind", "_calls", "_empty", "_json_block", "_message_id", "_model",
-        "_prose", "_search", "_searches", "_spent", "_structured", "_tokens", "_tools", "_unwrapper", "_wrapped",
-        "attempts", "has_json", "out", "started",
+        "_announced", "_block_index", "_block_kind", "_calls", "_counted", "_empty", "_json_block", "_message_id",
+        "_model", "_prose", "_search", "_searches", "_spent", "_structured", "_tokens", "_tools", "_uncounted",
+        "_unwrapper", "_wrapped", "attempts", "has_json", "out", "started",
     )  # fmt: skip
 
     def __init__(self, schema: Schema | None, search: Search | None = None) -> None:
@@ -57,6 +67,9 @@ class Assembly:
         self._model = ""
         self._message_id = ""
         self._tokens = Tokens()
+        # How much output there was when it was last said, and how many bytes have come since.
+        self._counted = 0
+        self._uncounted = 0
         # Calls under way by block index; those without arguments so far; how many there have been.
         self._tools: dict[int, int] = {}
         self._empty: set[int] = set()
@@ -73,8 +86,14 @@ class Assembly:
 
     @property
     def tokens(self) -> Tokens:
-        """What has been used, as far as it has been said."""
-        return self._spent + self._tokens + Tokens(searches=self._searches.succeeded)
+        """What has been used, as far as it has been said; the output by what has come, until it is said."""
+        return self._spent + self._used + Tokens(searches=self._searches.succeeded)
+
+    @property
+    def _used(self) -> Tokens:
+        """Of the message under way."""
+        output = max(self._tokens.output, self._counted + -(-self._uncounted // BYTES_PER_TOKEN))
+        return self._tokens if output == self._tokens.output else msgspec.structs.replace(self._tokens, output=output)
 
     @property
     def goes_on(self) -> bool:
@@ -105,13 +124,15 @@ class Assembly:
         self._json_block = None
         self._tokens = Tokens()
         self.count(usage)
+        # At its head it is said how much has been written before anything of it comes.
+        self._counted = 0
 
     def again(self) -> None:
         """Another attempt at a structured answer follows. What has been handed on of the last one is taken back."""
         if self.has_json or self._prose.handed:
             self.out.append(Retracted())
             self.has_json = False
-        self._spent += self._tokens
+        self._spent += self._used
         self.attempts += 1
 
     def go_on(self) -> None:
@@ -120,7 +141,7 @@ class Assembly:
             self.out.append(Retracted())
         self.out += self._searches.give_up()
         self._searches.in_message = False
-        self._spent += self._tokens
+        self._spent += self._used
         self.started = False
 
     def found(self, line: User) -> None:
@@ -129,6 +150,8 @@ class Assembly:
 
     def count(self, usage: TokenUsage) -> None:
         old = self._tokens
+        if usage.output_tokens is not None:
+            self._counted, self._uncounted = usage.output_tokens, 0
         details = usage.output_tokens_details
         self._tokens = Tokens(
             old.input if usage.input_tokens is None else usage.input_tokens,
@@ -164,6 +187,10 @@ class Assembly:
         self._searches.open(index, id)
 
     def piece(self, index: int, delta: BlockDelta) -> None:
+        self._hand_on(index, delta)
+        self._uncounted += sum(map(_bytes, (delta.text, delta.partial_json, delta.thinking)))
+
+    def _hand_on(self, index: int, delta: BlockDelta) -> None:
         if delta.type == "text_delta":
             if self._structured:
                 self._said(delta.text)
