@@ -129,6 +129,8 @@ def shown(version: Version) -> str:
 
 def _bundled() -> Path | None:
     """The binary inside the PyPI package `claude-agent-sdk`, which is looked for and not imported: that takes 0.5 s."""
+    # It may have been installed since the last look, into a directory that was not there when Python started.
+    importlib.invalidate_caches()
     try:
         spec = importlib.util.find_spec("claude_agent_sdk")
     except (ImportError, ValueError):
