@@ -145,10 +145,10 @@ async def _group(
     with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
         folder = Path(scratch)
         shim = recorder.shim(folder, cli.path, claim=cli.claim, setpriv=shutil.which("setpriv"))
-        cassettes = {each.name: cassettes.load(CASSETTES / f"{each.name}.yaml") for each in wanted}
+        loaded = {each.name: cassettes.load(CASSETTES / f"{each.name}.yaml") for each in wanted}
         library = Library()
         for each in wanted:
-            library.add(each.start, cassettes[each.name])
+            library.add(each.start, loaded[each.name])
 
         async def ask(scenario: Scenario) -> list[_Asked]:
             async with slots:
@@ -165,7 +165,7 @@ async def _group(
             done = await asyncio.gather(*map(ask, wanted))
             await _ask_aside(url)
         raws = await recordings.ended(folder)
-        return [_outcome(cli, asked, raws, cassettes[asked[0].scenario.name]) for asked in done]
+        return [_outcome(cli, asked, raws, loaded[asked[0].scenario.name]) for asked in done]
 
 
 async def _ask_aside(url: str) -> None:

@@ -26,6 +26,8 @@ SHOWS: Mapping[str, str] = {
     "model": "responses_answer.model",
     "content": "responses_answer.output",
     "tool_calls": "responses_answer.output",
+    "citations": "responses_answer.output",
+    "searches": "responses_answer.output",
     "finish_reason": "responses_answer.status",
     "usage": "responses_answer.usage",
 }
@@ -79,10 +81,23 @@ def read(body: Any) -> dict[str, Any]:
             for item in output
             if item["type"] in _CALLS
         ],
+        "citations": [
+            {"text": part["text"][one["start_index"] : one["end_index"]], "title": one["title"], "url": one["url"]}
+            for part in parts
+            for one in part.get("annotations", ())
+        ],
+        "searches": [_search(item) for item in output if item["type"] == "web_search_call"],
         "finish_reason": details.get("reason") or body["status"],
     }  # fmt: skip
     facts = told | {"model": body["model"], "usage": body["usage"], "choices": [told]}
     return facts if body["error"] is None else facts | {"error": body["error"]}
+
+
+def _search(item: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {"query": item["action"]["query"]}
+    if item["status"] != "completed":
+        return told | {"error": item["status"]}
+    return told | {"pages": [page["url"] for page in item["action"].get("sources", ())]}
 
 
 def _events(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -40,4 +40,12 @@ def counted(full: ControlResult, guess: ControlResult) -> Count | None:
 
 def countable(plan: Plan) -> Plan:
     """The plan without what changes no count, so that the same conversation is the same plan."""
-    return Plan(plan.model, plan.system, plan.messages, plan.tools, thinking=plan.thinking, schema=plan.schema)
+    return Plan(
+        plan.model,
+        plan.system,
+        plan.messages,
+        plan.tools,
+        thinking=plan.thinking,
+        schema=plan.schema,
+        search=plan.search,
+    )
