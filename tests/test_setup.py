@@ -369,6 +369,11 @@ def test_crush_gets_all_that_its_schema_requires(home: Path) -> None:
     assert all(set(model) == CRUSH_NEEDS for model in models)
 
 
+def test_goose_gets_the_whole_path_behind_any_address(home: Path) -> None:
+    provider, _ = edits_of("goose", home, Target("https://box/claude", "sesame", needs_key=True))
+    assert read("json", edited("json", "", provider.wanted))["base_url"] == "https://box/claude/v1/chat/completions"
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_what_is_used_by_default_stays_the_users_choice(name: str, home: Path) -> None:
     for edit in edits_of(name, home):

@@ -214,7 +214,8 @@ def _goose(target: Target, place: Place) -> tuple[Edit, ...]:
     provider = {
         "name": "claude_max", "engine": "openai", "display_name": TITLE,
         "description": "The Claude subscription of this computer", "api_key_env": "CLAUDE_MAX_API_KEY",
-        "base_url": target.v1, "requires_auth": target.needs_key, "supports_streaming": True,
+        # With its whole path, as Goose's own providers have it: it completes nothing but a plain /v1.
+        "base_url": f"{target.v1}/chat/completions", "requires_auth": target.needs_key, "supports_streaming": True,
         "models": Items("name", tuple({"name": model, "context_limit": target.context(model)} for model in MODELS)),
     }  # fmt: skip
     folder = place.config("goose")
