@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from conformance import transcript
 from proxy.dialects.openai.chat import ChatEncoder, Chunks, usage_chunk
@@ -30,6 +30,7 @@ from proxy.protocol.line_decoder import LineDecoder
 from proxy.protocol.plan import Schema, Search
 from proxy.protocol.schema import WRAPPER
 from proxy.protocol.turn import Turn
+from tests.grouped import Test, for_each
 from tests.test_chat import judged
 
 ROOT = Path(__file__).parent.parent / "fixtures" / "transcripts"
@@ -95,16 +96,17 @@ def questions() -> list[Asked]:
     return found
 
 
-def _parameters(asked: list[Asked]) -> list[Any]:
-    """Older versions are CI's."""
-    newest = transcript.versions(ROOT)[-1]
-    return [
-        pytest.param(one, id=one.name, marks=() if one.name.startswith(f"{newest}/") else pytest.mark.ci)
-        for one in asked
-    ]
+def each_recording(asked: list[Asked]) -> Callable[[Test], Test]:
+    """One test for all; older versions are CI's."""
+    newest = f"{transcript.versions(ROOT)[-1]}/"
+    return for_each(
+        "asked",
+        [one for one in asked if one.name.startswith(newest)],
+        later=[one for one in asked if not one.name.startswith(newest)],
+    )
 
 
-every_question = pytest.mark.parametrize("asked", _parameters(questions()))
+every_question = each_recording(questions())
 
 
 def deltas_of(asked: Asked, *pieces: bytes, end: bool = True) -> list[Delta]:
@@ -182,7 +184,7 @@ def chunks_of(asked: Asked) -> tuple[list[Chunk], Tokens] | None:
 ANSWERED = [asked for asked in questions() if chunks_of(asked) is not None]
 
 
-@pytest.mark.parametrize("asked", _parameters(ANSWERED))
+@each_recording(ANSWERED)
 def test_law_3_fold_is_what_the_openai_client_folds(asked: Asked) -> None:
     found = chunks_of(asked)
     assert found is not None
@@ -206,7 +208,7 @@ def test_law_3_fold_is_what_the_openai_client_folds(asked: Asked) -> None:
     assert (mine["message"]["content"] or "") == "".join(delta.text for delta in deltas if isinstance(delta, Text))
 
 
-@pytest.mark.parametrize("asked", _parameters(ANSWERED))
+@each_recording(ANSWERED)
 def test_law_4_one_identity_one_role_one_end(asked: Asked) -> None:
     found = chunks_of(asked)
     assert found is not None

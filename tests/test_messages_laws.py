@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import msgspec
-import pytest
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
@@ -21,7 +20,7 @@ from proxy.dialects.openai.responses.request import decode
 from proxy.protocol.answer import Answer, Fold
 from proxy.protocol.deltas import Delta, Failed, Finished, Proposed, Refusal, Retracted, Searching
 from proxy.protocol.history import argument_object
-from tests.test_laws import Asked, _parameters, deltas_of, questions
+from tests.test_laws import Asked, deltas_of, each_recording, questions
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 # What the API is known to send; others are left out.
@@ -37,7 +36,7 @@ def plain(asked: Asked) -> bool:
 
 
 ANSWERED = [asked for asked in questions() if plain(asked)]
-every_answer = pytest.mark.parametrize("asked", _parameters(ANSWERED))
+every_answer = each_recording(ANSWERED)
 
 
 def events_of(deltas: list[Delta]) -> list[dict[str, Any]]:
@@ -129,7 +128,7 @@ def test_there_are_answers_of_every_kind() -> None:
         assert topic in names, topic
 
 
-@pytest.mark.parametrize("asked", _parameters(STREAMED))
+@each_recording(STREAMED)
 def test_a_stream_is_what_upstream_sent_and_the_cli_passed_on(asked: Asked) -> None:
     assert said(events_of(deltas_of(asked, asked.data))) == said(upstream_of(asked))
 
@@ -182,7 +181,7 @@ def is_json(answer: Answer) -> bool:
         return False
 
 
-@pytest.mark.parametrize("asked", _parameters([asked for asked in ANSWERED if is_json(answer_of(asked))]))
+@each_recording([asked for asked in ANSWERED if is_json(answer_of(asked))])
 def test_a_stream_adds_up_to_the_whole_answer_for_the_apis_own_client(asked: Asked) -> None:
     snapshot: Any = None
     buffers: dict[int, bytes] = {}
@@ -251,7 +250,7 @@ FAILED = [
 ]
 
 
-@pytest.mark.parametrize("asked", _parameters(FAILED))
+@each_recording(FAILED)
 def test_a_stream_that_fails_says_what_came_and_that_it_failed(asked: Asked) -> None:
     *deltas, last = deltas_of(asked, asked.data)
     assert isinstance(last, Failed)

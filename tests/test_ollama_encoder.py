@@ -30,7 +30,7 @@ from proxy.protocol.deltas import (
     ToolEnd,
 )
 from proxy.protocol.failures import TABLE, About, Failure, Kind
-from tests.test_laws import ANSWERED, Asked, _parameters, deltas_of
+from tests.test_laws import ANSWERED, Asked, deltas_of, each_recording
 
 TOKENS = Tokens(10, 7, 5, 12, 3)
 DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -87,9 +87,9 @@ def without_times(line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if key not in ("created_at", *DURATIONS)}
 
 
+@each_recording(ANSWERED)
 @pytest.mark.parametrize("chat", [True, False])
 @pytest.mark.parametrize("thinking", [True, False])
-@pytest.mark.parametrize("asked", _parameters(ANSWERED))
 def test_streamed_and_whole_agree_of_every_recording(asked: Asked, thinking: bool, chat: bool) -> None:
     deltas = deltas_of(asked, asked.data)
     last = deltas[-1]

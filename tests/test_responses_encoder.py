@@ -160,7 +160,7 @@ def test_a_failure_tells_what_there_was_and_no_cut_call_as_done() -> None:
     assert done == ["message"]
 
 
-@pytest.mark.parametrize("asked", test_laws.questions(), ids=str)
+@test_laws.every_question
 def test_it_tells_what_chat_completions_tell(asked: Any) -> None:
     deltas = test_laws.deltas_of(asked, asked.data)
     # What is taken back reaches no encoder: the answer is held until then, or fails.

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-import pytest
+
+from tests.grouped import for_each
 
 ROOT = Path(__file__).parent.parent
 PROXY = sorted((ROOT / "proxy").rglob("*.py"))
@@ -34,6 +35,7 @@ def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -46,7 +48,7 @@ def imported(module: ast.Module) -> Iterator[str]:
             yield node.module
 
 
-@pytest.mark.parametrize("path", PROTOCOL, ids=named)
+@for_each("path", PROTOCOL, named)
 def test_the_protocol_does_no_input_or_output(path: Path) -> None:
     module = tree(path)
     assert {name.split(".")[0] for name in imported(module)} & IMPURE == set()
@@ -56,7 +58,7 @@ def test_the_protocol_does_no_input_or_output(path: Path) -> None:
     assert calls & {"open", "print", "input", "exec", "eval", "breakpoint"} == set()
 
 
-@pytest.mark.parametrize("path", PROXY, ids=named)
+@for_each("path", PROXY, named)
 def test_no_exception_is_swallowed(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ExceptHandler):
@@ -115,7 +117,7 @@ def test_the_look_for_dicts_sees_something() -> None:
     assert not _holds_bare_dict(dict[str, int])
 
 
-@pytest.mark.parametrize("path", [path for path in PROXY if path.name != "framing.py"], ids=named)
+@for_each("path", [path for path in PROXY if path.name != "framing.py"], named)
 def test_streams_are_written_in_one_place(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, bytes | str):
@@ -124,7 +126,7 @@ def test_streams_are_written_in_one_place(path: Path) -> None:
             assert b"[DONE]" not in text or isinstance(node.value, str), f"{named(path)}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", [path for path in PROXY if "http" not in path.parts], ids=named)
+@for_each("path", [path for path in PROXY if "http" not in path.parts], named)
 def test_only_the_http_edge_knows_falcon(path: Path) -> None:
     assert not any(name.split(".")[0] == "falcon" for name in imported(tree(path)))
 
@@ -132,7 +134,7 @@ def test_only_the_http_edge_knows_falcon(path: Path) -> None:
 STARTERS = ("process.py", "reaper.py", "find.py", "validator.py")
 
 
-@pytest.mark.parametrize("path", [path for path in PROXY if path.name not in STARTERS], ids=named)
+@for_each("path", [path for path in PROXY if path.name not in STARTERS], named)
 def test_only_the_process_edge_starts_and_signals_children(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Attribute) and node.attr in (
@@ -142,7 +144,7 @@ def test_only_the_process_edge_starts_and_signals_children(path: Path) -> None:
             raise AssertionError(f"{named(path)}:{node.lineno}: {node.attr}")
 
 
-@pytest.mark.parametrize("path", EVERY, ids=named)
+@for_each("path", EVERY, named)
 def test_files_can_be_read_in_one_go(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 650, "split it"
 
@@ -195,7 +197,7 @@ def _helpers() -> frozenset[str]:
     return frozenset(name for name in found if not name.startswith("__"))
 
 
-@pytest.mark.parametrize("path", [path for path in EVERY if path.name.startswith("test_")], ids=named)
+@for_each("path", [path for path in EVERY if path.name.startswith("test_")], named)
 def test_every_test_can_fail(path: Path) -> None:
     helpers = _helpers()
     for node in ast.walk(tree(path)):
