@@ -23,6 +23,7 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
 from conformance.replay import Server
+from proxy.http.routes import ROUTES
 from tests import fake_cli
 from tests.instant import application
 
@@ -67,7 +68,7 @@ BEYOND = (
 
 
 # What these name may not be there.
-UNKNOWN = ("/v1/models/{model}", "/v1/inspector/{request_id}", "/api/show")
+UNKNOWN = ("/api/show", *(route.path for route in ROUTES if route.parameters))
 # The document has the types of these bodies and not yet the bounds of their values, so it allows more than is taken.
 WIDER = ("/v1/messages", "/v1/messages/count_tokens")
 

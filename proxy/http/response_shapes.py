@@ -14,6 +14,7 @@ from msgspec import Meta, Raw, Struct, defstruct, structs
 
 from proxy.dialects.described import BASE64, Model, NoEffect, Share, Temperature, TokenLimit
 from proxy.dialects.openai.responses import compact, request
+from proxy.http import conversations
 from proxy.protocol.models import EFFORTS
 
 Effort: Any = Literal[EFFORTS]
@@ -238,8 +239,24 @@ def declared(name: str, decoded: type[Struct], shapes: dict[str, Any], ignored: 
 
 
 ResponsesRequest: Final = declared("ResponsesRequest", request.ResponsesRequest, RESPONSES, request.IGNORED)
+# Where tokens are counted no model has to be named.
 CountedRequest: Final = declared(
-    "CountedRequest", request.CountedRequest, RESPONSES | {"model": Model | None, "personality": IgnoredText | None},
-    request.IGNORED,
-)  # fmt: skip
-CompactRequest: Final = declared("CompactRequest", compact.CompactRequest, RESPONSES, compact.IGNORED)
+    "CountedRequest", request.ResponsesRequest, RESPONSES | {"model": Model | None}, request.IGNORED
+)
+CompactRequest: Final = declared(
+    "CompactRequest",
+    compact.CompactRequest,
+    {name: shape for name, shape in RESPONSES.items() if name not in compact.IGNORED},
+    compact.IGNORED,
+)
+
+Metadata = RESPONSES["metadata"]
+NewItems = list[UserItem | SystemItem | DeveloperItem | AssistantItem]
+FewItems = Annotated[NewItems, Meta(max_length=conversations.MAX_ITEMS)]
+NewConversation: Final = declared(
+    "NewConversation", conversations.NewConversation, {"items": FewItems | None, "metadata": Metadata}, ()
+)
+ChangedConversation: Final = declared(
+    "ChangedConversation", conversations.ChangedConversation, {"metadata": Metadata}, ()
+)
+ConversationItems: Final = declared("ConversationItems", conversations.NewItems, {"items": FewItems}, ())

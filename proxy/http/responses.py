@@ -20,12 +20,12 @@ from proxy.http.model_requests import Answering, ModelRequests
 from proxy.http.service import Service
 from proxy.protocol.failures import bad_request
 
+MAX_EVENTS: Final = 10**9
 QUERY: Final = {
     "include": INCLUDE,
     "stream": {"type": "boolean"},
-    "starting_after": {"type": "integer", "minimum": 0},
+    "starting_after": {"type": "integer", "minimum": 0, "maximum": MAX_EVENTS},
 }
-MAX_EVENTS: Final = 10**9
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 NOT_IN_BACKGROUND: Final = "This response was not made in the background."
 REPLAYED_NO_MORE: Final = "The events of this response cannot be had any more: get the response without `stream`."

@@ -176,7 +176,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "post", "/v1/conversations", "createConversation", "A conversation that requests go on from and add to.",
         "Name it as `conversation` in requests to `/v1/responses`.", conversations.Conversation,
-        conversations.NewConversation, {"metadata": {"topic": "demo"}}, errors=OF_RESPONSES, kinds=STORING,
+        response_shapes.NewConversation, {"metadata": {"topic": "demo"}}, errors=OF_RESPONSES, kinds=STORING,
         resource=conversations.Conversations,
     ),
     Route(
@@ -186,7 +186,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "post", "/v1/conversations/{conversation_id}", "updateConversation", "Other metadata for a conversation.",
-        "All of it, in place of what was there.", conversations.Conversation, conversations.ChangedConversation,
+        "All of it, in place of what was there.", conversations.Conversation, response_shapes.ChangedConversation,
         {"metadata": {"topic": "other"}}, errors=OF_RESPONSES, kinds=STORING, parameters=("conversation_id",),
         resource=conversations.OneConversation,
     ),
@@ -202,7 +202,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "post", "/v1/conversations/{conversation_id}/items", "createConversationItems", "Add items.",
-        "They are checked as the input of a request is.", ItemList, conversations.NewItems,
+        "They are checked as the input of a request is.", ItemList, response_shapes.ConversationItems,
         {"items": [{"role": "user", "content": "Hello."}]}, errors=OF_RESPONSES, kinds=STORING,
         parameters=("conversation_id",), resource=conversations.ConversationItems,
     ),

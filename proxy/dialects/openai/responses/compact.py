@@ -22,7 +22,7 @@ from proxy.dialects.openai.responses.types import ResponseUsage, usage_of
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import Delta, Reason, Tokens
-from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
 from proxy.protocol.plan import TextBlock
 
 SUMMARISE: Final = (
@@ -127,6 +127,8 @@ class Compaction(Responses):
         asked = request.fields(_decoder, body)
         items = request.items_of(asked.input)
         talk = request.talk_of(asked.instructions, asked.previous_response_id, None, items, rules)
+        if not talk.history.begun:
+            raise bad_request("There is no input with content.", "input")
         talk.history.ask([TextBlock(SUMMARISE)])
         system, messages = talk.history.finish()
         sampling = parameters.sampling(rules, None, None)

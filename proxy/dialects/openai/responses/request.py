@@ -100,13 +100,6 @@ class ResponsesRequest(Struct, frozen=True):
     service_tier: Any = None
 
 
-class CountedRequest(ResponsesRequest, frozen=True):
-    """The body of `POST /v1/responses/input_tokens`. `model` can be left out."""
-
-    model: str = "opus"
-    personality: Any = None
-
-
 # Accepted, without effect, and named in the response header `x-ignored-params`; with what asks for what is done anyway.
 IGNORED: Final[Ignored] = {
     "prompt_cache_key": (),
@@ -154,7 +147,6 @@ class AskedResponse(Struct, frozen=True):
 
 
 _request_decoder: Final = msgspec.json.Decoder(ResponsesRequest)
-_counted_decoder: Final[msgspec.json.Decoder[ResponsesRequest]] = msgspec.json.Decoder(CountedRequest)
 _format_decoder: Final = msgspec.json.Decoder(_Format)
 _all_fields: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -199,10 +191,9 @@ def talk_of(
     return talk
 
 
-def decode(body: bytes, rules: Rules = RULES, *, counting: bool = False) -> AskedResponse:
-    """The request that `body` holds, under the server's rules; `counting`: for its tokens to be counted. Raises
-    `Rejection`."""
-    asked = fields(_counted_decoder if counting else _request_decoder, body)
+def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
+    """The request that `body` holds, under the server's rules. Raises `Rejection`."""
+    asked = fields(_request_decoder, body)
     if given(asked.prompt):
         raise bad_request("There are no prompt templates here: send the prompt itself as `instructions`.", "prompt")
     if asked.background and (asked.store is False or not rules.lookup.stores):
