@@ -197,6 +197,12 @@ async def test_items_that_no_request_could_go_on_from(http: httpx.AsyncClient, i
     assert found["param"] == param
 
 
+async def test_items_without_effect_are_named(http: httpx.AsyncClient) -> None:
+    items = [{"type": "something_new", "id": "x_1"}, {"role": "user", "content": "Hello."}]
+    answer = await http.post("/v1/conversations", json={"items": items})
+    assert (answer.status_code, answer.headers["x-ignored-params"]) == (200, "items.something_new")
+
+
 async def test_only_one_of_two(http: httpx.AsyncClient) -> None:
     body = {"model": "opus", "input": "x", "conversation": "conv_x", "previous_response_id": "resp_x"}
     assert (await error(http, 400, "POST", PATH, json=body))["param"] == "conversation"

@@ -56,7 +56,7 @@ BEYOND = (
     ("tool_choice|function_call", r"[\w.\[\]]*", "No tool has the name|no tools to call", "names of another field"),
     ("tools|functions", r"\[\d+\][\w.]*", "Two tools have the name", "uniqueness by name"),
     ("prompt|input", "", "prompt must not be empty|no input with content", "blank text"),
-    ("input", r"\[\d+\].content\[\d+\].file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
+    ("input|items", r"\[\d+\].content\[\d+\].file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
     ("messages|images", ".*", "Images can be|not valid base64|can have images", "what base64 text holds"),
     ("messages", r"\[\d+\].(role|tool_name|tool_call_id)", "waits for this result", "calls and their results"),
     ("suffix|template|context|raw", "", "Claude|mean nothing here|does not support", "what Ollama has beyond Claude"),

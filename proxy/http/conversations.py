@@ -87,17 +87,18 @@ class _Resource:
     async def _all(self, owner: str, id: str) -> list[Item]:
         return await self._kept.call("conversation", None, self._kept.store.items, owner, "conversation", id)
 
-    def _checked(self, owner: str, past: list[Item], raws: list[Raw]) -> list[Item]:
-        """New items as they are kept, once it is known that requests can go on from them. Raises Rejection.
-
-        It may take long.
-        """
+    def _checked(self, owner: str, past: list[Item], raws: list[Raw], resp: falcon.asgi.Response) -> list[Item]:
+        """New items as they are kept, once it is known that requests can go on from them; what of them has no effect is
+        named in `resp`. Raises Rejection. It may take long."""
         if len(raws) > MAX_ITEMS:
             raise bad_request(f"At most {MAX_ITEMS} items can be given at once.", "items")
         rules = self._service.rules_for(owner)
         talk = Talk(None, rules.lookup, Seal(rules.secret, owner))
         talk.take_all([item.data for item in past], "conversation")
+        talk.ignored.clear()
         talk.take_all(raws, "items")
+        if ignored := tuple(dict.fromkeys(name.replace("input.", "items.", 1) for name in talk.ignored)):
+            resp.set_header("x-ignored-params", ", ".join(ignored))
         return stored(kept.listed(talk.sent, uuid.uuid4().hex))
 
 
@@ -110,7 +111,7 @@ class Conversations(_Resource):
             req, self._service.settings.max_body, lambda body: decoded(_new, Raw(body.strip() or b"{}"), "")
         )
         made = Conversation(f"conv_{uuid.uuid4().hex}", int(time.time()), self._metadata(asked.metadata))
-        items = await asyncio.to_thread(self._checked, owner, [], asked.items or [])
+        items = await asyncio.to_thread(self._checked, owner, [], asked.items or [], resp)
         await self._kept.call(
             "conversation", None, store.add, owner, "conversation", made.id, msgspec.json.encode(made), items
         )
@@ -152,7 +153,7 @@ class ConversationItems(_Resource):
         owner = req.context.key_name
         past = await self._all(owner, conversation_id)
         asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_items, body, ""))
-        items = await asyncio.to_thread(self._checked, owner, past, asked.items)
+        items = await asyncio.to_thread(self._checked, owner, past, asked.items, resp)
         await self._kept.call("conversation", None, self._kept.store.append, owner, conversation_id, items)
         self._tell(resp, whole_list(items))
 

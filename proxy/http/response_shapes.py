@@ -19,6 +19,7 @@ from proxy.protocol.models import EFFORTS
 
 Effort: Any = Literal[EFFORTS]
 ArgumentName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+AnyType = Annotated[str, Meta(description="`message`; an item of a type that is not known is named as ignored.")]
 # A pattern of a text that may be a list instead is more than msgspec 0.22 can bear: it counts references wrong.
 Text = Annotated[str, Meta(min_length=1)]
 Url = Annotated[str, Meta(pattern=rf"^(?:https?://.*|data:image/(?:png|jpe?g|gif|webp);base64,{BASE64})$")]
@@ -68,22 +69,22 @@ InputContent = str | list[InputText | PastText | PastRefusal | InputImage | Inpu
 
 class UserItem(Struct, tag_field="role", tag="user"):
     content: InputContent = None
-    type: Literal["message"] | None = None
+    type: AnyType | None = None
 
 
 class SystemItem(Struct, tag_field="role", tag="system"):
     content: InputWords = None
-    type: Literal["message"] | None = None
+    type: AnyType | None = None
 
 
 class DeveloperItem(Struct, tag_field="role", tag="developer"):
     content: InputWords = None
-    type: Literal["message"] | None = None
+    type: AnyType | None = None
 
 
 class AssistantItem(Struct, tag_field="role", tag="assistant"):
     content: InputWords = None
-    type: Literal["message"] | None = None
+    type: AnyType | None = None
     id: str | None = None
     status: str | None = None
 
