@@ -159,4 +159,4 @@ def test_without_a_search_the_answer_is_as_it_was() -> None:
     fold.take([DELTAS[0], Text("hi"), Finished(Reason.END_TURN, Tokens(1, 2, 3, 4))])
     whole = MessageEncoder("msg_1").whole([fold.answer()], Tokens(1, 2, 3, 4))
     assert whole.usage.server_tool_use is None
-    assert msgspec.to_builtins(whole.content) == ({"type": "text", "text": "hi", "citations": None},)
+    assert msgspec.to_builtins(whole.content) == ({"type": "text", "text": "hi"},)

@@ -128,7 +128,7 @@ def read_stream(text: str) -> dict[str, Any]:
 def _add(block: dict[str, Any], delta: dict[str, Any]) -> None:
     field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
     if delta["type"] == "citations_delta":
-        block["citations"] = [*(block["citations"] or ()), delta["citation"]]
+        block["citations"] = [*block.get("citations", ()), delta["citation"]]
     elif field is None:
         block["json"] += delta["partial_json"]
     else:

@@ -37,7 +37,7 @@ async def answers_with_a_message(target: Target) -> None:
 async def citations_come_back(target: Target) -> None:
     """Citations stand with the text that rests on them, streamed and whole."""
     body = await whole(target, "messages/documents")
-    cited = [citation["type"] for block in body["content"] for citation in block["citations"] or ()]
+    cited = [citation["type"] for block in body["content"] for citation in block.get("citations", ())]
     same(["char_location", "search_result_location"], cited, "citations")
     streamed = await target.send("POST", messages.PATH, target.body("messages/documents") | {"stream": True})
     deltas = [json.loads(line[6:]).get("delta", {}) for line in streamed.text.splitlines() if line.startswith("data:")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from proxy.dialects import Event
@@ -158,7 +159,7 @@ class MessageEncoder:
         blocks: list[AnswerBlock] = []
         for part in answer.parts:
             if isinstance(part, TextPart):
-                blocks.append(TextOut(part.text, (*map(location, part.citations), *part.cited) or None))
+                blocks.append(TextOut(part.text, (*map(location, part.citations), *part.cited) or UNSET))
             elif isinstance(part, CallPart):
                 blocks.append(ToolUse(part.id, part.name, argument_object(part.arguments)))
             elif isinstance(part, RedactedPart):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.protocol import lines
 from proxy.protocol.deltas import Tokens
@@ -85,10 +85,10 @@ class SearchLocation(Struct, frozen=True, kw_only=True, tag_field="type", tag="w
 
 
 class Text(Struct, frozen=True, tag_field="type", tag="text"):
-    """`citations` in the API's own form; null if there are none."""
+    """`citations` in the API's own form; left out if there are none, as clients take them for a list."""
 
     text: str
-    citations: tuple[SearchLocation | Raw, ...] | None = None
+    citations: tuple[SearchLocation | Raw, ...] | UnsetType = UNSET
 
 
 class Thinking(Struct, frozen=True, tag_field="type", tag="thinking"):
