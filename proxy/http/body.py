@@ -11,6 +11,7 @@ import msgspec
 from proxy.http import codings, values
 from proxy.http.paths import DEPLOYMENT
 from proxy.offload import LARGE, off_loop
+from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import Failure, Kind, Rejection
 
 _Decoded = TypeVar("_Decoded")
@@ -35,8 +36,8 @@ def _decompressed(body: bytes, applied: tuple[str, ...], max_size: int) -> bytes
 def _with_model(body: bytes, model: str) -> bytes:
     """The JSON object with this `model`, whatever it names itself. What is none is left to whoever decodes it."""
     try:
-        fields = _FIELDS.decode(body)
-    except msgspec.DecodeError:
+        fields = decoded(_FIELDS, body, "")
+    except Rejection:
         return body
     return msgspec.json.encode(fields | {"model": msgspec.Raw(msgspec.json.encode(model))})
 

@@ -169,7 +169,7 @@ def fields(decoder: msgspec.json.Decoder[Asked], body: bytes) -> Asked:
 
 def unknown(type: type[Struct], body: bytes) -> Iterator[str]:
     """The fields of a body that its type does not have, and that ask for something."""
-    for name, value in _all_fields.decode(body).items():
+    for name, value in decoded(_all_fields, body, "").items():
         if name not in type.__struct_fields__ and bytes(value) != b"null":
             yield word(name)
 
