@@ -298,6 +298,29 @@ def test_a_disk_that_is_full(tmp_path: Path, expects: Expects) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_a_disk_that_is_full_for_responses(tmp_path: Path, expects: Expects) -> None:
+    then = "every answer 200, one line in the log each; what cannot be stored is a 500 that says why; the file is whole"
+    expects("faults", "disk full for stored responses", then)
+    wrapper = ("bash", "-c", 'ulimit -f 400; exec "$@"', "bash")
+    settings = {"CLAUDE_PROXY_STORE": "file", "LOG_LEVEL": "warn"}
+    with Served(fake_cli.write(tmp_path), tmp_path / "state", settings, wrapper=wrapper) as server:
+
+        def post(path: str, body: dict[str, Any]) -> httpx.Response:
+            return httpx.post(f"{server.url}/v1/{path}", json=body, trust_env=False, timeout=60)
+
+        text = "x" * 60_000
+        answers = [post("responses", {"model": "opus", "input": text}) for _ in range(12)]
+        assert [answer.status_code for answer in answers] == [200] * 12
+        assert server.get(f"/v1/responses/{answers[-1].json()['id']}").status_code == 404
+        refused = post("conversations", {"items": [{"role": "user", "content": text}]})
+        assert (refused.status_code, "disk" in refused.text) == (500, True), refused.text
+        assert f"{answers[-1].json()['id']} is not stored" in server.log()
+        assert "Traceback" not in server.log()
+        assert server.get(f"/v1/responses/{answers[0].json()['id']}").status_code == 200
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "responses.sqlite3")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
 def test_a_usage_file_that_is_locked(server: Served, expects: Expects) -> None:
     expects("faults", "usage file locked by another program", "answers as fast as ever; rows written afterwards")
     server.chat(chat("before"))

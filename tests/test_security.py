@@ -25,6 +25,7 @@ from proxy.http.openapi import Route
 from proxy.http.routes import ROUTES
 from proxy.keys.keyring import Keyring
 from proxy.keys.store import digest
+from proxy.protocol.models import FAMILIES
 from proxy.settings import Key, SettingError, read
 from tests import fake_cli
 from tests.cli_script import cli_script
@@ -185,7 +186,8 @@ def test_names_of_models(server: Served, home: Path, expects: Expects, model: st
     assert answer.status_code in (200, 400)
     assert "x-injected" not in answer.headers
     asked = {line["request"]["settings"].get("model", "opus") for line in sent_to_the_cli(home) if is_settings(line)}
-    assert asked <= {"opus", "claude-opus-5-5"}
+    # Sizes of models are asked for, too.
+    assert asked <= {*FAMILIES, "claude-opus-5-5", "claude-haiku-5-5"}
     named = server.get("/v1/models/" + "".join(f"%{byte:02x}" for byte in model[:200].encode()), headers=key())
     assert named.status_code in (200, 404)
 

@@ -237,7 +237,9 @@ class Store:
                 yield self._writer.execute
                 self._writer.execute("COMMIT")
             except BaseException:
-                self._writer.execute("ROLLBACK")
+                # A disk that is full has ended it already.
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
                 raise
 
     def _empty_journal(self) -> None:
