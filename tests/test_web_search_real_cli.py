@@ -197,6 +197,28 @@ async def test_anthropics_client_gets_blocks(server: Served) -> None:
         assert (await client.messages.create(**asked | {"messages": past})).content
 
 
+async def test_its_tool_is_counted(server: Served, up: Upstream) -> None:
+    asked: dict[str, Any] = {"model": "opus", "messages": [{"role": "user", "content": "What is new?"}]}
+    search: Any = {"type": "web_search_20250305", "name": "web_search"}
+    async with AsyncAnthropic(base_url=server.url, api_key="x", max_retries=0) as client:
+        without = await client.messages.count_tokens(**asked)
+        counted = await client.messages.count_tokens(**asked, tools=[search])
+    assert counted.input_tokens > without.input_tokens
+
+
+async def test_searches_are_in_the_usage(server: Served) -> None:
+    async with openai_client(server) as client, httpx.AsyncClient(trust_env=False) as http:
+        before = (await http.get(f"{server.url}/v1/usage")).json()
+        await client.chat.completions.create(
+            model="opus", messages=[{"role": "user", "content": "What is new?"}], web_search_options={}
+        )
+        end = time.monotonic() + SOON
+        while (after := (await http.get(f"{server.url}/v1/usage")).json()) == before:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.1)
+    assert after["totals"]["web_searches"] == before["totals"]["web_searches"] + 1
+
+
 async def test_a_client_that_leaves_in_mid_search_ends_it(server: Served, api: Api) -> None:
     body = {"model": "opus", "messages": [{"role": "user", "content": "What is new?"}], "web_search_options": {}}
     api.hangs = True
