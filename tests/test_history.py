@@ -215,3 +215,49 @@ def test_whatever_comes_the_messages_api_can_take_it(events: list[Any]) -> None:
         assert sorted(answered) == sorted(made)
         assert kinds == sorted(kinds, reverse=True), "results come first"
     assert msgspec.json.encode(messages)
+
+
+def test_words_between_a_call_and_its_result_stand_around_both() -> None:
+    history = History()
+    history.ask(words("go"))
+    history.say([call("a")])
+    history.ask(words("a warning"))
+    history.say(words("Step 1."))
+    result(history, "a", "done")
+    history.say([call("b")])
+    result(history, "b", "done too")
+    assert finished(history) == [
+        ("user", ["go"]),
+        ("assistant", [("call", "a"), "Step 1."]),
+        ("user", [("result", "a", "done"), "a warning"]),
+        ("assistant", [("call", "b")]),
+        ("user", [("result", "b", "done too")]),
+    ]
+
+
+def test_calls_whose_results_come_after_the_next_call() -> None:
+    history = History()
+    history.ask(words("go"))
+    history.say([call("a"), call("c")])
+    result(history, "c", "three")
+    history.ask(words("a warning"))
+    history.say([call("b")])
+    history.ask(words("another"))
+    result(history, "a", "one")
+    result(history, "b", "two")
+    assert finished(history) == [
+        ("user", ["go"]),
+        ("assistant", [("call", "a"), ("call", "c"), ("call", "b")]),
+        ("user", [("result", "c", "three"), ("result", "a", "one"), ("result", "b", "two"), "a warning", "another"]),
+    ]
+
+
+def test_a_result_that_never_comes_leaves_the_order_as_it_is() -> None:
+    history = History()
+    history.ask(words("go"))
+    history.say([call("a")])
+    history.ask(words("never mind"))
+    history.say(words("All right."))
+    history.ask(words("next"))
+    assert not history.answer("b", (TextBlock("x"),))
+    assert [role for role, _ in finished(history)] == ["user", "assistant", "user", "assistant", "user"]

@@ -70,6 +70,19 @@ class PastCall(Struct, frozen=True):
     input: Raw
 
 
+class _Turn(Struct):
+    """What the assistant said and what followed, as `History` has it. `place`: where in the messages it would stand."""
+
+    place: int
+    said: list[AssistantBlock]
+    written_by: str | None
+    calls: list[str]
+    results: dict[str, ToolResultBlock]
+    blocks: list[UserBlock]
+    open: dict[str, deque[str]]
+    answered: dict[str, str]
+
+
 class History:
     """Say what is to come (`expect`), add what the client sent in its order, then `finish`.
 
@@ -81,6 +94,7 @@ class History:
         "_answered",
         "_blocks",
         "_calls",
+        "_gap",
         "_ids",
         "_messages",
         "_open",
@@ -100,6 +114,8 @@ class History:
         self._messages: list[Message] = []
         # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
         self._said: list[AssistantBlock] = []
+        # The turn before it, if that has calls without results.
+        self._gap: _Turn | None = None
         self._written_by: str | None = None
         self._calls: list[str] = []
         self._results: dict[str, ToolResultBlock] = {}
@@ -166,6 +182,7 @@ class History:
             return
         self._add(len(parts))
         if self._blocks or self._results:
+            self._gap = self._turn() if any(self._open.values()) else None
             self._end_turn()
         self._written_by = written_by or self._written_by
         for part in parts:
@@ -180,8 +197,11 @@ class History:
     def answer(self, call_id: str, content: tuple[PartBlock, ...], is_error: bool = False) -> bool:
         """The result of a call, by the client's id. One that comes again counts in place of the one before it.
 
-        False when no call of the assistant's last turn has this id.
+        Words between a call and its result, of whomever, stand around both. False when no call of the assistant's last
+        turn has this id.
         """
+        if not self._open.get(call_id) and self._gap is not None and self._gap.open.get(call_id):
+            self._join(self._gap)
         waiting = self._open.get(call_id)
         wire = waiting.popleft() if waiting else self._answered.get(call_id)
         if wire is None:
@@ -217,6 +237,26 @@ class History:
         self._said, self._calls, self._results, self._blocks = [], [], {}, []
         self._written_by = None
         self._open, self._answered = {}, {}
+
+    def _turn(self) -> _Turn:
+        return _Turn(
+            len(self._messages), self._said, self._written_by, self._calls, self._results, self._blocks, self._open,
+            self._answered,
+        )  # fmt: skip
+
+    def _join(self, gap: _Turn) -> None:
+        """Make one turn of the last two: the first had not ended."""
+        del self._messages[gap.place :]
+        self._said = gap.said + self._said
+        self._written_by = gap.written_by or self._written_by
+        self._calls = gap.calls + self._calls
+        self._results = gap.results | self._results
+        self._blocks = gap.blocks + self._blocks
+        for call_id, waiting in self._open.items():
+            gap.open.setdefault(call_id, deque()).extend(waiting)
+        self._open = gap.open
+        self._answered = gap.answered | self._answered
+        self._gap = None
 
     def _unique(self, call_id: str) -> str:
         """The id, or one made from it when an earlier call has it. The same for every request with this past."""
