@@ -35,7 +35,7 @@ def test_the_list_of_fields_that_are_read_is_that_of_the_code() -> None:
     [
         ("stream_event/content_block_delta", "event.delta.text", True),
         ("stream_event/content_block_delta", "event.delta", True),
-        ("stream_event/content_block_delta", "event.delta.citation", False),
+        ("stream_event/content_block_delta", "event.delta.invented", False),
         ("result/success", "usage.input_tokens", True),
         ("result/success", "usage", True),
         ("result/success", "us", False),

@@ -20,6 +20,8 @@ NO_GOOD_STREAM = {
 STREAMED_ELSEWHERE = {
     "completions/a_continuation_is_streamed",
     "parameters/thinking_is_reasoning_content",
+    "responses/a_stream_that_breaks_says_how",
+    "responses/answers_in_the_background",
     "responses/streams_named_events",
     "responses/the_python_client_reads_it",
     "structured/json_is_streamed_as_content",

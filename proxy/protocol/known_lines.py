@@ -10,8 +10,8 @@ NEWEST_JUDGED: Final = (2, 1, 330)
 FIELDS: Final = {
     "assistant": frozenset((
         "api_error", "api_error_params", "api_error_status", "api_error_type", "error", "is_api_error_message",
-        "message", "message.container", "message.content", "message.content[].data", "message.content[].id",
-        "message.content[].input", "message.content[].name", "message.content[].signature",
+        "message", "message.container", "message.content", "message.content[].citations", "message.content[].data",
+        "message.content[].id", "message.content[].input", "message.content[].name", "message.content[].signature",
         "message.content[].text", "message.content[].thinking", "message.content[].type",
         "message.context_management", "message.diagnostics", "message.id", "message.model", "message.role",
         "message.stop_details", "message.stop_reason", "message.stop_sequence", "message.type", "message.usage",
@@ -23,7 +23,8 @@ FIELDS: Final = {
         "thinking_display", "thinking_duration_ms", "timestamp", "tool_use_meta", "type", "uuid",
     )),
     "control_request": frozenset((
-        "request", "request.message", "request.server_name", "request.subtype", "request_id", "type",
+        "request", "request.callback_id", "request.input", "request.message", "request.server_name",
+        "request.subtype", "request.tool_use_id", "request_id", "type",
     )),
     "control_response": frozenset((
         "response", "response.pending_permission_requests", "response.pending_user_dialog_requests",
@@ -64,15 +65,17 @@ FIELDS: Final = {
         "usage.speed", "uuid",
     )),
     "stream_event/content_block_delta": frozenset((
-        "api_message_id", "event", "event.delta", "event.delta.partial_json", "event.delta.signature",
-        "event.delta.text", "event.delta.thinking", "event.delta.type", "event.delta.value", "event.index",
-        "event.type", "parent_tool_use_id", "session_id", "thinking_display", "type", "uuid",
+        "api_message_id", "event", "event.delta", "event.delta.citation", "event.delta.partial_json",
+        "event.delta.signature", "event.delta.text", "event.delta.thinking", "event.delta.type",
+        "event.delta.value", "event.index", "event.type", "parent_tool_use_id", "session_id", "thinking_display",
+        "type", "uuid",
     )),
     "stream_event/content_block_start": frozenset((
-        "api_message_id", "event", "event.content_block", "event.content_block.data", "event.content_block.id",
-        "event.content_block.input", "event.content_block.name", "event.content_block.signature",
-        "event.content_block.text", "event.content_block.thinking", "event.content_block.type", "event.index",
-        "event.type", "parent_tool_use_id", "session_id", "thinking_display", "type", "uuid",
+        "api_message_id", "event", "event.content_block", "event.content_block.citations",
+        "event.content_block.data", "event.content_block.id", "event.content_block.input",
+        "event.content_block.name", "event.content_block.signature", "event.content_block.text",
+        "event.content_block.thinking", "event.content_block.type", "event.index", "event.type",
+        "parent_tool_use_id", "session_id", "thinking_display", "type", "uuid",
     )),
     "stream_event/content_block_stop": frozenset((
         "api_message_id", "event", "event.index", "event.type", "parent_tool_use_id", "session_id", "type", "uuid",
