@@ -76,6 +76,19 @@ def test_flat_and_bare_tools_are_tools() -> None:
     assert found.style.custom == {"patch", "sql"}
 
 
+@pytest.mark.parametrize(
+    ("tools", "ignored"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, ("tools.strict",)),
+        ({"tools": [{"type": "function", "name": "f", "strict": True}]}, ("tools.strict",)),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": False}}]}, ()),
+        ({"functions": [{"name": "f", "strict": True}]}, ("functions.strict",)),
+    ],
+)
+def test_a_tool_that_is_to_be_strict_is_told_that_it_is_not(tools: dict[str, Any], ignored: tuple[str, ...]) -> None:
+    assert asked(user("go"), **tools).ignored == ignored
+
+
 @pytest.mark.parametrize("tool", [{}, {"description": "no name"}, {"type": "custom"}])
 def test_a_tool_without_a_name_is_refused(tool: Any) -> None:
     with pytest.raises(Rejection) as caught:

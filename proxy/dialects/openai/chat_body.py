@@ -263,6 +263,7 @@ class ToolDefinition(Struct, frozen=True):
     parameters: ToolParameters = field(default_factory=Raw)
     input_schema: ToolParameters = field(default_factory=Raw)
     format: PlainText | GrammarFormat | None = None
+    strict: bool | None = None
 
 
 class Named(Struct, frozen=True):

@@ -16,7 +16,7 @@ from proxy.dialects import RULES, Rules, parameters
 from proxy.dialects.openai.chat_body import MAX_CHOICES, MAX_STOPS, ChatRequest
 from proxy.dialects.openai.messages import conversation
 from proxy.dialects.openai.response_format import response_format
-from proxy.dialects.openai.tools import CallStyle, tool_use
+from proxy.dialects.openai.tools import CallStyle, tool_use, without_effect
 from proxy.dialects.openai.web_search import web_search_options
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.decoding import decoded
@@ -79,7 +79,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     search, no_effect = web_search_options(chat.web_search_options)
     use, style = tool_use(chat, messages, search)
     parameters.may_search(use, "web_search_options", rules)
-    ignored = (*parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored)
+    ignored = (*parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored, *without_effect(chat))
     options = chat.stream_options
     plan = parameters.plan_of(
         rules,

@@ -38,6 +38,16 @@ class CallStyle(Struct, frozen=True):
 
 
 PLAIN_CALLS: Final = CallStyle()
+
+
+def without_effect(chat: ChatRequest) -> tuple[str, ...]:
+    """Fields of tools that ask for what nothing here does: to hold arguments to their schema while they are written."""
+    tools = chat.tools or ()
+    strict = any(tool.strict or (tool.function is not None and tool.function.strict) for tool in tools)
+    legacy = any(function.strict for function in chat.functions or ())
+    return (*(("tools.strict",) if strict else ()), *(("functions.strict",) if legacy else ()))
+
+
 GRAMMAR: Final = "{}\n\nThe input must fit this grammar ({}):\n{}"
 
 
