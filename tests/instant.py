@@ -14,6 +14,7 @@ from proxy.http.edge import App
 from proxy.http.service import Service
 from proxy.protocol import turn
 from proxy.protocol.answer import Fold
+from proxy.protocol.citations import Pages
 from proxy.protocol.counting import Count
 from proxy.protocol.deltas import (
     Arguments,
@@ -41,6 +42,7 @@ class InstantConversation(Conversation):
 
     def __init__(self, plan: Plan, windows: Mapping[str, int]) -> None:
         self.folded = Fold()
+        self.pages = Pages()
         self._windows = windows
         self._plan = plan
         self._turn = turn.Turn()

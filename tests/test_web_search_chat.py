@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 
 from proxy.dialects import RULES, Rules
@@ -18,6 +19,7 @@ from proxy.protocol.failures import Rejection
 from proxy.protocol.plan import Search
 from proxy.protocol.tools import MUST_CALL_ANY
 from proxy.protocol.web_search import MUST_SEARCH
+from tests.instant import application
 
 WEATHER = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
 NATIVE = Rules(native=True)
@@ -123,3 +125,13 @@ def test_citations_are_where_the_text_names_the_page_whole_and_streamed() -> Non
     assert "".join(str(one.content) for one in told if isinstance(one.content, str)) == message.content
     # In one chunk: OpenAI's client cannot fold a list that comes in pieces.
     assert [one.annotations for one in told if isinstance(one.annotations, tuple)] == [message.annotations]
+
+
+async def test_a_request_that_searches_is_answered() -> None:
+    """With nothing behind the server: the way of such a request through it."""
+    body = {"model": "opus", "messages": [{"role": "user", "content": "hi"}], "web_search_options": {}}
+    transport = httpx.ASGITransport(app=cast(Any, application()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3456") as client:
+        answer = await client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["annotations"] == []
