@@ -42,7 +42,8 @@ Call = tuple[str, dict[str, Any]]
 
 
 class Agent(Struct, frozen=True):
-    """A package of npm's, the program in it, its arguments, how it is set up, and what the model calls.
+    """A package of npm's, the program in it, its arguments, how it is set up, and what the model calls; `after`: the
+    arguments that end what it leaves running.
 
     `calls`: of a file's path; the names are those under which the CLI has the client's tools.
     """
@@ -53,6 +54,7 @@ class Agent(Struct, frozen=True):
     arguments: tuple[str, ...]
     prepare: Callable[[Served, Path], dict[str, str]]
     calls: Callable[[str], tuple[Call, Call, Call]]
+    after: tuple[str, ...] = ()
 
 
 def by_setup(name: str) -> Callable[[Served, Path], dict[str, str]]:
@@ -98,6 +100,7 @@ AGENTS: Final[Mapping[str, Agent]] = {
             ("read_files", {"files": [{"path": path}]}),
             ("editor", {"path": path, "old_text": "a - b", "new_text": "a + b"}), ("run_commands", {"commands": [RUN]}),
         ),
+        ("hub", "stop"),
     ),
     "continue": Agent(
         "@continuedev/cli", "1.5.47", "dist/cn.js", ("-p", "--auto", TASK), by_setup("continue"),
@@ -172,7 +175,11 @@ def test_an_agent_does_a_task(name: str, tmp_path: Path) -> None:
             project.mkdir()
             (project / "calc.py").write_text(WRONG)
             (project / "test_calc.py").write_text(TEST)
-            return started(["node", str(program), *agent.arguments], environ, project)
+            try:
+                return started(["node", str(program), *agent.arguments], environ, project)
+            finally:
+                if agent.after:
+                    started(["node", str(program), *agent.after], environ, project)
 
     async def watched() -> str:
         async with Upstream(model.answer) as upstream:
