@@ -28,9 +28,11 @@ URL_CITATION: dict[str, Any] = {
                 "url": {"type": "string"},
             },
             "required": ["start_index", "end_index", "title", "url"],
+            "additionalProperties": False,
         },
     },
     "required": ["type", "url_citation"],
+    "additionalProperties": False,
 }
 # What may be sent beyond the types, by the type's name, and who reads it.
 EXTENSIONS: dict[str, dict[str, Any]] = {

@@ -255,6 +255,7 @@ async def _check(case: Case, settings: Settings, path: str, environ: Mapping[str
 
 async def check_cli(settings: Settings, path: str, environ: Mapping[str, str], root: Path) -> list[Check]:
     """A line for each case, and one for what the CLI wrote that no recording has. Nothing of the user's is read."""
+    UNPROVEN.remember(None, "")
     workspace = Workspace(root)
     try:
         with tempfile.TemporaryDirectory(prefix="claude-max-api-") as scratch:
