@@ -1,4 +1,4 @@
-"""What goes wrong, each with its outcome, printed as a table: children, bytes, upstream, disk, clock, signals, clients."""
+"""What goes wrong, each with its outcome: children, bytes, upstream, disk, clock, signals, clients."""
 
 from __future__ import annotations
 
