@@ -117,10 +117,11 @@ def origin_of(scenario: str) -> str:
 INTRODUCTION = """\
 # Compatibility
 
-What becomes of OpenAI's API here, field by field, with the cases of the conformance suite that show it.
+What becomes of each API here, field by field, with the cases of the conformance suite that show it.
 
-Judged with the Python package `openai` {openai}, on recordings of Claude Code {cli}. No case fails but those under
-*Known failures*, if there are any. The same suite judges any server: `python -m conformance run --base-url URL`.
+Judged with the APIs' own Python packages (`openai` {openai}), on recordings of Claude Code {cli}. No case fails but
+those under *Known failures*, if there are any. The same suite judges any server:
+`python -m conformance run --base-url URL`.
 
 | Word | Meaning |
 |---|---|

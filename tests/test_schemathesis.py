@@ -62,6 +62,7 @@ BEYOND = (
     ("suffix|template|context|raw", "", "Claude|mean nothing here|does not support", "what Ollama has beyond Claude"),
     ("prompt", "", "no visible text", "blank text"),
     ("model", "", "must be named", "one of two names"),
+    ("before_id|after_id", "", "Only one of|No model of the list", "one of two; which models there are"),
     ("until", "", "until must be later than since", "the order of two values"),
     ("prompt|best_of", "", "At most 8 choices|Answers beyond", "the product or order of two numbers"),
 )
@@ -127,6 +128,10 @@ def valid_data_is_accepted(ctx: CheckContext, response: Response, case: Case) ->
     if isinstance(error, str):
         # Ollama's errors are a sentence, which begins with the parameter.
         error = dict(zip(("param", "message"), error.split(": ", 1), strict=True))
+    elif "param" not in error:
+        # Those of Anthropic's API, too, where a parameter is at fault.
+        param, _, rest = error["message"].partition(": ")
+        error = {"param": param if rest else "", "message": rest or param}
     for name, rest, words, _ in BEYOND:
         if re.fullmatch(f"({name}){rest}", error["param"] or "") and re.search(words, error["message"]):
             return

@@ -25,6 +25,15 @@ class TextBlock(Block, frozen=True, tag="text", kw_only=True):
     citations: Any = None
 
 
+class SystemBlock(Struct, frozen=True, kw_only=True):
+    """A text of the system prompt: nothing else can stand there, so its type may be left out."""
+
+    type: Literal["text"] = "text"
+    text: str
+    citations: Any = None
+    cache_control: Any = None
+
+
 class Citing(Struct, frozen=True):
     enabled: bool | None = None
 
@@ -168,7 +177,7 @@ class MessagesRequest(Struct, frozen=True, kw_only=True):
     model: str
     messages: list[InMessage]
     max_tokens: int | None = None
-    system: str | list[TextBlock] | None = None
+    system: str | list[SystemBlock] | None = None
     stream: bool | None = None
     stop_sequences: list[str] | None = None
     temperature: float | None = None
