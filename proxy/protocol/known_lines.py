@@ -5,7 +5,7 @@ from typing import Final
 # The oldest and the newest version with recordings; the newest that was judged and is not broken.
 OLDEST: Final = (2, 1, 292)
 NEWEST: Final = (2, 1, 330)
-NEWEST_JUDGED: Final = (2, 1, 330)
+NEWEST_JUDGED: Final = (2, 1, 332)
 # By type of line: the names of its fields.
 FIELDS: Final = {
     "assistant": frozenset((
