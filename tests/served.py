@@ -116,8 +116,20 @@ class Served:
     def chat(self, body: Mapping[str, Any], **more: Any) -> httpx.Response:
         return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=PATIENCE, trust_env=False, **more)
 
-    def recent(self, limit: int = 100) -> list[dict[str, Any]]:
+    def rows(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The latest requests, also those that are under way."""
         found: list[dict[str, Any]] = self.get(f"/v1/usage/recent?limit={limit}").json()["data"]
+        return found
+
+    def recent(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The latest requests, once all have ended: for its client an answer ends before its row is complete."""
+        found: list[dict[str, Any]] = []
+
+        def complete() -> bool:
+            found[:] = self.rows(limit)
+            return all(row["outcome"] != "running" for row in found)
+
+        wait_for(complete, PATIENCE, "every row is complete")
         return found
 
     def recent_of(self, secret: str) -> list[dict[str, Any]]:

@@ -371,7 +371,7 @@ def test_sigkill(tmp_path: Path, expects: Expects) -> None:
     expects("faults", "SIGKILL of the server", "no child left; the request shows as interrupted after the restart")
     cli = fake_cli.write(tmp_path)
     with Served(cli, tmp_path / "state") as server, streaming(server, [["say", "Hello "], ["sleep", 30]]):
-        wait_for(lambda: server.recent(1), 10, "the row is opened")
+        wait_for(lambda: server.rows(1), 10, "the row is opened")
         server.end(signal.SIGKILL)
     wait_for(lambda: not any(map(alive, fake_cli.pids(tmp_path))), 5, "the children are gone")
     with Served(cli, tmp_path / "state") as again:

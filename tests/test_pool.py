@@ -28,6 +28,7 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Message, Plan, Search, TextBlock
 from tests import fake_cli
 from tests.conftest import alive, base_settings, children_of, launch_of, until
+from tests.served import wait_for
 
 Make = Callable[..., Awaitable[Pool]]
 
@@ -481,8 +482,10 @@ def searching(*messages: str) -> Plan:
 
 
 def tools_of(pid: int) -> str:
-    """What the process was started with behind `--tools`."""
-    argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    """What the process was started with behind `--tools`. For a moment after its start it has no arguments yet."""
+    path = Path(f"/proc/{pid}/cmdline")
+    wait_for(lambda: b"--tools\0" in path.read_bytes(), 60, "it has its arguments")
+    argv = path.read_bytes().decode().split("\0")
     return argv[argv.index("--tools") + 1]
 
 
