@@ -12,7 +12,7 @@ from proxy.cli import unproven as counts
 from proxy.cli.unproven import UnprovenCounts
 from proxy.doctor import check_unproven
 from proxy.protocol.lines import decode_line
-from proxy.protocol.unproven import Unproven, unproven
+from proxy.protocol.unproven import Unproven, unproven, unproven_reason
 from tests import cli_lines as say
 from tests import generate_known_lines
 
@@ -21,7 +21,9 @@ FIELD = Unproven("field", "assistant invented")
 
 def found(table: dict[str, Any] | str) -> list[Unproven]:
     raw = (table if isinstance(table, str) else json.dumps(table)).encode()
-    return unproven(decode_line(raw), raw)
+    line = decode_line(raw)
+    reason = unproven_reason(line)
+    return [*unproven(line, raw), *([] if reason is None else [reason])]
 
 
 def test_the_table_is_that_of_the_recordings() -> None:

@@ -7,13 +7,13 @@ version of the CLI sends other requests, so it is asked anew.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import msgspec
+
+from proxy import files
 
 log: Final = logging.getLogger("proxy.refusals")
 # By CLI version, by model: fields that were refused together.
@@ -55,13 +55,7 @@ class Refusals:
         log.info("%s refuses %s; it is not sent any more", model, ", ".join(found))
         if self._path is not None:
             try:
-                self._write(self._path)
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                files.replace(self._path, msgspec.json.encode(self._refused))
             except OSError as error:
                 log.warning("%s cannot be written: %s", self._path, error)
-
-    def _write(self, path: Path) -> None:
-        """In one step: nobody reads half a file."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(msgspec.json.encode(self._refused))
-        os.replace(file.name, path)

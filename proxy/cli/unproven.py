@@ -6,16 +6,15 @@ Whole lines are looked at once for each type of line and child: what a release w
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from proxy import files
 from proxy.protocol.lines import Line, StreamEvent, label
-from proxy.protocol.unproven import Unproven, stop_reason, unproven
+from proxy.protocol.unproven import Unproven, unproven, unproven_reason
 
 log: Final = logging.getLogger("proxy.cli")
 
@@ -52,11 +51,12 @@ class UnprovenCounts:
         seen: set[str | type] = set()
 
         def look(line: Line, raw: bytes) -> None:
+            if (new := unproven_reason(line)) is not None:
+                self._count(new)
             kind = type(line.event) if isinstance(line, StreamEvent) else label(line)
-            if stop_reason(line) is None:
-                if kind in seen:
-                    return
-                seen.add(kind)
+            if kind in seen:
+                return
+            seen.add(kind)
             if len(raw) <= MAX_LINE:
                 for one in unproven(line, raw):
                     self._count(one)
@@ -84,7 +84,6 @@ def read(path: Path) -> _Seen:
 
 
 def _add(path: Path, version: str, one: Unproven) -> None:
-    """In one step: nobody reads half a file."""
     seen = read(path)
     found = seen.pop(version, [])
     if one in found:
@@ -93,9 +92,7 @@ def _add(path: Path, version: str, one: Unproven) -> None:
     while len(seen) > MAX_VERSIONS:
         del seen[next(iter(seen))]
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(msgspec.json.encode(seen))
-    os.replace(file.name, path)
+    files.replace(path, msgspec.json.encode(seen))
 
 
 UNPROVEN: Final = UnprovenCounts()

@@ -6,12 +6,13 @@ import hashlib
 import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+
+from proxy import files
 
 FILE: Final = "keys.json"
 PREFIX: Final = "cmx-"
@@ -96,11 +97,5 @@ def read(directory: Path) -> tuple[StoredKey, ...]:
 def write(directory: Path, keys: tuple[StoredKey, ...]) -> None:
     """In one go. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=directory, prefix=f".{FILE}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(Stored(keys)), indent=2) + b"\n")
-        os.replace(name, directory / FILE)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    data = msgspec.json.format(msgspec.json.encode(Stored(keys)), indent=2) + b"\n"
+    files.replace(directory / FILE, data)

@@ -59,8 +59,14 @@ def stop_reason(line: Line) -> str | None:
     return line.message.stop_reason if isinstance(line, Assistant) else None
 
 
+def unproven_reason(line: Line) -> Unproven | None:
+    """The stop reason of a line, if no recording has it."""
+    reason = stop_reason(line)
+    return None if reason is None or reason in STOP_REASONS else Unproven("stop reason", _plain(reason))
+
+
 def unproven(line: Line, raw: bytes) -> list[Unproven]:
-    """What is new about a line; `raw`: as the CLI wrote it. Lines that are no JSON have no names."""
+    """What is new about a line's type and fields; `raw`: as the CLI wrote it. Lines that are no JSON have no names."""
     if isinstance(line, Garbage):
         return []
     type_ = _plain(label(line))
@@ -68,9 +74,6 @@ def unproven(line: Line, raw: bytes) -> list[Unproven]:
     if known is None:
         return [Unproven("line type", type_)]
     found = [Unproven("field", f"{type_} {_plain(path)}") for path in paths(_decode(raw)) if path not in known]
-    reason = stop_reason(line)
-    if reason is not None and reason not in STOP_REASONS:
-        found.append(Unproven("stop reason", _plain(reason)))
     return list(dict.fromkeys(found))
 
 

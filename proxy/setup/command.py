@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from proxy import files
 from proxy.address import base_url, ours
 from proxy.http.routes import ROUTES
 from proxy.settings import SettingError, Settings
@@ -86,16 +86,8 @@ def _write(path: Path, text: str) -> None:
     """In one go; links and permissions stay. A new file is private: it may hold a key. Raises OSError."""
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        if path.exists():
-            os.chmod(name, stat.S_IMODE(path.stat().st_mode))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+    files.replace(path, text.encode(), mode=mode)
 
 
 def apply(change: Change) -> None:

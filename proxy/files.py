@@ -1,0 +1,20 @@
+"""Writing files that others read, or that a crash must not leave in halves."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write it in one go: whoever reads sees the old content or the new. Its directory is there. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
