@@ -6,7 +6,12 @@ from typing import Any
 from openai.types.responses.response_compact_params import ResponseCompactParams
 
 from conformance.apis import Section, responses
+from conformance.apis.responses import headers as headers
 from conformance.apis.responses import opening as opening
+from conformance.unstreamed import is_streamed as is_streamed
+from conformance.unstreamed import read_stream as read_stream
+from conformance.unstreamed import streamed as streamed
+from conformance.unstreamed import wrong_stream as wrong_stream
 
 PATH = "/v1/responses/compact"
 REQUEST = "compact"
@@ -21,27 +26,11 @@ SHOWS: Mapping[str, str] = {}
 _FIELDS = {"id", "created_at", "object", "output", "usage"}
 
 
-def headers(key: str | None) -> dict[str, str]:
-    return responses.headers(key)
-
-
-def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(body)
-
-
-def is_streamed(body: Mapping[str, Any]) -> bool:
-    return False
-
-
 def read(body: Any) -> dict[str, Any]:
     """The types of the items that are left, as the fact `choices`; or an error."""
     if "error" in body:
         return dict(body)
     return {"usage": body["usage"], "choices": [item.get("role") or item["type"] for item in body["output"]]}
-
-
-def read_stream(text: str) -> dict[str, Any]:
-    raise ValueError(f"a compaction is not streamed: {text[:100]!r}")
 
 
 def wrong(status: int, body: Any) -> list[str]:
@@ -54,7 +43,3 @@ def wrong(status: int, body: Any) -> list[str]:
     if last.keys() != {"id", "type", "encrypted_content"} or last["type"] != "compaction":
         found.append(f"the last item is no compaction: {last}")
     return found + [f"no message with an id: {item}" for item in kept if item["type"] != "message" or not item["id"]]
-
-
-def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
-    return ["a compaction is not streamed"]

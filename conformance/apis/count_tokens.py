@@ -9,7 +9,12 @@ from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.apis import Section, messages
+from conformance.apis.messages import headers as headers
 from conformance.messages import opening as opening
+from conformance.unstreamed import is_streamed as is_streamed
+from conformance.unstreamed import read_stream as read_stream
+from conformance.unstreamed import streamed as streamed
+from conformance.unstreamed import wrong_stream as wrong_stream
 
 PATH = "/v1/messages/count_tokens"
 REQUEST = "count_tokens"
@@ -24,25 +29,9 @@ SHOWS: Mapping[str, str] = {}
 _count: TypeAdapter[MessageTokensCount] = TypeAdapter(MessageTokensCount)
 
 
-def headers(key: str | None) -> dict[str, str]:
-    return messages.headers(key)
-
-
-def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(body)
-
-
-def is_streamed(body: Mapping[str, Any]) -> bool:
-    return False
-
-
 def read(body: Any) -> dict[str, Any]:
     """The count, as the fact `usage`; or an error."""
     return messages.read(body) if body.get("type") == "error" else {"usage": body}
-
-
-def read_stream(text: str) -> dict[str, Any]:
-    raise ValueError(f"a count is not streamed: {text[:100]!r}")
 
 
 def wrong(status: int, body: Any) -> list[str]:
@@ -53,7 +42,3 @@ def wrong(status: int, body: Any) -> list[str]:
     except ValidationError as error:
         return [str(error)]
     return []
-
-
-def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
-    return ["a count is not streamed"]

@@ -9,7 +9,12 @@ from openai.types.responses.input_token_count_response import InputTokenCountRes
 from pydantic import TypeAdapter, ValidationError
 
 from conformance.apis import Section, responses
+from conformance.apis.responses import headers as headers
 from conformance.apis.responses import opening as opening
+from conformance.unstreamed import is_streamed as is_streamed
+from conformance.unstreamed import read_stream as read_stream
+from conformance.unstreamed import streamed as streamed
+from conformance.unstreamed import wrong_stream as wrong_stream
 
 PATH = "/v1/responses/input_tokens"
 REQUEST = "input_tokens"
@@ -24,25 +29,9 @@ SHOWS: Mapping[str, str] = {}
 _count: TypeAdapter[InputTokenCountResponse] = TypeAdapter(InputTokenCountResponse)
 
 
-def headers(key: str | None) -> dict[str, str]:
-    return responses.headers(key)
-
-
-def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(body)
-
-
-def is_streamed(body: Mapping[str, Any]) -> bool:
-    return False
-
-
 def read(body: Any) -> dict[str, Any]:
     """The count, as the fact `usage`; or an error."""
     return body if "error" in body else {"usage": body}
-
-
-def read_stream(text: str) -> dict[str, Any]:
-    raise ValueError(f"a count is not streamed: {text[:100]!r}")
 
 
 def wrong(status: int, body: Any) -> list[str]:
@@ -53,7 +42,3 @@ def wrong(status: int, body: Any) -> list[str]:
     except ValidationError as error:
         return [str(error)]
     return []
-
-
-def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
-    return ["a count is not streamed"]
