@@ -21,11 +21,11 @@ PATIENCE = 60.0
 
 
 async def sized(target: Target) -> list[dict[str, Any]]:
-    """The list of models once it has the size of `opus`; the last one that came if it never has."""
+    """The list of models once it has their sizes, which come one by one; the last one that came if it never has."""
     end = asyncio.get_running_loop().time() + PATIENCE
     while True:
         models: list[dict[str, Any]] = good(await target.send("GET", "/v1/models"), "models")["data"]
-        known = any("context_length" in model for model in models if model["id"] == "opus")
+        known = all("context_length" in model for model in models)
         if known or asyncio.get_running_loop().time() > end:
             return models
         await asyncio.sleep(0.1)
