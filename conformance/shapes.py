@@ -1,12 +1,22 @@
 """Judges bodies by the types of an API's own Python package: a field that the types do not know is refused."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsonschema_rs
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 _SHOWN = 5
+
+
+def misfits(type: TypeAdapter[Any], value: Any) -> list[str]:
+    """Where a value is not as a type of an API's own package has it, strictly: one line each, the first few."""
+    try:
+        type.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:_SHOWN]]
+    return []
 
 
 class Shapes:

@@ -1,16 +1,16 @@
 """Anthropic's Messages API: how many tokens a request has. Nothing is streamed."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from anthropic.types import MessageTokensCount
 from anthropic.types.message_count_tokens_params import MessageCountTokensParams
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from conformance.apis import Section, messages
 from conformance.apis.messages import headers as headers
 from conformance.messages import opening as opening
+from conformance.shapes import misfits
 from conformance.unstreamed import is_streamed as is_streamed
 from conformance.unstreamed import read_stream as read_stream
 from conformance.unstreamed import streamed as streamed
@@ -37,8 +37,4 @@ def read(body: Any) -> dict[str, Any]:
 def wrong(status: int, body: Any) -> list[str]:
     if status != 200:
         return messages.wrong(status, body)
-    try:
-        _count.validate_json(json.dumps(body), strict=True)
-    except ValidationError as error:
-        return [str(error)]
-    return []
+    return misfits(_count, body)

@@ -7,10 +7,12 @@ from typing import Any
 import anthropic
 from anthropic.types import Message, RawMessageStreamEvent, Usage
 from anthropic.types.message_create_params import MessageCreateParamsBase
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from conformance.apis import Section
+from conformance.events import named
 from conformance.messages import opening as opening
+from conformance.shapes import misfits
 
 PATH = "/v1/messages"
 REQUEST = "messages"
@@ -93,20 +95,10 @@ def _searches(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"query": block["input"].get("query"), **found.get(block["id"], {})} for block in asked]
 
 
-def _read_events(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Name and data of each event."""
-    found = []
-    for part in text.split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in part.splitlines() if line and not line.startswith(":"))
-        if lines:
-            found.append((lines.get("event", ""), json.loads(lines["data"])))
-    return found
-
-
 def read_stream(text: str) -> dict[str, Any]:
     message: dict[str, Any] = {"content": []}
     done = False
-    for name, data in _read_events(text):
+    for name, data in named(text):
         if name == "error":
             return read(data) | {"done": False}
         if name == "message_start":
@@ -140,11 +132,7 @@ def wrong(status: int, body: Any) -> list[str]:
         shaped = isinstance(body, dict) and body.get("type") == "error" and "request_id" in body
         kind = body.get("error", {}).get("type") if shaped else None
         return [] if kind in _ERRORS else [f"an error that {anthropic.__name__} does not know: {body}"]
-    try:
-        _message.validate_json(json.dumps(body), strict=True)
-    except ValidationError as error:
-        return [str(error)]
-    return []
+    return misfits(_message, body)
 
 
 def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
@@ -152,7 +140,7 @@ def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
     found: list[str] = []
     names = []
     open_block: int | None = None
-    for name, data in _read_events(text):
+    for name, data in named(text):
         if name == "error":
             return found
         if name == "ping":
@@ -160,10 +148,7 @@ def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
         names.append(name)
         if data.get("type") != name:
             found.append(f"the event {name!r} has data of type {data.get('type')!r}")
-        try:
-            _events.validate_json(json.dumps(data), strict=True)
-        except ValidationError as error:
-            found.append(str(error))
+        found += misfits(_events, data)
         if name == "content_block_start":
             if open_block is not None:
                 found.append("a block in a block")

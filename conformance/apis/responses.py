@@ -1,14 +1,15 @@
 """OpenAI's Responses API."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from conformance.apis import Section
+from conformance.events import named
+from conformance.shapes import misfits
 
 PATH = "/v1/responses"
 REQUEST = "responses"
@@ -100,19 +101,9 @@ def _search(item: dict[str, Any]) -> dict[str, Any]:
     return told | {"pages": [page["url"] for page in item["action"].get("sources", ())]}
 
 
-def _events(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Name and data of each event."""
-    found = []
-    for part in text.split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in part.splitlines() if line and not line.startswith(":"))
-        if lines:
-            found.append((lines.get("event", ""), json.loads(lines["data"])))
-    return found
-
-
 def read_stream(text: str) -> dict[str, Any]:
     """The last event holds the whole response; its text is that of the deltas by the laws of a stream."""
-    name, data = _events(text)[-1]
+    name, data = named(text)[-1]
     return read(data["response"]) | {"done": name == "response.completed"}
 
 
@@ -121,22 +112,14 @@ def wrong(status: int, body: Any) -> list[str]:
         error = body.get("error") if isinstance(body, dict) else None
         shaped = isinstance(error, dict) and {"message", "type", "param", "code"} <= error.keys()
         return [] if shaped else [f"not an error: {body}"]
-    return _misfits(_response, body)
-
-
-def _misfits(type: TypeAdapter[Any], value: Any) -> list[str]:
-    try:
-        type.validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
-    return []
+    return misfits(_response, body)
 
 
 def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
     """Events are what the package says, named after their type, numbered without gaps; items begin, hold what their
     deltas say, and end, in the order of their indexes; one event ends it, with the whole response."""
     found: list[str] = []
-    events = _events(text)
+    events = named(text)
     numbers = [data.get("sequence_number") for _, data in events]
     if numbers != list(range(len(events))):
         found.append(f"the events are numbered {numbers}")
@@ -146,7 +129,7 @@ def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
     for name, data in events:
         if data.get("type") != name:
             found.append(f"the event {name!r} has data of type {data.get('type')!r}")
-        found += [f"{name}: {words}" for words in _misfits(_event, data)]
+        found += [f"{name}: {words}" for words in misfits(_event, data)]
     return found + _items(events)
 
 

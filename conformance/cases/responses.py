@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from conformance.cases import case
+from conformance.shapes import misfits
 from conformance.target import Target, must, need, same
 
 ENDPOINT = "endpoint.POST /v1/responses"
@@ -29,18 +30,9 @@ def body(target: Target, scenario: str) -> dict[str, Any]:
     return {"model": asked["model"], "input": asked["messages"], **more}
 
 
-def misshapen(type: TypeAdapter[Any], value: Any) -> list[str]:
-    """What is not as the package's types have it, strictly."""
-    try:
-        type.validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]]
-    return []
-
-
 async def whole(target: Target, scenario: str, **changes: Any) -> dict[str, Any]:
     response = await got(target, "POST", PATH, body(target, scenario) | changes)
-    must(*misshapen(RESPONSE, response))
+    must(*misfits(RESPONSE, response))
     return response
 
 
@@ -90,7 +82,7 @@ async def streams_named_events(target: Target) -> None:
         if lines:
             event = json.loads(lines[-1].removeprefix("data: "))
             same(f"event: {event['type']}", lines[0], "the event's name")
-            must(*misshapen(EVENT, event))
+            must(*misfits(EVENT, event))
             events.append(event)
     same(list(range(len(events))), [event["sequence_number"] for event in events], "numbers")
     same("response.completed", events[-1]["type"], "the last event")
@@ -136,7 +128,7 @@ async def tells_back_what_was_asked(target: Target) -> None:
     """A response tells back the parameters of its request, and leaves out what only api.openai.com has."""
     asked = target.body("responses/parameters")
     response = await got(target, "POST", PATH, asked)
-    must(*misshapen(RESPONSE, response))
+    must(*misfits(RESPONSE, response))
     as_asked = {name: asked[name] for name in ECHOED if name in asked and name not in ("text", "service_tier", "tools")}
     same(as_asked, response, "what was asked")
     defaults = {"temperature": 1.0, "top_p": 1.0, "service_tier": "default", "text": asked["text"], "tools": []}
@@ -257,7 +249,7 @@ async def a_stream_that_breaks_says_how(target: Target) -> None:
         return
     last = json.loads([line for line in answer.text.splitlines() if line.startswith("data: ")][-1][6:])
     same("response.failed", last["type"])
-    must(*misshapen(EVENT, last))
+    must(*misfits(EVENT, last))
     same(("failed", "server_error", "Half an"),
          (last["response"]["status"], last["response"]["error"]["code"], text_of(last["response"])))  # fmt: skip
 
