@@ -13,7 +13,7 @@ COMMANDS = {
     "install": "put a CLI version into the cache and print its path",
     "tools": "print the names by which a CLI knows tools",
     "clients": "print the fields of the newest clients that COMPATIBILITY.md has no row for",
-    "soak": "many tool conversations on the real CLI, with clients that dawdle, leave and come late",
+    "soak": "many tool conversations on the real CLI over all APIs, with clients that dawdle, leave, fork and edit",
     "bench": "measure the server against the CLI driven without it",
 }
 
