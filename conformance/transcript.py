@@ -262,7 +262,7 @@ class Names:
                 return 10 ** round(math.log10(max(value, 1)))
             if key == "pid":
                 return 1
-            if key.endswith(("_ms", "Ms")):
+            if key.endswith(("_ms", "Ms")) or key == "durationSeconds":
                 return 0
             if key == "resetsAt" and 0 < value - self._now < _YEAR:
                 return EPOCH + round((value - self._now) / 60) * 60
