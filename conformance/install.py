@@ -1,10 +1,16 @@
-"""Puts a released CLI, or another package, into a cache, from npm."""
+"""Puts a released CLI, or another package, into a cache, from npm or PyPI.
+
+Several processes may ask for the same at once: one fetches it, the others wait. What is there is complete.
+"""
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = "@anthropic-ai/claude-code"
@@ -29,10 +35,8 @@ def latest() -> str:
 def install(version: str) -> Path:
     """The binary of that version, installed if it is not there yet. Raises NotInstalled, with npm's own words."""
     target = cache() / version
+    _once(target, lambda: _binary(target) is not None, lambda new: _from_npm(PACKAGE, version, new))
     if (cli := _binary(target)) is None:
-        _fetch(PACKAGE, version, target)
-        cli = _binary(target)
-    if cli is None:
         raise NotInstalled(f"{PACKAGE}@{version} was installed, but holds no binary for this machine")
     if (found := version_of(cli)) != version:
         raise NotInstalled(f"the cache says {version}, the binary says {found}: remove {target} and try again")
@@ -47,9 +51,27 @@ def modules(package: str, version: str) -> Path:
     if os.environ.get("CONFORMANCE_CLIENTS") == "latest":
         version = npm("view", package, "version").strip()
     target = cache() / f"{package}-{version}"
-    if not (target / "node_modules" / package / "package.json").exists():
-        _fetch(package, version, target)
+    there = target / "node_modules" / package / "package.json"
+    _once(target, there.exists, lambda new: _from_npm(package, version, new))
     return target / "node_modules"
+
+
+def environment(*packages: str) -> Path:
+    """The `bin` of a virtual environment with these packages of PyPI (`name==1.2.3`), made if it is not there yet.
+
+    They come as wheels, and nothing is built. Raises NotInstalled, with uv's own words. With CONFORMANCE_CLIENTS=latest
+    in the environment the newest versions are taken instead, once in a process.
+    """
+    newest = os.environ.get("CONFORMANCE_CLIENTS") == "latest"
+    if newest:
+        packages = tuple(package.partition("==")[0] for package in packages)
+    target = cache() / "environments" / "+".join(packages)
+    _once(target, lambda: target in _made if newest else target.exists(), lambda new: _from_pypi(packages, new))
+    _made.add(target)
+    return target / "bin"
+
+
+_made: set[Path] = set()
 
 
 def remove(version: str) -> None:
@@ -62,8 +84,38 @@ def has(version: str) -> bool:
     return _binary(cache() / version) is not None
 
 
-def _fetch(package: str, version: str, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """No other process is at this target meanwhile. The lock goes with the process that holds it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _once(target: Path, complete: Callable[[], bool], fill: Callable[[Path], None]) -> None:
+    """Makes the directory unless it is complete. `fill` makes it under another name, so that it is whole or not there.
+    Raises what `fill` does."""
+    if complete():
+        return
+    with _alone(target):
+        if complete():
+            return
+        new = target.with_name(f"{target.name}.new")
+        for old in (new, target):
+            shutil.rmtree(old, ignore_errors=True)
+        new.mkdir()
+        fill(new)
+        new.rename(target)
+
+
+def _from_pypi(packages: Sequence[str], target: Path) -> None:
+    # Relocatable: it is moved to its place when it is complete.
+    uv("venv", "--quiet", "--relocatable", "--python", sys.executable, str(target))
+    uv("pip", "install", "--quiet", "--no-build", "--python", str(target / "bin" / "python"), *packages)
+
+
+def _from_npm(package: str, version: str, target: Path) -> None:
     npm(
         "install", "--prefix", str(target), "--no-save", "--no-audit", "--no-fund", "--ignore-scripts",
         f"{package}@{version}",
@@ -93,12 +145,22 @@ def npm(*arguments: str) -> str:
     program = shutil.which("npm")
     if program is None:
         raise NotInstalled("npm is not on the PATH; it is needed to install a CLI")
+    return _said(program, *arguments)
+
+
+def uv(*arguments: str) -> str:
+    """What uv writes to its stdout. Raises NotInstalled, with uv's own words."""
+    return _said(sys.executable, "-m", "uv", *arguments)
+
+
+def _said(*command: str) -> str:
+    words = " ".join(command)
     try:
-        ran = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=900)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
     except subprocess.TimeoutExpired:
-        raise NotInstalled(f"npm {' '.join(arguments)} took longer than 15 minutes") from None
+        raise NotInstalled(f"{words} took longer than 15 minutes") from None
     if ran.returncode:
-        raise NotInstalled(f"npm {' '.join(arguments)} failed:\n{ran.stderr.strip()[-2000:]}")
+        raise NotInstalled(f"{words} failed:\n{ran.stderr.strip()[-2000:]}")
     return ran.stdout
 
 

@@ -1,5 +1,7 @@
 """The comparison of two CLI versions, and the verdict that is made of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from conformance.compare import Change, compare, kinds, summarise
 from conformance.record import SCENARIOS, Outcome
 from conformance.scenario import load
 from conformance.transcript import Crossing, Header, Transcript
+from tests.conftest import PATIENCE
+from tests.served import ROOT, wait_for
 
 BASE: list[dict[str, Any]] = [
     {"type": "user", "text": "hi"},
@@ -153,6 +157,24 @@ BINARY += 'printf \'#!/bin/sh\\necho 2.1.5 \\(Claude Code\\)\\n\' > "$d/claude";
 def test_a_cli_is_installed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     npm(tmp_path, f"echo x >> {tmp_path}/calls; {BINARY}", monkeypatch)
     assert install.install("2.1.5") == install.install("2.1.5")
+    assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_processes_that_install_at_once_share_what_the_first_fetches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first waits in npm until the other asks for the same; nothing of it is seen before it is complete."""
+    package = 'd="$3/node_modules/p"; mkdir -p "$d"; echo "{}" > "$d/package.json"'
+    meet = f"echo x >> {tmp_path}/calls; mkfifo {tmp_path}/go; {package}; read line < {tmp_path}/go; touch $d/last"
+    npm(tmp_path, meet, monkeypatch)
+    code = "from conformance import install; print((install.modules('p', '1') / 'p' / 'last').exists(), flush=True)"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    wait_for((tmp_path / "go").exists, PATIENCE, "npm is asked")
+    assert not (install.cache() / "p-1").exists()
+    (tmp_path / "go").write_text("\n")
+    assert [one.communicate(timeout=PATIENCE)[0] for one in both] == ["True\n", "True\n"]
     assert (tmp_path / "calls").read_text() == "x\n"
 
 

@@ -47,18 +47,8 @@ def said(command: list[str | Path], **environ: str) -> Any:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def from_pypi(*packages: str) -> Path:
-    """A Python that has them."""
-    venv = install.cache() / "clients" / packages[0]
-    if not (venv / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin" / "pip", "install", "-q", *packages], check=True, timeout=900)
-        (venv / "ready").touch()
-    return venv / "bin" / "python"
-
-
 def test_the_agents_sdk(server: Served) -> None:
-    python = from_pypi("openai-agents==0.24.0")
+    python = install.environment("openai-agents==0.24.0") / "python"
     assert said([python, PROGRAMS / "openai_agents.txt", server.url]) == {
         "plain": ECHO,
         "tool": WEATHER,
@@ -74,7 +64,7 @@ def test_the_agents_sdk(server: Served) -> None:
 
 
 def test_langchain(server: Served) -> None:
-    python = from_pypi("langchain-openai==1.7.4")
+    python = install.environment("langchain-openai==1.7.4") / "python"
     called = [["get_weather"], WEATHER]
     assert said([python, PROGRAMS / "langchain_openai.txt", server.url]) == {
         "plain": ECHO,

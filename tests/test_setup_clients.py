@@ -131,10 +131,6 @@ def test_a_client_from_pypi(name: str, server: Served, tmp_path: Path) -> None:
     package, words = PYPI[name]
     home = tmp_path / "home"
     environ = set_up(name, server, home)
-    venv = install.cache() / "clients" / package
-    if not (venv / "bin" / name).exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin" / "pip", "install", "-q", package], check=True, timeout=900)
-    said = started([str(venv / "bin" / name), *words], environ, home)
+    said = started([str(install.environment(package) / name), *words], environ, home)
     assert "hello" in said, said[-3000:]
     assert answered(server, name)

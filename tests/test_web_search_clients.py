@@ -9,7 +9,7 @@ import pytest
 
 from conformance import install
 from conformance.replay import NEWEST, Server, player_shim
-from tests.test_responses_clients import PROGRAMS, from_pypi, said
+from tests.test_responses_clients import PROGRAMS, said
 
 pytestmark = pytest.mark.clients
 
@@ -42,7 +42,9 @@ def test_the_agents_sdk(server: Server) -> None:
             ["What's new in [3.15]", "[What is new](https://docs.python.org/3/whatsnew/3.15.html)"],
         ],
     ]
-    found = said([from_pypi("openai-agents==0.24.0"), PROGRAMS / "web_search_agents.txt", server.url])
+    found = said(
+        [install.environment("openai-agents==0.24.0") / "python", PROGRAMS / "web_search_agents.txt", server.url]
+    )
     assert found == {"whole": told, "streamed": told, "searched": True}
 
 
