@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from proxy.cli.inspect import InspectedChild
 from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Child, Launch
+from proxy.cli.recall import MAX_AGE, MAX_BYTES, Recall
 from proxy.cli.refusals import Refusals
 from proxy.cli.unproven import FILE as UNPROVEN_FILE
 from proxy.cli.unproven import UNPROVEN
@@ -40,8 +42,9 @@ from proxy.reload import Reload
 from proxy.running import registered
 from proxy.secret import server_secret
 from proxy.settings import Login, Settings
-from proxy.settings.paths import make_private, state_dir, store_file, usage_file
+from proxy.settings.paths import answers_file, make_private, state_dir, store_file, usage_file
 from proxy.settings.sources import Loaded
+from proxy.store.answers import AnswersFile
 from proxy.store.store import Store
 from proxy.usage.writer import Ledger
 
@@ -175,11 +178,15 @@ async def _serve(
     state = None if cli.demo else state_dir(settings, environ, sys.platform)
     UNPROVEN.remember(None if state is None else state / UNPROVEN_FILE, cli.version_text)
     refusals = Refusals(None if state is None else state / "refusals.json", cli.version_text)
-    pool = Pool(settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts, refusals=refusals)
-    store = None
+    store = answers = None
     if settings.store == "file" and state is not None:
         make_private(state)
         store = Store(store_file(settings, environ, sys.platform), limits(settings))
+        answers = AnswersFile(answers_file(settings, environ, sys.platform), MAX_BYTES, MAX_AGE)
+    pool = Pool(
+        settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts,
+        refusals=refusals, recall=Recall(time.monotonic, disk=answers),
+    )  # fmt: skip
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
         keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),
@@ -227,6 +234,8 @@ async def _serve(
             workspace.close()
             if service.store is not None:
                 service.store.close()
+            if answers is not None:
+                answers.close()
             if ledger is not None:
                 await asyncio.to_thread(ledger.close)
 

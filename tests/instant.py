@@ -114,7 +114,7 @@ class InstantPool(Pool):
     def first_delta(self, lease: Lease) -> None:
         pass
 
-    def release(self, lease: Lease, *, keep: bool = False) -> None:
+    def release(self, lease: Lease, *, keep: bool = False, to_disk: bool = False) -> None:
         pass
 
 

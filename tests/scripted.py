@@ -126,7 +126,7 @@ class ScriptedPool(Pool):
         self.release(lease)
         return new
 
-    def release(self, lease: Lease, *, keep: bool = False) -> None:
+    def release(self, lease: Lease, *, keep: bool = False, to_disk: bool = False) -> None:
         if all(found is not lease.conversation for found, _ in self.back):
             self.back.append((lease.conversation, keep))
 

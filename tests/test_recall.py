@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from msgspec import Raw
 
 from proxy.cli.recall import Recall
@@ -130,3 +132,49 @@ def test_keeping_an_answer_again_does_not_count_it_twice() -> None:
     size = recall.bytes
     kept(recall, said, ASK)
     assert recall.bytes == size
+
+
+class Files:
+    """A `Disk`; `asked`: how many answers were looked for each time."""
+
+    def __init__(self) -> None:
+        self.answers: dict[bytes, bytes] = {}
+        self.used: list[bytes] = []
+        self.asked: list[int] = []
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        self.asked.append(len(keys))
+        return {key: self.answers[key] for key in keys if key in self.answers}
+
+    def save(self, answers: Mapping[bytes, bytes], used: Sequence[bytes]) -> None:
+        self.answers.update(answers)
+        self.used += used
+
+
+async def test_what_is_on_disk_is_known_after_a_restart() -> None:
+    disk = Files()
+    before = Recall(Clock(), disk=disk)
+    parts = (ThinkingPart("Hm.", "c2ln"), RedactedPart("eA=="), TextPart("So."), CALL)
+    echo = kept(before, answer(*parts), ASK)
+    assert disk.answers == {}, "only what may be there"
+    (_, key, last) = keys(ASK, echo, RESULT)
+    await before.save(key, [b"earlier"])
+    await before.save(last, [key])
+    assert disk.used == [b"earlier", key]
+    after = Recall(Clock(), disk=disk)
+    assert whole(after, ASK, echo, RESULT) == (ASK, echo, RESULT)
+    await after.load([key, last])
+    assert whole(after, ASK, echo, RESULT) == whole(before, ASK, echo, RESULT) != (ASK, echo, RESULT)
+    await after.load([key])
+    await Recall(Clock()).load([key])
+    assert disk.asked == [2], "what is known is not looked for"
+
+
+async def test_what_another_version_has_written_is_not_there() -> None:
+    disk = Files()
+    recall = Recall(Clock(), disk=disk)
+    echo = Message("assistant", (TextBlock("So."),))
+    for written in (b'{"role":"user"}', b"", b'{"role":"assistant","content":[{"type":"new"}]}'):
+        disk.answers = {keys(ASK, echo)[-1]: written}
+        await recall.load(keys(ASK, echo))
+        assert whole(recall, ASK, echo, ASK) == (ASK, echo, ASK)

@@ -134,6 +134,12 @@ def _restarted(stage: Stage, talk: Talk) -> None:
             talk.turns(running, half.start, half.stop)
 
 
+def _restarted_with_file(stage: Stage, talk: Talk) -> None:
+    for half in (range(TURNS // 2), range(TURNS // 2, TURNS)):
+        with stage.serve(CLAUDE_PROXY_STORE="file") as running:
+            talk.turns(running, half.start, half.stop)
+
+
 def _edited(stage: Stage, talk: Talk) -> None:
     with stage.serve() as running:
         for number in range(TURNS):
@@ -150,6 +156,7 @@ LIVES: dict[str, Life] = {
     "forked at turn 10 five ways": _forked,
     "n = 4 each turn": _choices,
     "restarted in the middle": _restarted,
+    "restarted in the middle, with a file": _restarted_with_file,
     "last message edited each turn": _edited,
 }
 

@@ -74,7 +74,7 @@ class Exchange:
     `unvalidated`: whether it or its calls fit their schemas could not be found out within the bounds for that.
     `attempts`: how often a conversation was asked; each time costs.
     `emulated`: fields of the Messages API (`native.FIELDS`) that were asked for and not used.
-    `request`: who is told the cost (`Observer`).
+    `request`: who is told the cost (`Observer`). `to_disk`: as in `Pool.release`.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Exchange:
         streamed: bool = True,
         stop: Sequence[str] = (),
         request: str = "",
+        to_disk: bool = False,
     ) -> None:
         self._pool = pool
         self.emulated = native.known(native.asked(plan), pool.refusals.of(plan.model))
@@ -95,6 +96,7 @@ class Exchange:
         self._owner = owner
         self._streamed = streamed
         self._request = request
+        self._to_disk = to_disk
         self._cutter = StopCutter(stop) if stop and plan.schema is None else None
         self._citing: Citing | None = None
         self._repairs = REPAIRS
@@ -243,7 +245,7 @@ class Exchange:
     def _give_back(self, lease: Lease, *, keep: bool = False) -> None:
         self._spent += lease.conversation.tokens
         self._opened = None
-        self._pool.release(lease, keep=keep)
+        self._pool.release(lease, keep=keep, to_disk=self._to_disk)
 
     def _attribute(self, conversation: Conversation) -> None:
         self.attempts += 1

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
 
+import msgspec
 from msgspec import Struct
 
 from proxy.cli import capacity, memory
@@ -59,7 +60,8 @@ Served = Literal["new", "continued", "replayed"]
 
 
 class Lease(Struct, frozen=True):
-    """One request's hold on a slot and the conversation in it. `fingerprint`: of all messages that the request holds.
+    """One request's hold on a slot and the conversation in it. `fingerprint`: of all messages that the request holds;
+    `answers`: of its messages up to each answer in them.
 
     `plan`: the request's, with past answers as the model wrote them where they are known. `not_continued`: why earlier
     turns had to be put in again; empty if there are none, or if it is continued.
@@ -71,6 +73,7 @@ class Lease(Struct, frozen=True):
     plan: Plan
     owner: str = ""
     not_continued: NotContinued = ""
+    answers: tuple[bytes, ...] = ()
 
 
 class Pool:
@@ -84,6 +87,7 @@ class Pool:
         observer: Observer = UNOBSERVED,
         validator: Validator | None = None,
         refusals: Refusals | None = None,
+        recall: Recall | None = None,
     ) -> None:
         self.validator = validator or Validator()
         # What models have refused, and whether what has no effect is refused here.
@@ -108,7 +112,7 @@ class Pool:
         self._round: asyncio.Task[None] | None = None
         self._closing = False
         self.models_used: dict[str, ModelUse] = {}
-        self._recall = Recall(time.monotonic)
+        self._recall = recall or Recall(time.monotonic)
         self.plan_limits = PlanLimits(settings.limit_retry)
         # Whether this CLI keeps the first message of a past to itself (`Dialogue`).
         self.keeps_first = True
@@ -150,6 +154,7 @@ class Pool:
         """
         before, keys = await off_loop(size_of_plan(plan), fingerprint.of_all, plan, owner)
         await self._limiter.acquire(owner)
+        answers = tuple(key for key, each in zip(keys, plan.messages, strict=True) if each.role == "assistant")
         not_continued: NotContinued = ""
         try:
             self._last_request = asyncio.get_running_loop().time()
@@ -160,13 +165,14 @@ class Pool:
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
                 not_continued = self._parked.why_not(before) if served == "replayed" else ""
+                await self._recall.load(answers)
                 conversation = await self._child(search=plan.search is not None)
             self._adjust()
         except BaseException:
             self._limiter.release(owner)
             raise
         plan = self._recall.whole(plan, keys)
-        return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued))
+        return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued, answers))
 
     @contextlib.asynccontextmanager
     async def spare(self, owner: str, *, search: bool = False) -> AsyncIterator[Conversation]:
@@ -202,7 +208,9 @@ class Pool:
         if self._busy.pop(lease.conversation, None) is None:
             self._end(conversation)
             raise Rejection(SHUTTING_DOWN)
-        renewed = self._begun(Lease(conversation, "replayed", lease.fingerprint, lease.plan, lease.owner, "ended"))
+        renewed = self._begun(
+            msgspec.structs.replace(lease, conversation=conversation, served="replayed", not_continued="ended")
+        )
         self._first_token(lease.conversation)
         self._end(lease.conversation)
         return renewed
@@ -224,15 +232,18 @@ class Pool:
         """The answer has begun: the processor may be used for something else."""
         self._first_token(lease.conversation)
 
-    def release(self, lease: Lease, *, keep: bool = False) -> None:
+    def release(self, lease: Lease, *, keep: bool = False, to_disk: bool = False) -> None:
         """The answer has ended, or nobody waits for it any more: the slot is free, the child goes.
 
         `keep`: the answer ended well and is what the client has; then the conversation is parked, if it can be.
+        `to_disk`: what the model wrote may be kept there.
         """
         conversation = lease.conversation
         if self._busy.pop(conversation, None) is None:
             return
         key = self._remember(lease) if keep and not self._closing else None
+        if key is not None and to_disk:
+            self._in_background(self._recall.save(key, lease.answers))
         if key is None or not self._max_parked:
             self._end(conversation)
         else:

@@ -2,14 +2,17 @@
 
 Clients send an answer back without its thinking, and texts joined. Where a conversation has to be put in again, each
 answer that is still known here takes the place of what the client sent back for it: so thinking is there when a tool's
-result comes, and the prompt is the one that upstream has in its cache. Nothing of it is written to disk.
+result comes, and the prompt is the one that upstream has in its cache. Nothing of it is written to disk, unless there
+is a `Disk`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -23,6 +26,16 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_AGE: Final = 3600.0
 
 
+class Disk(Protocol):
+    """Where answers outlive the server, as JSON. Called in threads; what cannot be read or written is not there."""
+
+    def find(self, keys: Sequence[bytes]) -> Mapping[bytes, bytes]:
+        """Those answers that are there."""
+
+    def save(self, answers: Mapping[bytes, bytes], used: Sequence[bytes]) -> None:
+        """Keep more answers. `used`: those that are to stay as long as these."""
+
+
 class _Known(msgspec.Struct):
     message: Message
     size: int
@@ -32,8 +45,15 @@ class _Known(msgspec.Struct):
 class Recall:
     """Answers by the fingerprint of the conversation that ends with them. `clock` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float], max_bytes: int = MAX_BYTES, max_age: float = MAX_AGE) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        max_bytes: int = MAX_BYTES,
+        max_age: float = MAX_AGE,
+        disk: Disk | None = None,
+    ) -> None:
         self._clock = clock
+        self._disk = disk
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
@@ -42,8 +62,27 @@ class Recall:
     def keep(self, key: bytes, answer: Answer) -> None:
         """Remember an answer, unless clients send back all of it anyway. The oldest are forgotten for it."""
         message = fingerprint.full(answer)
-        if message is None:
+        if message is not None:
+            self._put(key, message)
+
+    async def load(self, keys: Sequence[bytes]) -> None:
+        """Remember what is on disk of these, if it is not known here."""
+        missing = [key for key in keys if key not in self._known]
+        if self._disk is None or not missing:
             return
+        for key, data in (await asyncio.to_thread(self._disk.find, missing)).items():
+            # What another version has written is not there.
+            with contextlib.suppress(msgspec.MsgspecError):
+                self._put(key, msgspec.json.decode(data, type=Message))
+
+    async def save(self, key: bytes, earlier: Sequence[bytes]) -> None:
+        """Keep on disk what is known of an answer. `earlier`: the keys of those before it in its conversation."""
+        if self._disk is not None:
+            known = self._known.get(key)
+            answers = {} if known is None else {key: msgspec.json.encode(known.message)}
+            await asyncio.to_thread(self._disk.save, answers, earlier)
+
+    def _put(self, key: bytes, message: Message) -> None:
         self._forget(key)
         known = _Known(message, len(msgspec.json.encode(message)), self._clock())
         self._known[key] = known

@@ -156,7 +156,8 @@ class Request(Struct, frozen=True):
     `plans`: one for every choice; none where no model is to be asked, and the answer is what is made of no answers.
 
     `ignored`: parameters without effect. `encoder`: makes the answer. `shorten`: where the conversation does not fit
-    into the model's window, its oldest turns may be left out.
+    into the model's window, its oldest turns may be left out. `to_disk`: what the model writes may be kept in a file
+    for requests that go on from it, if the server has one; not so what the API stores by itself, or is told not to.
     """
 
     model: str
@@ -166,6 +167,7 @@ class Request(Struct, frozen=True):
     stop: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     shorten: bool = False
+    to_disk: bool = False
 
 
 class CountRequest(Struct, frozen=True):

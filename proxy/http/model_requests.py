@@ -117,7 +117,10 @@ class Answering:
 
     def _exchange(self, pool: Pool, plan: Plan) -> Exchange:
         request = self.request
-        return Exchange(pool, plan, self.owner, streamed=request.stream, stop=request.stop, request=self.trace.id)
+        return Exchange(
+            pool, plan, self.owner, streamed=request.stream, stop=request.stop, request=self.trace.id,
+            to_disk=request.to_disk,
+        )  # fmt: skip
 
     @property
     def _unvalidated(self) -> bool:

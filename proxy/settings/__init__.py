@@ -239,7 +239,9 @@ SETTINGS: Final = (
     Setting(
         "store", "CLAUDE_PROXY_STORE", "--store", one_of("memory", "file", "off"),
         "Where responses and conversations of the Responses API are stored for later requests: `memory`, `file` "
-        "(`responses.sqlite3` in the state directory, with all texts; readable by your user alone) or nowhere (`off`).",
+        "(`responses.sqlite3` in the state directory, with all texts; readable by your user alone) or nowhere (`off`). "
+        "With `file`, what the model wrote in other APIs is kept for an hour, too, thinking included "
+        "(`answers.sqlite3`).",
     ),
     Setting(
         "store_entries", "CLAUDE_PROXY_STORE_ENTRIES", None, whole(1, 10_000_000),

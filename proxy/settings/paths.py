@@ -44,6 +44,11 @@ def store_file(settings: Settings, environ: Mapping[str, str], platform: str) ->
     return state_dir(settings, environ, platform) / "responses.sqlite3"
 
 
+def answers_file(settings: Settings, environ: Mapping[str, str], platform: str) -> Path:
+    """Where what the model wrote is kept beside them."""
+    return state_dir(settings, environ, platform) / "answers.sqlite3"
+
+
 def make_private(directory: Path) -> None:
     """Make it, and what is missing above it, for this user alone; what is there stays as it is. Raises OSError."""
     for each in (*reversed(directory.parents), directory):

@@ -2,4 +2,5 @@
 
 - `schema`: the tables.
 - `store.Store`: entries and their items, each of one owner, within bounds; in memory or in a file.
+- `answers.AnswersFile`: what the model wrote, for conversations that are put in again after a restart.
 """

@@ -1,4 +1,4 @@
-"""The tables of what is kept.
+"""The tables of what is kept, and how a file with tables is opened.
 
 `entries`: responses and conversations; `previous` is the response that one goes on from. `items`: of an entry, in their
 order. `owners`: how much each has, kept by triggers, so that sums and rows can never differ.
@@ -7,6 +7,7 @@ order. `owners`: how much each has, kept by triggers, so that sums and rows can 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ VERSION: Final = 1
 # Bytes of an entry or item beside its text: its row, and its lines in the indexes.
 OVERHEAD: Final = 200
 
-_TABLES: Final = (
+TABLES: Final = (
     """
 CREATE TABLE entries (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, kind TEXT NOT NULL,
@@ -55,8 +56,8 @@ END
 )
 
 
-def connect(path: Path | None) -> sqlite3.Connection:
-    """The store at `path`, made for this user alone if there is none; None: in memory. Raises sqlite3.Error, OSError.
+def connect(path: Path | None, tables: Sequence[str] = TABLES) -> sqlite3.Connection:
+    """The file at `path`, made for this user alone if there is none; None: in memory. Raises sqlite3.Error, OSError.
 
     What is removed is overwritten in the file.
     """
@@ -70,14 +71,14 @@ def connect(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = ON")
     try:
-        _make(connection)
+        _make(connection, tables)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _make(connection: sqlite3.Connection) -> None:
+def _make(connection: sqlite3.Connection, tables: Sequence[str]) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise sqlite3.DatabaseError("the file was made by a newer version of this program")
@@ -87,7 +88,7 @@ def _make(connection: sqlite3.Connection) -> None:
     try:
         # Another program may have been first.
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
-            for statement in _TABLES:
+            for statement in tables:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

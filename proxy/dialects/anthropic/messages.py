@@ -27,8 +27,9 @@ class Messages:
     def decode(self, body: bytes, rules: Rules) -> Request:
         asked = decode(body, rules)
         return Request(
-            asked.model, (asked.plan,), asked.stream, partial(_encoder, asked.shown), asked.stop, asked.ignored
-        )
+            asked.model, (asked.plan,), asked.stream, partial(_encoder, asked.shown), asked.stop, asked.ignored,
+            to_disk=True,
+        )  # fmt: skip
 
     def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
         return reply(failure, now, request_id)

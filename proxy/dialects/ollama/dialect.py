@@ -31,8 +31,9 @@ class Ollama:
         asked = self._decode(body, rules)
         plans = () if asked.plan is None else (asked.plan,)
         return Request(
-            asked.model, plans, asked.stream, partial(_encoder, asked, self._chat), asked.stop, asked.ignored
-        )
+            asked.model, plans, asked.stream, partial(_encoder, asked, self._chat), asked.stop, asked.ignored,
+            to_disk=self._chat,
+        )  # fmt: skip
 
     def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:
         return reply(failure, now)

@@ -319,6 +319,7 @@ class Chat:
             partial(_encoder, asked, rules),
             asked.stop,
             asked.ignored,
+            to_disk=asked.to_disk,
         )
 
     def error(self, failure: Failure, now: float, request_id: str) -> ErrorReply:

@@ -47,7 +47,10 @@ IGNORED: Final[Ignored] = {
 
 
 class ChatPlan(Struct, frozen=True):
-    """`model` is what the client asked for, `plan.model` what the CLI is asked for. `style`: how calls go back."""
+    """`model` is what the client asked for, `plan.model` what the CLI is asked for. `style`: how calls go back.
+
+    `to_disk`: the client does not say that nothing is to be stored.
+    """
 
     plan: Plan
     model: str
@@ -57,6 +60,7 @@ class ChatPlan(Struct, frozen=True):
     style: CallStyle
     stop: tuple[str, ...]
     n: int
+    to_disk: bool
 
 
 # OpenAI's highest temperature.
@@ -101,6 +105,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         style=style,
         stop=stops_of(chat.stop),
         n=count_of(chat.n),
+        to_disk=chat.store is not False,
     )
 
 
