@@ -226,6 +226,7 @@ def test_what_asks_for_what_is_done_anyway_is_not_named(more: dict[str, Any]) ->
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": 1.5}, "temperature"),
         ({"top_p": -1}, "top_p"),
+        ({"top_k": -1}, "top_k"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{"name": "a"}]}, "mcp_servers"),
         ({"stop_sequences": ["a", " "]}, "stop_sequences[1]"),
@@ -280,6 +281,37 @@ def test_a_thread_that_is_to_go_on_is_sent_again_as_a_whole() -> None:
     assert (told.status, body["error"]["type"]) == (404, "not_found_error")
     # What `anthropic` looks for (`lib/threads/_thread_state.py`).
     assert body["error"]["details"] == {"error_code": "thread_not_found"}
+
+
+def test_a_system_message_for_one_turn_is_gone_in_the_next() -> None:
+    once = said("system", text("Be loud.")) | {"clear_at": "next_user_message"}
+    asked, answer = said("user", text("Hi.")), said("assistant", text("HELLO."))
+    assert "Be loud." in json.dumps(messages_of(asked, once))
+    later = messages_of(asked, once, answer, said("user", text("Bye.")))
+    assert later == [asked, answer, said("user", text("Bye."))]
+    kept = messages_of(asked, once | {"clear_at": "never"}, answer, said("user", text("Bye.")))
+    assert "Be loud." in json.dumps(kept)
+
+
+def test_a_system_message_may_have_an_effort_alone() -> None:
+    found = made(messages=[said("user", text("Hi.")), {"role": "system", "output_config": {"effort": "low"}}])
+    assert (found.plan.effort, len(found.plan.messages)) == ("low", 1)
+
+
+@pytest.mark.parametrize("more", [{}, {"input": None}])
+def test_a_call_may_have_no_arguments(more: dict[str, Any]) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "weather"}
+    past = [said("user", text("Hi.")), said("assistant", call | more)]
+    assert messages_of(*past, tools=[TOOL])[1] == said("assistant", call | {"input": {}})
+
+
+def test_blank_parts_of_a_document_are_left_out() -> None:
+    source = {"type": "content", "content": [text(" "), text("One.")]}
+    (message,) = messages_of(said("user", {"type": "document", "source": source}))
+    assert message["content"][0]["source"]["content"] == [text("One.")]
+    source["content"] = [text(" ")]
+    refusal = refused(messages=[said("user", {"type": "document", "source": source})])
+    assert refusal[0] == "messages[0].content[0].source.content"
 
 
 def test_a_count_needs_no_limit() -> None:

@@ -11,9 +11,12 @@ import msgspec
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_32_VALIDATOR
 
+from proxy.dialects.anthropic import request as messages_request
 from proxy.dialects.openai import chat_body, completions
 from proxy.http import docs, response_shapes
 from proxy.http.openapi import ANYWHERE
+from proxy.http.openapi import _name as type_name
+from proxy.http.openapi import _structs as structs_in
 from proxy.http.routes import ANSWERING, ROUTES, description
 from proxy.protocol.failures import TABLE, Kind
 
@@ -42,6 +45,17 @@ def test_every_reference_leads_somewhere_and_everything_is_referred_to() -> None
     assert references(DOCUMENT) == targets
 
 
+def test_no_two_types_have_one_name() -> None:
+    types = {
+        type
+        for one in ROUTES
+        for type in (one.body, one.answer, one.other, one.event, one.errors.body, *one.events)
+        if type is not None
+    }
+    names = [type_name(type) for type in structs_in(types)]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_paths_are_those_of_the_application() -> None:
     routes = {route.path for route in ROUTES}
     assert set(DOCUMENT["paths"]) == routes
@@ -54,7 +68,12 @@ def test_operation_ids_are_unique() -> None:
 
 @pytest.mark.parametrize(
     ("name", "decoded"),
-    [("ChatRequest", chat_body.ChatRequest), ("CompletionRequest", completions.CompletionRequest)],
+    [
+        ("ChatRequest", chat_body.ChatRequest),
+        ("CompletionRequest", completions.CompletionRequest),
+        ("AnthropicMessagesRequest", messages_request.MessagesRequest),
+        ("AnthropicCounted", messages_request.Counted),
+    ],
 )
 def test_every_field_that_is_decoded_is_described(name: str, decoded: type[msgspec.Struct]) -> None:
     assert set(SCHEMAS[name]["properties"]) == set(decoded.__struct_fields__)

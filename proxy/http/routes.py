@@ -10,7 +10,7 @@ from proxy.dialects import Dialect
 from proxy.dialects.anthropic import errors as anthropic_errors
 from proxy.dialects.anthropic.messages import Messages, MessagesCount, TokensCount
 from proxy.dialects.anthropic.models import MAX_LIMIT, ModelInfo, ModelPage
-from proxy.dialects.anthropic.request import MessagesRequest
+from proxy.dialects.anthropic.request import Counted, MessagesRequest
 from proxy.dialects.anthropic.types import AnswerMessage, StreamedEvent
 from proxy.dialects.ollama import dialect as ollama_dialect
 from proxy.dialects.ollama.request import ChatRequest as OllamaChatRequest
@@ -124,7 +124,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "post", "/v1/messages/count_tokens", "countMessageTokens", "Count the tokens of a conversation.",
         "By the Messages API itself, through the CLI: nothing is answered and nothing is billed. Where it does not "
         "count, the CLI guesses, and the header `x-claude-proxy-count` says so.",
-        TokensCount, MessagesRequest, {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
+        TokensCount, Counted, {"model": "opus", "messages": [{"role": "user", "content": "Say hello."}]},
         errors=ANTHROPIC, kinds=COUNTING | {Kind.NOT_FOUND}, counting=MESSAGES_COUNT,
     ),
     Route(

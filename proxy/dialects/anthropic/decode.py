@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -18,6 +18,7 @@ from proxy.dialects.anthropic.request import (
     IGNORED_OF_TOOLS,
     REFUSED,
     AnyBlock,
+    Counted,
     MessagesRequest,
 )
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
@@ -31,7 +32,18 @@ from proxy.protocol.schema import answer_schema
 from proxy.protocol.tools import Offer
 
 _decoder: Final = msgspec.json.Decoder(MessagesRequest)
-MODES: Final[dict[str, Mode]] = {"auto": "auto", "none": "none", "any": "required", "tool": "required"}
+_counted_decoder: Final = msgspec.json.Decoder(Counted)
+MODES: Final[dict[type[api.AnyToolChoice], Mode]] = {
+    api.AutoChoice: "auto",
+    api.NoChoice: "none",
+    api.AnyChoice: "required",
+    api.ToolChoice: "required",
+}
+B = TypeVar("B", bound=AnyBlock)
+NO_FILES: Final = "There are no stored files here: send the file itself."
+EMPTY_DOCUMENT: Final = "The document is empty."
+# A system message for one turn alone.
+CLEARED: Final = "next_user_message"
 
 
 class Decoded(Struct, frozen=True):
@@ -47,13 +59,11 @@ class Decoded(Struct, frozen=True):
 
 def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
     """Raises Rejection. `counting`: the tokens are to be counted, not an answer made: `max_tokens` is not needed."""
-    asked = decoded(_decoder, body, "")
+    asked = decoded(_counted_decoder, body, "") if counting else decoded(_decoder, body, "")
     if not asked.model.strip():
         raise bad_request("`model` is required.", "model")
     if not asked.messages:
         raise bad_request("At least one message is required.", "messages")
-    if asked.max_tokens is None and not counting:
-        raise bad_request("Field required.", "max_tokens")
     if asked.max_tokens is not None and asked.max_tokens < 1:
         raise bad_request("Must be at least 1.", "max_tokens")
     for name, neutral in REFUSED.items():
@@ -91,7 +101,7 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
     )
 
 
-def _conversation(asked: MessagesRequest) -> _Talk:
+def _conversation(asked: Counted) -> _Talk:
     """System prompt and messages, put together as far as they go."""
     blocks = asked.system if isinstance(asked.system, list) else ()
     talk = _Talk()
@@ -101,8 +111,10 @@ def _conversation(asked: MessagesRequest) -> _Talk:
     for text in texts:
         talk.history.instruct(text)
     talk.history.expect("messages", messages=len(asked.messages))
+    users = [index for index, message in enumerate(asked.messages) if isinstance(message, api.UserMessage)]
+    last = users[-1] if users else 0
     for index, message in enumerate(asked.messages):
-        talk.take(message, f"messages[{index}]")
+        talk.take(message, f"messages[{index}]", answered=index < last)
     return talk
 
 
@@ -120,21 +132,27 @@ class _Talk:
         self.ignored: list[str] = []
         self._images = 0
 
-    def take(self, message: api.InMessage, where: str) -> None:
-        blocks = [api.TextBlock(text=message.content)] if isinstance(message.content, str) else message.content
-        self.history.expect(where, parts=0 if isinstance(message.content, str) else len(blocks))
+    def take(self, message: api.AnyMessage, where: str, *, answered: bool) -> None:
+        """`answered`: a message of the user's follows."""
+        if isinstance(message, api.AssistantMessage):
+            self.history.say(list(self._said(self._placed(message.content, where))))
+        elif isinstance(message, api.UserMessage):
+            self._heard(self._placed(message.content, where))
+        else:
+            texts = [block.text for block, _ in self._placed(message.content or "", where)]
+            if message.output_config is not None:
+                self.effort = message.output_config.effort or self.effort
+            if not (answered and message.clear_at == CLEARED):
+                self.history.instruct("\n\n".join(texts))
+
+    def _placed(self, content: str | Sequence[B], where: str) -> list[tuple[B | api.TextBlock, str]]:
+        """The blocks of a message, with the path of each."""
+        blocks: Sequence[B | api.TextBlock] = [api.TextBlock(text=content)] if isinstance(content, str) else content
+        self.history.expect(where, parts=0 if isinstance(content, str) else len(blocks))
         for block in blocks:
             self.marked = self.marked or block.cache_control is not None
             self._note(block)
-        if message.output_config is not None:
-            self.effort = message.output_config.effort or self.effort
-        placed = [(block, f"{where}.content[{index}]") for index, block in enumerate(blocks)]
-        if message.role == "assistant":
-            self.history.say(list(self._said(placed)))
-        elif message.role == "system":
-            self.history.instruct("\n\n".join(self._text(block, place) for block, place in placed))
-        else:
-            self._heard(placed)
+        return [(block, f"{where}.content[{index}]") for index, block in enumerate(blocks)]
 
     def _note(self, block: AnyBlock) -> None:
         """Remember what of the block has no effect."""
@@ -145,12 +163,7 @@ class _Talk:
         if isinstance(block, api.TextBlock) and web_search.cites_else(block.citations):
             self.ignored.append("messages.citations")
 
-    def _text(self, block: AnyBlock, place: str) -> str:
-        if not isinstance(block, api.TextBlock):
-            raise bad_request("A system message can only have text.", f"{place}.type")
-        return block.text
-
-    def _said(self, placed: Sequence[tuple[AnyBlock, str]]) -> Iterator[AssistantBlock | PastCall]:
+    def _said(self, placed: Sequence[tuple[api.AssistantBlock, str]]) -> Iterator[AssistantBlock | PastCall]:
         """What the assistant said, as it stands. Empty text is left out: the Messages API refuses it."""
         for block, place in placed:
             if isinstance(block, api.TextBlock):
@@ -164,13 +177,9 @@ class _Talk:
                     yield plan.ThinkingBlock(block.thinking, block.signature)
             elif isinstance(block, api.RedactedThinkingBlock):
                 yield plan.RedactedThinkingBlock(block.data)
-            elif isinstance(block, web_search.PAST):
-                # Its answer stands in the text; what it found can be read by the model of that time alone.
-                continue
-            else:
-                raise bad_request("Cannot stand in a message of the assistant.", f"{place}.type")
+            # A search of the web stands in the text; what it found can be read by the model of that time alone.
 
-    def _heard(self, placed: Sequence[tuple[AnyBlock, str]]) -> None:
+    def _heard(self, placed: Sequence[tuple[api.UserBlock, str]]) -> None:
         said: list[PartBlock] = []
         for block, place in placed:
             if isinstance(block, api.ToolResultBlock):
@@ -193,7 +202,7 @@ class _Talk:
         parts = (self._part(part, f"{place}.content[{index}]") for index, part in enumerate(block.content))
         return tuple(one for part in parts for one in part)
 
-    def _part(self, block: AnyBlock, place: str) -> list[PartBlock]:
+    def _part(self, block: api.PartBlock, place: str) -> list[PartBlock]:
         """The block as the model gets it; none for empty text."""
         found: PartBlock
         if isinstance(block, api.TextBlock):
@@ -202,10 +211,8 @@ class _Talk:
             return [_search_result(block, place)]
         if isinstance(block, api.ImageBlock):
             found = _image(block.source, f"{place}.source")
-        elif isinstance(block, api.DocumentBlock):
-            found = _document(block, place)
         else:
-            raise bad_request("Cannot stand in a message of the user.", f"{place}.type")
+            found = _document(block, place)
         self._images += images_in((found,))
         if self._images > MAX_IMAGES:
             raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
@@ -228,62 +235,60 @@ def _document(block: api.DocumentBlock, place: str) -> plan.DocumentBlock:
     return msgspec.structs.replace(made, context=block.context or None, citations=_citing(block.citations))
 
 
-def _document_of(source: api.Source, title: str | None, where: str) -> plan.DocumentBlock:
-    if source.type == "base64" and source.data is not None:
+def _document_of(source: api.AnyDocument, title: str | None, where: str) -> plan.DocumentBlock:
+    if isinstance(source, api.Base64Document):
         return media.document(source.media_type or "", source.data, title, f"{where}.data")
-    if source.type == "text" and source.data is not None:
+    if isinstance(source, api.TextDocument):
         if not source.data.strip():
-            raise bad_request("The document is empty.", f"{where}.data")
+            raise bad_request(EMPTY_DOCUMENT, f"{where}.data")
         return plan.DocumentBlock(plan.TextSource(source.data), title)
-    if source.type == "url" and source.url is not None:
+    if isinstance(source, api.UrlDocument):
         if not media.is_url(source.url):
             raise bad_request("Must be an http or https URL.", f"{where}.url")
         return plan.DocumentBlock(plan.UrlSource(source.url), title)
-    if source.type == "content" and source.content is not None:
-        content = source.content
-        if not (content.strip() if isinstance(content, str) else content):
-            raise bad_request("The document is empty.", f"{where}.content")
-        if isinstance(content, str):
-            return plan.DocumentBlock(plan.ContentSource(content), title)
-        parts = (_part_of(part, f"{where}.content[{index}]") for index, part in enumerate(content))
-        return plan.DocumentBlock(plan.ContentSource(tuple(parts)), title)
-    raise _bad_source(source, where)
+    if isinstance(source, api.FileSource):
+        raise bad_request(NO_FILES, f"{where}.file_id")
+    return plan.DocumentBlock(plan.ContentSource(_content(source.content, f"{where}.content")), title)
 
 
-def _part_of(block: api.TextBlock | api.ImageBlock, place: str) -> plan.TextBlock | plan.ImageBlock:
-    if isinstance(block, api.ImageBlock):
-        return _image(block.source, f"{place}.source")
-    if not block.text.strip():
-        raise bad_request("A part of a document must not be blank.", f"{place}.text")
-    return plan.TextBlock(block.text)
-
-
-def _raw(value: object) -> Raw:
-    return Raw(b"" if value is None else msgspec.json.encode(value))
+def _content(
+    content: str | Sequence[api.TextBlock | api.ImageBlock], where: str
+) -> str | tuple[plan.TextBlock | plan.ImageBlock, ...]:
+    """What a document of pieces holds, without blank texts."""
+    if isinstance(content, str):
+        found: str | tuple[plan.TextBlock | plan.ImageBlock, ...] = content if content.strip() else ""
+    else:
+        found = tuple(
+            _image(part.source, f"{where}[{index}].source")
+            if isinstance(part, api.ImageBlock)
+            else plan.TextBlock(part.text)
+            for index, part in enumerate(content)
+            if isinstance(part, api.ImageBlock) or part.text.strip()
+        )
+    if not found:
+        raise bad_request(EMPTY_DOCUMENT, where)
+    return found
 
 
 def _object(value: Raw, place: str) -> Raw:
-    """The input of a call, as it was written. Raises Rejection unless it is an object."""
-    if bytes(value).lstrip()[:1] != b"{":
+    """The input of a call, as it was written; null and nothing at all are an empty one. Raises Rejection for others."""
+    text = bytes(value).lstrip()
+    if text in (b"", b"null"):
+        return plan.EMPTY_OBJECT
+    if text[:1] != b"{":
         raise bad_request("Must be an object.", f"{place}.input")
     return value
 
 
-def _image(source: api.Source, where: str) -> plan.ImageBlock:
-    if source.type == "base64" and source.data is not None:
-        return media.image(source.media_type or "", source.data, f"{where}.data")
-    if source.type == "url" and source.url is not None:
+def _image(source: api.AnyImage, where: str) -> plan.ImageBlock:
+    if isinstance(source, api.Base64Image):
+        return media.image(source.media_type, source.data, f"{where}.data")
+    if isinstance(source, api.UrlImage):
         return media.image_by_url(source.url, f"{where}.url")
-    raise _bad_source(source, where)
+    raise bad_request(NO_FILES, f"{where}.file_id")
 
 
-def _bad_source(source: api.Source, where: str) -> Exception:
-    if source.type == "file" or source.file_id is not None:
-        return bad_request("There are no stored files here: send the file itself.", f"{where}.file_id")
-    return bad_request("The source is of no supported type, or has no data.", where)
-
-
-def _tools(asked: MessagesRequest, messages: Sequence[plan.Message]) -> ToolUse:
+def _tools(asked: Counted, messages: Sequence[plan.Message]) -> ToolUse:
     """Tools, how they may be used, and what the model is told when it must call one."""
     offer = Offer()
     search = None
@@ -298,24 +303,25 @@ def _tools(asked: MessagesRequest, messages: Sequence[plan.Message]) -> ToolUse:
             raise bad_request(
                 f"Tools of type {tool.type!r} are not supported: only `custom` and `web_search_…`.", f"{where}.type"
             )
-        offer.add(tool.name, tool.description, _raw(tool.input_schema), where, "input_schema")
-    choice = asked.tool_choice or api.ToolChoice("auto")
-    if search is not None and choice.type == "tool" and choice.name == web_search.NAME:
+        offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
+    choice = asked.tool_choice or api.AutoChoice()
+    name = choice.name if isinstance(choice, api.ToolChoice) else None
+    if search is not None and name == web_search.NAME:
         return parameters.tool_use((), "required", "tool_choice", messages=messages, search=search)
-    if choice.type == "tool" and offer.tools and choice.name not in offer.tools:
-        raise bad_request(f"No tool has the name {choice.name!r}.", "tool_choice.name")
+    if name is not None and offer.tools and name not in offer.tools:
+        raise bad_request(f"No tool has the name {name!r}.", "tool_choice.name")
     return parameters.tool_use(
         tuple(offer.tools.values()),
-        MODES[choice.type],
+        MODES[type(choice)],
         "tool_choice",
         messages=messages,
         single=bool(choice.disable_parallel_tool_use),
-        name=choice.name if choice.type == "tool" else None,
-        search=None if choice.type == "tool" else search,
+        name=name,
+        search=None if name is not None else search,
     )
 
 
-def _thinking(asked: MessagesRequest, later: str | None, rules: Rules, model: str) -> Thinking:
+def _thinking(asked: Counted, later: str | None, rules: Rules, model: str) -> Thinking:
     """`later`: the effort that a message asks for, which the last of them decides."""
     off = asked.thinking is not None and asked.thinking.type == "disabled"
     if off and (rules.native or rules.abilities_of(model).thinking_off):
@@ -324,17 +330,11 @@ def _thinking(asked: MessagesRequest, later: str | None, rules: Rules, model: st
     return parameters.thinking(later or effort, "output_config.effort", model, rules)
 
 
-def _schema(asked: MessagesRequest) -> Schema | None:
+def _schema(asked: Counted) -> Schema | None:
     where, format = "output_format", asked.output_format
     if asked.output_config is not None and asked.output_config.format is not None:
         where, format = "output_config.format", asked.output_config.format
-    if format is None or format.type == "text":
-        return None
-    if format.type != "json_schema":
-        raise bad_request("Must be json_schema.", f"{where}.type")
-    if format.schema is None:
-        raise bad_request("Field required.", f"{where}.schema")
-    return answer_schema(_raw(format.schema), f"{where}.schema")
+    return answer_schema(format.schema, f"{where}.schema") if isinstance(format, api.JsonSchema) else None
 
 
 def _stops(stops: list[str] | None) -> tuple[str, ...]:
@@ -344,7 +344,7 @@ def _stops(stops: list[str] | None) -> tuple[str, ...]:
     return tuple(stops or ())
 
 
-def _ignored(asked: MessagesRequest, talk: _Talk, rules: Rules, thinking: bool) -> tuple[str, ...]:
+def _ignored(asked: Counted, talk: _Talk, rules: Rules, thinking: bool) -> tuple[str, ...]:
     """What had no effect. Raises Rejection when the server is strict about it."""
     names = parameters.without_effect(asked, IGNORED, rules)
     if asked.thinking is not None:

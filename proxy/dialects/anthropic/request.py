@@ -5,17 +5,33 @@ Fields that are not declared here are skipped, as the API's clients expect of on
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
+from proxy.dialects.described import (
+    BASE64,
+    IMAGE_URL,
+    Effort,
+    Model,
+    NoEffect,
+    Share,
+    ToolParameters,
+    documented,
+)
 from proxy.dialects.parameters import Ignored
+from proxy.protocol.media import IMAGE_TYPES
+
+Visible = documented(pattern=r"\S")
+Mark = Annotated[Any, documented("Taken: the CLI sets its own marks.")]
+Name = Annotated[str, documented(minLength=1)]
+Limit = Annotated[int, documented(minimum=1)]
+
+# Content
 
 
 class Block(Struct, frozen=True, tag_field="type"):
-    """`cache_control` is taken: the CLI sets its own marks."""
-
-    cache_control: Any = None
+    cache_control: Mark = None
 
 
 class TextBlock(Block, frozen=True, tag="text", kw_only=True):
@@ -31,31 +47,79 @@ class SystemBlock(Struct, frozen=True, kw_only=True):
     type: Literal["text"] = "text"
     text: str
     citations: Any = None
-    cache_control: Any = None
+    cache_control: Mark = None
 
 
 class Citing(Struct, frozen=True):
     enabled: bool | None = None
 
 
-class Source(Struct, frozen=True):
-    """Of an image or document: `base64` and `text` with `data`, `url` with `url`, `content` with `content`."""
+class FileSource(Struct, frozen=True, tag="file"):
+    """Known to be refused by name: there are no stored files here."""
 
-    type: str
-    media_type: str | None = None
-    data: str | None = None
-    url: str | None = None
-    content: str | list[TextBlock | ImageBlock] | None = None
-    file_id: str | None = None
+    file_id: str = ""
+
+
+class Base64Image(Struct, frozen=True, tag="base64"):
+    media_type: Annotated[str, documented(enum=list(IMAGE_TYPES))]
+    data: Annotated[str, documented(pattern=f"^{BASE64}$")]
+
+
+class UrlImage(Struct, frozen=True, tag="url"):
+    """A data URL, or an address that the Messages API fetches."""
+
+    url: Annotated[str, documented(pattern=IMAGE_URL)]
+
+
+AnyImage = Base64Image | UrlImage | FileSource
 
 
 class ImageBlock(Block, frozen=True, tag="image", kw_only=True):
-    source: Source
+    source: AnyImage
     transformations: Any = None
 
 
+class Base64Document(Struct, frozen=True, tag="base64"):
+    """A PDF or UTF-8 text."""
+
+    data: Annotated[str, documented(pattern=f"^{BASE64}$")]
+    media_type: str | None = None
+
+
+class TextDocument(Struct, frozen=True, tag="text"):
+    data: Annotated[str, Visible]
+    media_type: str | None = None
+
+
+class UrlDocument(Struct, frozen=True, tag="url"):
+    """An address that the Messages API fetches."""
+
+    url: Annotated[str, documented(pattern="^https?://")]
+
+
+_SOMETHING: Final = documented(
+    "Blank texts are left out; something must be left.",
+    contains={
+        "anyOf": [
+            {"properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": r"\S"}}},
+            {"properties": {"type": {"const": "image"}}},
+        ]
+    },
+    minItems=1,
+)
+
+
+class ContentDocument(Struct, frozen=True, tag="content"):
+    """A document in pieces, which citations can name."""
+
+    content: Annotated[str, Visible] | Annotated[list[TextBlock | ImageBlock], _SOMETHING]
+
+
+AnyDocument = Base64Document | TextDocument | UrlDocument | ContentDocument | FileSource
+
+
 class DocumentBlock(Block, frozen=True, tag="document", kw_only=True):
-    source: Source
+    source: AnyDocument
     title: str | None = None
     context: str | None = None
     citations: Citing | None = None
@@ -64,19 +128,23 @@ class DocumentBlock(Block, frozen=True, tag="document", kw_only=True):
 class SearchResultBlock(Block, frozen=True, tag="search_result", kw_only=True):
     source: str
     title: str
-    content: list[TextBlock]
+    content: Annotated[list[TextBlock], _SOMETHING]
     citations: Citing | None = None
 
 
 class ToolUseBlock(Block, frozen=True, tag="tool_use", kw_only=True):
+    """`input`: an object; null and nothing at all are an empty one."""
+
     id: str
     name: str
-    input: Raw
+    input: Annotated[Raw, documented(anyOf=[{"type": "object"}, {"type": "null"}])] = field(default_factory=Raw)
     caller: Any = None
     toolset_name: str | None = None
 
 
 class ToolResultBlock(Block, frozen=True, tag="tool_result", kw_only=True):
+    """The result of a call of the assistant's message before it. One that is an error has text alone."""
+
     tool_use_id: str
     content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
     is_error: bool | None = None
@@ -84,6 +152,8 @@ class ToolResultBlock(Block, frozen=True, tag="tool_result", kw_only=True):
 
 
 class ThinkingBlock(Block, frozen=True, tag="thinking", kw_only=True):
+    """Left out without its signature: then it is not genuine."""
+
     thinking: str
     signature: str = ""
 
@@ -107,30 +177,48 @@ class WebSearchToolResultBlock(Block, frozen=True, tag="web_search_tool_result",
     content: Any = None
 
 
-AnyBlock = (
-    TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock
-    | RedactedThinkingBlock | ServerToolUseBlock | WebSearchToolResultBlock
-)  # fmt: skip
+PartBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
+UserBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolResultBlock
+AssistantBlock = (
+    TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | ServerToolUseBlock | WebSearchToolResultBlock
+)
+AnyBlock = UserBlock | AssistantBlock
+
+# Messages
 
 
-class InMessage(Struct, frozen=True):
-    """`output_config`: of a system message, whose effort holds from there on."""
+class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
+    content: str | list[UserBlock]
 
-    role: Literal["user", "assistant", "system"]
-    content: str | list[AnyBlock]
+
+class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
+    content: str | list[AssistantBlock]
+
+
+class SystemMessage(Struct, frozen=True, tag_field="role", tag="system"):
+    """`output_config`: its effort holds from there on. `clear_at`: `next_user_message` leaves the message out once one
+    of the user's follows."""
+
+    content: str | list[TextBlock] | None = None
     output_config: OutputConfig | None = None
+    clear_at: str | None = None
+
+
+AnyMessage = UserMessage | AssistantMessage | SystemMessage
+
+# Tools
 
 
 class Tool(Struct, frozen=True):
     """A tool that the client runs; or, with a type such as `web_search_20250305`, a search of the web, which has no
     schema and the last four fields. Of tools with other types the API knows the schema: not here."""
 
-    name: str
+    name: Name
     type: str | None = None
     description: str | None = None
-    input_schema: dict[str, Any] | None = None
+    input_schema: ToolParameters = field(default_factory=Raw)
     strict: bool | None = None
-    cache_control: Any = None
+    cache_control: Mark = None
     allowed_domains: list[str] | None = None
     blocked_domains: list[str] | None = None
     max_uses: int | None = None
@@ -141,69 +229,120 @@ class Tool(Struct, frozen=True):
     input_examples: list[Any] | None = None
 
 
-class ToolChoice(Struct, frozen=True):
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
+_NOTHING: Final = [{"type": "null"}, {"type": "array", "maxItems": 0}]
+_DOMAINS: Final = ("allowed_domains", "blocked_domains")
+_SEARCH: Final[dict[str, Any]] = {
+    "type": {"type": "string", "pattern": "^web_search_"},
+    "name": {"const": "web_search"},
+    "max_uses": {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1}]},
+    **{one: {"anyOf": [{"type": "null"}, {"type": "array", "items": {"pattern": r"\S"}}]} for one in _DOMAINS},
+}
+_TOOL_FORMS: Final = documented(
+    anyOf=[
+        {"properties": {"type": {"enum": ["custom", None]}}},
+        {
+            "required": ["type"],
+            "properties": _SEARCH,
+            "anyOf": [{"properties": {one: {"anyOf": _NOTHING}}} for one in _DOMAINS],
+        },
+    ]
+)
+
+
+class _Choice(Struct, frozen=True):
     disable_parallel_tool_use: bool | None = None
 
 
-class Thinking(Struct, frozen=True):
+class AutoChoice(_Choice, frozen=True, tag="auto"):
+    pass
+
+
+class AnyChoice(_Choice, frozen=True, tag="any"):
+    pass
+
+
+class NoChoice(_Choice, frozen=True, tag="none"):
+    pass
+
+
+class ToolChoice(_Choice, frozen=True, tag="tool", kw_only=True):
+    name: str
+
+
+AnyToolChoice = AutoChoice | AnyChoice | ToolChoice | NoChoice
+
+# What the answer is to be like
+
+
+class ThinkingConfig(Struct, frozen=True):
     type: Literal["enabled", "adaptive", "between_tools", "disabled"]
     budget_tokens: int | None = None
     display: str | None = None
 
 
-class Format(Struct, frozen=True):
-    type: str
-    schema: Any = None
+class PlainText(Struct, frozen=True, tag="text"):
+    pass
+
+
+class JsonSchema(Struct, frozen=True, tag="json_schema"):
+    schema: Annotated[Raw, documented("A JSON Schema.", anyOf=[{"type": "object"}, {"type": "boolean"}])]
 
 
 class OutputConfig(Struct, frozen=True):
-    effort: str | None = None
-    format: Format | None = None
-    task_budget: Any = None
+    effort: Effort | None = None
+    format: PlainText | JsonSchema | None = None
+    task_budget: NoEffect = None
 
 
 class Thread(Struct, frozen=True):
-    """A conversation that the server is to keep (`create`), or has kept (`continue`). None is kept here."""
+    """A conversation that the server is to keep (`create`, without effect). It has kept none that could `continue`."""
 
-    type: str
+    type: Annotated[str, documented(enum=["create"])]
     previous_message_id: str | None = None
 
 
-class MessagesRequest(Struct, frozen=True, kw_only=True):
-    """The body of `POST /v1/messages`."""
+# The request
 
-    model: str
-    messages: list[InMessage]
-    max_tokens: int | None = None
+
+class Counted(Struct, frozen=True, kw_only=True):
+    """The body of `POST /v1/messages/count_tokens`."""
+
+    model: Model
+    messages: Annotated[list[AnyMessage], documented(minItems=1)]
     system: str | list[SystemBlock] | None = None
     stream: bool | None = None
-    stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    tools: list[Tool] | None = None
-    tool_choice: ToolChoice | None = None
-    thinking: Thinking | None = None
+    stop_sequences: list[Annotated[str, Visible]] | None = None
+    temperature: Annotated[float, documented(minimum=0, maximum=1)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    tools: list[Annotated[Tool, _TOOL_FORMS]] | None = None
+    tool_choice: AnyToolChoice | None = None
+    thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
-    output_format: Format | None = None
-    metadata: Any = None
-    service_tier: Any = None
-    context_management: Any = None
-    container: Any = None
-    mcp_servers: Any = None
-    inference_geo: Any = None
-    speed: Any = None
-    cache_control: Any = None
-    diagnostics: Any = None
-    user_profile_id: Any = None
-    workspace_id: Any = None
-    billing_policy: Any = None
-    compaction: Any = None
-    fallback_credit_token: Any = None
-    fallbacks: Any = None
+    output_format: PlainText | JsonSchema | None = None
+    metadata: NoEffect = None
+    service_tier: NoEffect = None
+    context_management: NoEffect = None
+    container: Annotated[Any, documented("Refused by name.", type="null")] = None
+    mcp_servers: Annotated[Any, documented("Refused by name, unless it is empty.", anyOf=_NOTHING)] = None
+    inference_geo: NoEffect = None
+    speed: NoEffect = None
+    cache_control: Mark = None
+    diagnostics: NoEffect = None
+    user_profile_id: NoEffect = None
+    workspace_id: NoEffect = None
+    billing_policy: NoEffect = None
+    compaction: NoEffect = None
+    fallback_credit_token: NoEffect = None
+    fallbacks: NoEffect = None
     thread: Thread | None = None
+    max_tokens: Limit | None = None
+
+
+class MessagesRequest(Counted, frozen=True, kw_only=True):
+    """The body of `POST /v1/messages`."""
+
+    max_tokens: Limit
 
 
 # Accepted, without effect, and named in the response header; values that ask for what is done anyway.

@@ -61,9 +61,10 @@ def without_effect(tools: Iterable[api.Tool]) -> Iterator[str]:
             yield "tools.user_location"
 
 
-def searched(message: api.InMessage) -> bool:
+def searched(message: api.AnyMessage) -> bool:
     """Whether a message of the past has a search."""
-    return not isinstance(message.content, str) and any(isinstance(block, PAST) for block in message.content)
+    content = message.content if isinstance(message, api.AssistantMessage) else ""
+    return not isinstance(content, str) and any(isinstance(block, PAST) for block in content)
 
 
 def cites_else(citations: object) -> bool:
