@@ -65,7 +65,7 @@ def environment(*packages: str) -> Path:
     newest = os.environ.get("CONFORMANCE_CLIENTS") == "latest"
     if newest:
         packages = tuple(package.partition("==")[0] for package in packages)
-    target = cache() / "environments" / "+".join(packages)
+    target = cache() / "environments" / "+".join(packages).replace("==", "-")
     _once(target, lambda: target in _made if newest else target.exists(), lambda new: _from_pypi(packages, new))
     _made.add(target)
     return target / "bin"

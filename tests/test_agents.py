@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 from msgspec import Struct
@@ -19,6 +20,8 @@ from conformance.messages import Arrived, Reply
 from conformance.upstream import Upstream
 from proxy.doctor import NEWEST_PROVEN
 from tests.served import Served
+from tests.test_readme import BASE, README
+from tests.test_readme import blocks as printed
 from tests.test_setup_clients import set_up, started
 
 pytestmark = pytest.mark.clients
@@ -39,22 +42,36 @@ PATCH: Final = """\
 """
 DONE: Final = "The test passes now."
 Call = tuple[str, dict[str, Any]]
+Result = TypeVar("Result")
 
 
 class Agent(Struct, frozen=True):
-    """A package of npm's, the program in it, its arguments, how it is set up, and what the model calls; `after`: the
-    arguments that end what it leaves running.
+    """A program, its arguments, how it is set up, and what the model calls; `after`: the arguments that end what it
+    leaves running.
 
-    `calls`: of a file's path; the names are those under which the CLI has the client's tools.
+    `program`: installs it, and gives the command. `calls`: of a file's path; the names are those under which the CLI
+    has the client's tools.
     """
 
-    package: str
-    version: str
-    program: str
+    program: Callable[[], tuple[str, ...]]
     arguments: tuple[str, ...]
     prepare: Callable[[Served, Path], dict[str, str]]
     calls: Callable[[str], tuple[Call, Call, Call]]
     after: tuple[str, ...] = ()
+
+
+def node(package: str, version: str, path: str) -> Callable[[], tuple[str, ...]]:
+    """A program of a package of npm's that Node runs."""
+    return lambda: ("node", str(install.modules(package, version) / package / path))
+
+
+def opencode_program() -> tuple[str, ...]:
+    name = "opencode-linux-x64"
+    return (str(install.modules(name, "1.18.33") / name / "bin" / "opencode"),)
+
+
+def gptme_program() -> tuple[str, ...]:
+    return (str(install.environment("gptme==0.35.1") / "gptme"),)
 
 
 def by_setup(name: str) -> Callable[[Served, Path], dict[str, str]]:
@@ -77,17 +94,50 @@ def codex_chat(server: Served, home: Path) -> dict[str, str]:
     return environ
 
 
+CLINE: Final = node("cline", "3.0.65", "bin/cline")
+
+
 def cline(server: Served, home: Path) -> dict[str, str]:
     environ = bare(server, home)
-    program = install.modules("cline", "3.0.65") / "cline" / "bin" / "cline"
     words = ["auth", "-p", "openai", "-k", "sesame", "-m", "sonnet", "-b", f"{server.url}/v1"]
-    started(["node", str(program), *words], environ, home)
+    started([*CLINE(), *words], environ, home)
     return environ
+
+
+def opencode_anthropic(server: Served, home: Path) -> dict[str, str]:
+    """With the provider that the README has for the Messages API."""
+    environ = set_up("opencode", server, home)
+    file = home / ".config" / "opencode" / "opencode.json"
+    (block,) = (block for block in printed("json") if "@ai-sdk/anthropic" in block)
+    provider = json.loads(block.replace(BASE, server.url).replace('"any"', '"sesame"'))["provider"]
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "provider": provider}))
+    return environ
+
+
+def opencode_calls(path: str) -> tuple[Call, Call, Call]:
+    return (
+        ("read", {"filePath": path}),
+        ("edit", {"filePath": path, "oldString": "a - b", "newString": "a + b"}),
+        ("bash", {"command": RUN, "description": "Runs the test"}),
+    )
+
+
+_GPTME: Final = re.search(r"^\*\*gptme\*\*: `((?:\w+=\S+ )+)gptme (.+)`", README, re.MULTILINE)
+assert _GPTME is not None, "the README has no command for gptme"
+GPTME_ENVIRON, GPTME_WORDS = (part.split() for part in _GPTME.groups())
+
+
+def gptme(server: Served, home: Path) -> dict[str, str]:
+    """With the environment that the README has for it."""
+    printed = dict(one.split("=", 1) for one in GPTME_ENVIRON)
+    key = {name: "sesame" for name, value in printed.items() if value == "any"}
+    return bare(server, home) | {name: value.replace(BASE, server.url) for name, value in printed.items()} | key
 
 
 AGENTS: Final[Mapping[str, Agent]] = {
     "codex-chat": Agent(
-        "@openai/codex", "0.94.0", "bin/codex.js",
+        node("@openai/codex", "0.94.0", "bin/codex.js"),
         ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", TASK), codex_chat,
         lambda _: (
             ("shell", {"command": ["bash", "-lc", "cat calc.py"]}), ("shell", {"command": ["apply_patch", PATCH]}),
@@ -95,7 +145,7 @@ AGENTS: Final[Mapping[str, Agent]] = {
         ),
     ),
     "cline": Agent(
-        "cline", "3.0.65", "bin/cline", ("-P", "openai", "--json", TASK), cline,
+        CLINE, ("-P", "openai", "--json", TASK), cline,
         lambda path: (
             ("read_files", {"files": [{"path": path}]}),
             ("editor", {"path": path, "old_text": "a - b", "new_text": "a + b"}), ("run_commands", {"commands": [RUN]}),
@@ -103,7 +153,7 @@ AGENTS: Final[Mapping[str, Agent]] = {
         ("hub", "stop"),
     ),
     "continue": Agent(
-        "@continuedev/cli", "1.5.47", "dist/cn.js", ("-p", "--auto", TASK), by_setup("continue"),
+        node("@continuedev/cli", "1.5.47", "dist/cn.js"), ("-p", "--auto", TASK), by_setup("continue"),
         lambda path: (
             ("Read_tool", {"filepath": path}),
             ("MultiEdit_tool", {"file_path": path, "edits": [{"old_string": "a - b", "new_string": "a + b"}]}),
@@ -111,11 +161,26 @@ AGENTS: Final[Mapping[str, Agent]] = {
         ),
     ),
     "qwen": Agent(
-        "@qwen-code/qwen-code", "0.15.10", "cli.js", ("--model", "sonnet", "--yolo", "-p", TASK), by_setup("qwen"),
+        node("@qwen-code/qwen-code", "0.15.10", "cli.js"), ("--model", "sonnet", "--yolo", "-p", TASK),
+        by_setup("qwen"),
         lambda path: (
             ("read_file", {"file_path": path}),
             ("edit", {"file_path": path, "old_string": "    return a - b", "new_string": "    return a + b"}),
             ("run_shell_command", {"command": RUN, "is_background": False}),
+        ),
+    ),
+    "opencode": Agent(
+        opencode_program, ("run", "--model", "claude-max/sonnet", TASK), by_setup("opencode"), opencode_calls
+    ),
+    "opencode-anthropic": Agent(
+        opencode_program, ("run", "--model", "claude-max-messages/sonnet", TASK), opencode_anthropic, opencode_calls
+    ),
+    "gptme": Agent(
+        gptme_program, (*GPTME_WORDS, "--non-interactive", TASK), gptme,
+        lambda path: (
+            ("shell", {"command": "cat calc.py"}),
+            ("patch", {"path": path, "patch": f"<<<<<<< ORIGINAL\n{WRONG}=======\n{RIGHT}>>>>>>> UPDATED"}),
+            ("shell", {"command": RUN}),
         ),
     ),
 }  # fmt: skip
@@ -161,31 +226,45 @@ def blocks(said: list[dict[str, Any]], role: str) -> list[dict[str, Any]]:
     ]
 
 
+def with_model(answer: Callable[[Arrived], Reply], state: Path, work: Callable[[Served], Result]) -> Result:
+    """What `work` returns, with a server on the real CLI for which `answer` plays the model. Its key is sesame."""
+
+    def with_server(upstream: str) -> Result:
+        settings = {"CLAUDE_PROXY_UPSTREAM_URL": upstream, "API_KEYS": "me:sesame"}
+        with Served(install.install(NEWEST_PROVEN), state, settings) as server:
+            return work(server)
+
+    async def watched() -> Result:
+        async with Upstream(answer) as upstream:
+            return await asyncio.to_thread(with_server, upstream.url)
+
+    return asyncio.run(watched())
+
+
+def write(project: Path) -> None:
+    """The files of the task."""
+    project.mkdir()
+    (project / "calc.py").write_text(WRONG)
+    (project / "test_calc.py").write_text(TEST)
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_does_a_task(name: str, tmp_path: Path) -> None:
     agent = AGENTS[name]
     home, project = tmp_path / "home", tmp_path / "home" / "project"
     model = Model(agent.calls(str(project / "calc.py")))
-    program = install.modules(agent.package, agent.version) / agent.package / agent.program
+    program = agent.program()
 
-    def work(upstream: str) -> str:
-        settings = {"CLAUDE_PROXY_UPSTREAM_URL": upstream, "API_KEYS": "me:sesame"}
-        with Served(install.install(NEWEST_PROVEN), tmp_path / "state", settings) as server:
-            environ = agent.prepare(server, home)
-            project.mkdir()
-            (project / "calc.py").write_text(WRONG)
-            (project / "test_calc.py").write_text(TEST)
-            try:
-                return started(["node", str(program), *agent.arguments], environ, project)
-            finally:
-                if agent.after:
-                    started(["node", str(program), *agent.after], environ, project)
+    def work(server: Served) -> str:
+        environ = agent.prepare(server, home)
+        write(project)
+        try:
+            return started([*program, *agent.arguments], environ, project)
+        finally:
+            if agent.after:
+                started([*program, *agent.after], environ, project)
 
-    async def watched() -> str:
-        async with Upstream(model.answer) as upstream:
-            return await asyncio.to_thread(work, upstream.url)
-
-    said = asyncio.run(watched())
+    said = with_model(model.answer, tmp_path / "state", work)
     assert (project / "calc.py").read_text() == RIGHT, said[-3000:]
     assert DONE in said, said[-3000:]
     last = model.arrived[-1]

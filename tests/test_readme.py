@@ -88,7 +88,7 @@ def test_the_clients_are_those_of_setup() -> None:
 def test_configurations_can_be_read() -> None:
     read: list[Any] = [json.loads(block) for block in blocks("json")]
     read += [yaml.safe_load(block) for block in blocks("yaml")]
-    assert len(read) == 2
+    assert len(read) == 3
     assert all(f"{BASE}/v1" in str(value) for value in read)
 
 
