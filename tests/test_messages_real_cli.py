@@ -15,7 +15,7 @@ import pytest_asyncio
 from anthropic import AsyncAnthropic, beta_async_tool
 from anthropic.types import TextBlock, ThinkingBlock, ToolUseBlock
 
-from conformance import messages
+from conformance import messages, promptcache
 from conformance.cassettes import COUNTING
 from conformance.messages import Arrived, Reply
 from conformance.upstream import Upstream
@@ -126,6 +126,26 @@ async def test_the_clients_tool_runner_runs_to_its_end(here: Here) -> None:
     runner = here.client.beta.messages.tool_runner(tools=[secret], **asked("CALL everything now"))
     message = await runner.until_done()
     assert [block.text for block in message.content if block.type == "text"] == [f"The word is {WORD}."]
+
+
+async def test_a_document_that_is_marked_is_in_the_prompt_cache_for_another_question(here: Here) -> None:
+    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Long. " * 1500}}
+    mark = {"cache_control": {"type": "ephemeral"}}
+    for past in ((), ("What?", "That.")):
+        talk = [{"role": role, "content": words} for role, words in zip(("user", "assistant"), past, strict=False)]
+        for marked in (mark, {}):
+            cache = promptcache.PromptCache()
+            read: list[float] = []
+            for question in ("Who wrote it?", "Of what is it?"):
+                now = {"role": "user", "content": [document | marked, {"type": "text", "text": question}]}
+                body = asked(question, system="Be brief.") | {"messages": [*talk, now]}
+                before = len(here.upstream.requests)
+                answer = await here.client.messages.with_raw_response.create(**body)
+                assert answer.headers.get("x-ignored-params") is None
+                (arrived,) = here.upstream.requests[before:]
+                # It raises what the API refuses: too many marks, or in a wrong order.
+                read.append(cache.count(arrived.body, len(read)).read)
+            assert (read[0], read[1] > 2000) == (0, bool(marked)), (past, read)
 
 
 async def test_the_client_counts_tokens(here: Here) -> None:

@@ -17,7 +17,7 @@ from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import Delta, Tokens
 from proxy.protocol.failures import Failure, bad_request
 from proxy.protocol.models import Abilities
-from proxy.protocol.plan import Plan
+from proxy.protocol.plan import CacheLife, Plan
 
 
 class Framing(Enum):
@@ -110,7 +110,8 @@ class Rules(Struct, frozen=True):
     `native`: what a model may refuse is asked for in the Messages API's own fields (`proxy.protocol.native`). `strict`:
     a parameter without effect is refused. `web_search`: a client may have the web searched. `reasoning`: the client is
     shown the model's thinking; `signed`: and gets it in a form that it can send back. `owner`: the name of the key that
-    asks. `secret`: by which the server knows again what it has signed. `lookup`: what is kept for the owner.
+    asks. `cache_ttl`: for how long the prompt cache keeps a conversation that a client marks in it; None: as
+    the client says. `secret`: by which the server knows again what it has signed. `lookup`: what is kept for the owner.
     """
 
     model_for: Callable[[str], str] = models.resolve
@@ -122,6 +123,7 @@ class Rules(Struct, frozen=True):
     owner: str = ""
     secret: bytes = b""
     lookup: Lookup = NoLookup()
+    cache_ttl: CacheLife | None = None
     signed: SignedForm | None = None
 
 

@@ -88,6 +88,8 @@ class Service:
             settings.web_search,
             secret=secrets.token_bytes() if secret is None else secret,
             signed=None if settings.reasoning_format == "text" else settings.reasoning_format,
+            # As the CLI has it for each: with a subscription an hour costs no more.
+            cache_ttl="1h" if settings.login == "subscription" else None,
         )
         self._targets = {name.name: name.target for name in settings.models}
 

@@ -11,12 +11,14 @@ import string
 from typing import Final, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.protocol.plan import (
     LAUNCHED,
     SERVER,
     Block,
+    CacheLife,
+    Caching,
     Message,
     Plan,
     TextBlock,
@@ -80,6 +82,7 @@ class _SettingsEnv(Struct, frozen=True, omit_defaults=True):
     # A JSON object, as text, that the CLI merges into the body of its request.
     CLAUDE_CODE_EXTRA_BODY: str | UnsetType = UNSET
     CLAUDE_CODE_DISABLE_THINKING: str | UnsetType = UNSET
+    CLAUDE_CODE_PROMPT_CACHE_TTL: str | UnsetType = UNSET
     # Tokens from which on the CLI takes a conversation for too long and asks nobody; empty: as the model has it.
     CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE: str | UnsetType = UNSET
 
@@ -107,9 +110,19 @@ class _ApplySettings(Struct, frozen=True):
     subtype: Literal["apply_flag_settings"] = "apply_flag_settings"
 
 
+class _CacheControl(Struct, frozen=True):
+    ttl: CacheLife
+    type: Literal["ephemeral"] = "ephemeral"
+
+
+class _MarkedMessage(Struct, frozen=True):
+    role: str
+    content: tuple[Block | Raw, ...]
+
+
 class _UserLine(Struct, frozen=True, omit_defaults=True):
     type: str
-    message: Message
+    message: Message | _MarkedMessage
     client_composed: bool
     session_id: str
     parent_tool_use_id: str | UnsetType | None = UNSET
@@ -191,6 +204,7 @@ def settings(plan: Plan, *, blocked: bool = False) -> bytes:
         UNSET if plan.max_tokens is None else str(plan.max_tokens),
         UNSET if extra == _ExtraBody() else msgspec.json.encode(extra).decode(),
         UNSET if thinks else "1",
+        UNSET if plan.caching is None else plan.caching.ttl,
         "1" if blocked else UNSET,
     )
     flags = _Settings(plan.model, plan.effort or UNSET, UNSET if env == _SettingsEnv() else env)
@@ -226,13 +240,24 @@ def _said(message: Message) -> tuple[Block, ...]:
     return message.content
 
 
-def past(message: Message, index: int = 0, model: str = "") -> bytes:
+def marked(message: Message, index: int, caching: Caching | None) -> Message | _MarkedMessage:
+    """The message as it is written, with the mark for the prompt cache if that is in it. `index`: its place."""
+    if caching is None or caching.mark is None or caching.mark[0] != index:
+        return message
+    at = caching.mark[1]
+    block, mark = msgspec.json.encode(message.content[at]), msgspec.json.encode(_CacheControl(caching.ttl))
+    with_mark = Raw(b'%s,"cache_control":%s}' % (block[:-1], mark))
+    return _MarkedMessage(message.role, (*message.content[:at], with_mark, *message.content[at + 1 :]))
+
+
+def past(message: Message, index: int = 0, caching: Caching | None = None, model: str = "") -> bytes:
     """A message of the past. One of the user's is answered by a `result`: wait for it before the next line.
 
-    `index`: its place in the conversation; `model`: who wrote it, unless the message itself says so.
+    `index`: its place in the conversation; `model`: who wrote it, unless the message itself says so; `caching`: of the
+    conversation.
     """
     if message.role == "user":
-        return encoded(_UserLine("user", message, True, "", None, shouldQuery=False))
+        return encoded(_UserLine("user", marked(message, index, caching), True, "", None, shouldQuery=False))
     if not has_thinking(message):
         return encoded(_AssistantLine(Message("assistant", _said(message))))
     # No two have the same id: the CLI would join them.
@@ -240,6 +265,6 @@ def past(message: Message, index: int = 0, model: str = "") -> bytes:
     return encoded(_AssistantLine(answer))
 
 
-def ask(message: Message) -> bytes:
-    """The user's message that is to be answered now."""
-    return encoded(_UserLine("user", message, True, "", None))
+def ask(message: Message, index: int = 0, caching: Caching | None = None) -> bytes:
+    """The user's message that is to be answered now. `index`: as in `past`."""
+    return encoded(_UserLine("user", marked(message, index, caching), True, "", None))

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.protocol import commands, kinds, replies
 from proxy.protocol.answer import Fold
@@ -159,11 +160,11 @@ class Dialogue:
         plan = self._translated(plan)
         *past, question = plan.messages
         self._opening = opening and any(message.role == "user" for message in past)
-        self._put_in_all(plan, past, commands.ask(question))
+        self._put_in_all(plan, past, commands.ask(question, len(past), plan.caching))
 
     def count(self, plan: Plan) -> None:
         """Begin the conversation that `plan` describes, and have counted what it holds instead of asking anything."""
-        plan = self._translated(plan)
+        plan = replace(self._translated(plan), caching=None)
         self._put_in_all(plan, plan.messages, commands.count() + commands.estimate())
 
     def size(self, model: str) -> None:
@@ -190,7 +191,8 @@ class Dialogue:
         first = True
         for index, message in enumerate(past):
             if message.role == "user":
-                chunk.append(commands.ask(message) if self._opening and first else commands.past(message))
+                line = commands.ask if self._opening and first else commands.past
+                chunk.append(line(message, index, plan.caching))
                 self._chunks.append(chunk)
                 chunk, first = [], False
             elif message.written_by is None and has_thinking(message):
@@ -204,7 +206,7 @@ class Dialogue:
         """The past up to the next message of the user's, or all that is left of it and the question."""
         for line in self._chunks.popleft() if self._chunks else ():
             if isinstance(line, _Unattributed):
-                line = commands.past(line.message, line.index, self._model)
+                line = commands.past(line.message, line.index, model=self._model)
             self._out.append(line)
 
     def can_ask(self, message: Message) -> bool:

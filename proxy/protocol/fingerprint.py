@@ -59,7 +59,7 @@ def extend(fingerprint: bytes, message: Message) -> bytes:
 
 def under(plan: Plan, fingerprint: bytes) -> bytes:
     """The fingerprint of messages that were answered under the plan's settings."""
-    return hashlib.sha256(fingerprint + _encode(msgspec.structs.replace(plan, messages=()))).digest()
+    return hashlib.sha256(fingerprint + _encode(msgspec.structs.replace(plan, messages=(), caching=None))).digest()
 
 
 def of_all(plan: Plan, owner: str) -> tuple[bytes, tuple[bytes, ...]]:

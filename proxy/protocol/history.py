@@ -104,6 +104,7 @@ class History:
         "_turns",
         "_where",
         "_written_by",
+        "last_result",
         "system",
     )  # fmt: skip
 
@@ -111,6 +112,8 @@ class History:
         self._where = where
         self._turns = self._parts = self._added = 0
         self.system: list[str] = []
+        # The latest of `answer`, as it goes into the messages.
+        self.last_result: ToolResultBlock | None = None
         self._messages: list[Message] = []
         # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
         self._said: list[AssistantBlock] = []
@@ -208,7 +211,7 @@ class History:
             return False
         self._add(1 + len(content))
         self._answered[call_id] = wire
-        self._results[wire] = ToolResultBlock(wire, content, is_error)
+        self._results[wire] = self.last_result = ToolResultBlock(wire, content, is_error)
         return True
 
     def finish(self) -> tuple[str | None, tuple[Message, ...]]:

@@ -194,13 +194,27 @@ class Search(Struct, frozen=True):
     max_uses: int | None = None
 
 
+CacheLife = Literal["5m", "1h"]
+
+
+class Caching(Struct, frozen=True):
+    """How long upstream keeps the conversation in its prompt cache after a use, wherever it is marked.
+
+    `mark`: the message, and the block of it, up to which it is marked beside where the CLI does so.
+    """
+
+    ttl: CacheLife
+    mark: tuple[int, int] | None = None
+
+
 class Plan(Struct, frozen=True):
     """One conversation and the question to be put to it. `messages` ends with a user's message.
 
     `model` is what the CLI is asked for. `max_tokens` None: the CLI's own limit. `effort` None: its default; `thinking`
     False: none at all. `must_call`: an answer without a tool call is asked for again; `demand`: what the model is told
     of that where `tool_choice` cannot say it. `schema`: the answer is JSON. `search`: the model may search the web; it
-    takes a process that was started for that. A search counts as a tool call.
+    takes a process that was started for that. A search counts as a tool call. `caching` None: as the CLI does it; it
+    has no part in what the conversation is, and effect only where one begins in a process.
     """
 
     model: str
@@ -216,6 +230,7 @@ class Plan(Struct, frozen=True):
     schema: Schema | None = None
     sampling: Sampling = Sampling()
     search: Search | None = None
+    caching: Caching | None = None
 
 
 # Schemas are taken apart and put together again, which takes longer than texts do.

@@ -29,4 +29,4 @@ def shorter(plan: Plan) -> Plan | None:
             if left <= bound:
                 break
         left -= sizes[index]
-    return None if best is None else msgspec.structs.replace(plan, messages=plan.messages[best:])
+    return None if best is None else msgspec.structs.replace(plan, messages=plan.messages[best:], caching=None)

@@ -21,6 +21,7 @@ from proxy.dialects.anthropic.request import (
     Counted,
     MessagesRequest,
 )
+from proxy.dialects.marks import CacheControl, Marks
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
@@ -91,13 +92,14 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
         schema=_schema(asked),
         sampling=parameters.sampling(rules, asked.temperature, asked.top_p, asked.top_k),
     )
+    caching, lost_marks = talk.marks.placed(messages, rules.cache_ttl)
     return Decoded(
         asked.model,
         rules.reasoning and (asked.thinking is None or asked.thinking.display != "omitted"),
-        made,
+        msgspec.structs.replace(made, caching=caching),
         bool(asked.stream),
         _stops(asked.stop_sequences),
-        _ignored(asked, talk, rules, thinking.on),
+        _ignored(asked, talk, rules, thinking.on, lost_marks),
     )
 
 
@@ -105,8 +107,8 @@ def _conversation(asked: Counted) -> _Talk:
     """System prompt and messages, put together as far as they go."""
     blocks = asked.system if isinstance(asked.system, list) else ()
     talk = _Talk()
-    marked = (asked, *blocks, *(asked.tools or ()))
-    talk.marked = any(part.cache_control is not None for part in marked)
+    for marked in (asked.tools or (), blocks, (asked,)):
+        talk.marks.at_ends([part.cache_control for part in marked])
     texts = [asked.system] if isinstance(asked.system, str) else [block.text for block in blocks]
     for text in texts:
         talk.history.instruct(text)
@@ -121,13 +123,12 @@ def _conversation(asked: Counted) -> _Talk:
 class _Talk:
     """A conversation while it is put together.
 
-    `marked`: something in the request carries a cache mark. `effort`: what a message says of it last. `ignored`: fields
-    of blocks without effect.
+    `marks`: for the prompt cache. `effort`: what a message says of it last. `ignored`: fields of blocks without effect.
     """
 
     def __init__(self) -> None:
         self.history = History()
-        self.marked = False
+        self.marks = Marks()
         self.effort: str | None = None
         self.ignored: list[str] = []
         self._images = 0
@@ -137,7 +138,7 @@ class _Talk:
         if isinstance(message, api.AssistantMessage):
             self.history.say(list(self._said(self._placed(message.content, where))))
         elif isinstance(message, api.UserMessage):
-            self._heard(self._placed(message.content, where))
+            self._heard(self._placed(message.content, where, heard=True))
         else:
             texts = [block.text for block, _ in self._placed(message.content or "", where)]
             if message.output_config is not None:
@@ -145,12 +146,15 @@ class _Talk:
             if not (answered and message.clear_at == CLEARED):
                 self.history.instruct("\n\n".join(texts))
 
-    def _placed(self, content: str | Sequence[B], where: str) -> list[tuple[B | api.TextBlock, str]]:
-        """The blocks of a message, with the path of each."""
+    def _placed(
+        self, content: str | Sequence[B], where: str, *, heard: bool = False
+    ) -> list[tuple[B | api.TextBlock, str]]:
+        """The blocks of a message, with the path of each. `heard`: it is the user's."""
         blocks: Sequence[B | api.TextBlock] = [api.TextBlock(text=content)] if isinstance(content, str) else content
         self.history.expect(where, parts=0 if isinstance(content, str) else len(blocks))
         for block in blocks:
-            self.marked = self.marked or block.cache_control is not None
+            if not heard:
+                self.marks.on(None, block.cache_control)
             self._note(block)
         return [(block, f"{where}.content[{index}]") for index, block in enumerate(blocks)]
 
@@ -187,8 +191,11 @@ class _Talk:
                 if not self.history.answer(block.tool_use_id, content, bool(block.is_error)):
                     message = "No `tool_use` block of the previous assistant message has this id."
                     raise bad_request(message, f"{place}.tool_use_id")
+                self.marks.on(self.history.last_result, _mark(block))
             else:
-                said += self._part(block, place)
+                made = self._part(block, place)
+                said += made
+                self.marks.on(made[-1] if made else None, block.cache_control)
         self.history.ask(said)
 
     def _result(self, block: api.ToolResultBlock, place: str) -> tuple[PartBlock, ...]:
@@ -217,6 +224,12 @@ class _Talk:
         if self._images > MAX_IMAGES:
             raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
         return [found]
+
+
+def _mark(result: api.ToolResultBlock) -> CacheControl | None:
+    """The mark on a result, or within it."""
+    inner = () if result.content is None or isinstance(result.content, str) else result.content
+    return next((mark for mark in (result.cache_control, *(part.cache_control for part in inner)) if mark), None)
 
 
 def _citing(citing: api.Citing | None) -> plan.Citing | None:
@@ -344,7 +357,7 @@ def _stops(stops: list[str] | None) -> tuple[str, ...]:
     return tuple(stops or ())
 
 
-def _ignored(asked: Counted, talk: _Talk, rules: Rules, thinking: bool) -> tuple[str, ...]:
+def _ignored(asked: Counted, talk: _Talk, rules: Rules, thinking: bool, lost_marks: tuple[str, ...]) -> tuple[str, ...]:
     """What had no effect. Raises Rejection when the server is strict about it."""
     names = parameters.without_effect(asked, IGNORED, rules)
     if asked.thinking is not None:
@@ -358,7 +371,7 @@ def _ignored(asked: Counted, talk: _Talk, rules: Rules, thinking: bool) -> tuple
         names += [f"tools.{name}" for name in parameters.without_effect(tool, IGNORED_OF_TOOLS, rules)]
     names += web_search.without_effect(asked.tools or ())
     names += talk.ignored
-    # The CLI sets its own marks; an answer is the same with and without, so this is never refused.
     # Searches of the past stand in their answer's text.
     past = (web_search.PAST_NAME,) if any(map(web_search.searched, asked.messages)) else ()
-    return (*parameters.told(names, rules), *(("cache_control",) if talk.marked else ()), *past)
+    # An answer is the same with a mark and without, so this is never refused.
+    return (*parameters.told(names, rules), *lost_marks, *past)

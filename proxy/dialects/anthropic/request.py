@@ -19,11 +19,12 @@ from proxy.dialects.described import (
     ToolParameters,
     documented,
 )
+from proxy.dialects.marks import CacheControl
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.media import IMAGE_TYPES
 
 Visible = documented(pattern=r"\S")
-Mark = Annotated[Any, documented("Taken: the CLI sets its own marks.")]
+Mark = CacheControl | None
 Name = Annotated[str, documented(minLength=1)]
 Limit = Annotated[int, documented(minimum=1)]
 

@@ -25,6 +25,7 @@ from proxy.dialects.described import (
     ToolParameters,
     documented,
 )
+from proxy.dialects.marks import CacheControl
 from proxy.dialects.openai.web_search import WebSearchOptions
 from proxy.protocol.media import IMAGE_TYPES
 
@@ -36,6 +37,7 @@ MAX_CHOICES: Final = 8
 
 class TextPart(Struct, frozen=True, tag="text"):
     text: str
+    cache_control: CacheControl | None = None
 
 
 class InputTextPart(TextPart, frozen=True, tag="input_text"):
@@ -61,6 +63,7 @@ class ImageUrlPart(Struct, frozen=True, tag="image_url"):
     """A URL is needed."""
 
     image_url: ImageUrl | Annotated[str, documented(pattern=IMAGE_URL)] | None = None
+    cache_control: CacheControl | None = None
 
 
 class AudioPart(Struct, frozen=True, tag="input_audio"):
@@ -80,6 +83,7 @@ class ImagePart(Struct, frozen=True, tag="image"):
     """In the form of the Messages API, as clients send it that know Claude by its name."""
 
     source: Base64Image | UrlImage
+    cache_control: CacheControl | None = None
 
 
 class FileData(Struct, frozen=True):
@@ -92,6 +96,7 @@ class FileData(Struct, frozen=True):
 
 class FilePart(Struct, frozen=True, tag="file"):
     file: Annotated[FileData, documented(required=["file_data"], properties={"file_data": {"type": "string"}})]
+    cache_control: CacheControl | None = None
 
 
 class ToolUsePart(Struct, frozen=True, tag="tool_use"):
@@ -123,6 +128,7 @@ class ToolResultPart(Struct, frozen=True, tag="tool_result"):
     tool_use_id: str
     content: str | list[MediaPart] | None = None
     is_error: bool | None = None
+    cache_control: CacheControl | None = None
 
 
 UserPart = (
@@ -147,6 +153,7 @@ AnyPart = UserPart | AssistantPart
 class SystemMessage(Struct, frozen=True, tag_field="role", tag="system"):
     content: str | list[TextLike] | None = None
     name: str | None = None
+    cache_control: CacheControl | None = None
 
 
 class DeveloperMessage(SystemMessage, frozen=True, tag="developer"):
@@ -156,6 +163,7 @@ class DeveloperMessage(SystemMessage, frozen=True, tag="developer"):
 class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
     content: str | list[UserPart] | None = None
     name: str | None = None
+    cache_control: CacheControl | None = None
 
 
 class PastFunctionCall(Struct, frozen=True):
@@ -198,6 +206,7 @@ class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
     name: str | None = None
     thinking_blocks: list[PastThinking] | None = None
     reasoning_details: list[PastThinking] | None = None
+    cache_control: CacheControl | None = None
 
 
 class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
@@ -205,6 +214,7 @@ class ToolMessage(Struct, frozen=True, tag_field="role", tag="tool"):
 
     tool_call_id: str
     content: str | list[MediaPart] | None = None
+    cache_control: CacheControl | None = None
 
 
 class FunctionMessage(Struct, frozen=True, tag_field="role", tag="function"):

@@ -84,6 +84,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     use, style = tool_use(chat, messages, search)
     parameters.may_search(use, "web_search_options", rules)
     ignored = (*parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored, *without_effect(chat))
+    caching, lost_marks = talk.marks.placed(messages, rules.cache_ttl)
     options = chat.stream_options
     plan = parameters.plan_of(
         rules,
@@ -97,11 +98,11 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         sampling=parameters.sampling(rules, chat.temperature, chat.top_p, hottest=HOTTEST),
     )
     return ChatPlan(
-        plan=plan,
+        plan=msgspec.structs.replace(plan, caching=caching),
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
-        ignored=parameters.told(ignored, rules),
+        ignored=(*parameters.told(ignored, rules), *lost_marks),
         style=style,
         stop=stops_of(chat.stop),
         n=count_of(chat.n),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from proxy.dialects.marks import CacheControl, Marks
 from proxy.dialects.openai.chat_body import (
     AnyPart,
     AudioPart,
@@ -62,12 +63,22 @@ def _file(file: FileData, where: str) -> DocumentBlock:
     return media.document(media_type, data, file.filename, place)
 
 
-def blocks(found: Sequence[tuple[AnyPart, str]], *, images_before: int = 0) -> list[PartBlock]:
+def mark_of(part: AnyPart) -> CacheControl | None:
+    """Its mark for the prompt cache; most kinds of parts can have one."""
+    mark: CacheControl | None = getattr(part, "cache_control", None)
+    return mark
+
+
+def blocks(
+    found: Sequence[tuple[AnyPart, str]], *, images_before: int = 0, marks: Marks | None = None
+) -> list[PartBlock]:
     """The text, images and files among the parts as the model gets them. Parts without visible text are left out: the
-    Messages API refuses them. `images_before`: how many images there are in the messages before it. Raises Rejection.
+    Messages API refuses them. `images_before`: how many images there are in the messages before it. `marks`: takes
+    those of the parts. Raises Rejection.
     """
     made: list[PartBlock] = []
     for part, place in found:
+        before = len(made)
         if isinstance(part, TextPart | RefusalPart):
             text = part.text if isinstance(part, TextPart) else part.refusal
             if text and text.strip():
@@ -81,4 +92,6 @@ def blocks(found: Sequence[tuple[AnyPart, str]], *, images_before: int = 0) -> l
             made.append(_file(part.file, place))
         elif isinstance(part, AudioPart):
             raise bad_request("Claude Code takes no audio.", f"{place}.input_audio")
+        if marks is not None:
+            marks.on(made[-1] if len(made) > before else None, mark_of(part))
     return made

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.dialects.marks import CacheControl, Marks
 from proxy.dialects.openai import content, signed
 from proxy.dialects.openai.chat_body import (
     AnyMessage,
@@ -44,10 +45,12 @@ SPEAKER: Final = "[{}]:"
 
 
 class Conversation(Struct, frozen=True):
-    """System prompt and messages, of which the last is the user's. `ignored`: fields of messages without effect."""
+    """System prompt and messages, of which the last is the user's. `ignored`: fields of messages without effect;
+    `marks`: for the prompt cache."""
 
     system: str | None
     messages: tuple[Message, ...]
+    marks: Marks
     ignored: tuple[str, ...] = ()
 
 
@@ -67,18 +70,21 @@ def conversation(messages: Sequence[AnyMessage]) -> Conversation:
     system, turns = talk.history.finish()
     if not turns:
         raise bad_request("There is no message with content.", f"{where}.content")
-    return Conversation(system, turns, ("messages.name",) if len(names) == 1 else ())
+    talk.marks.at_ends(talk.system_marks)
+    return Conversation(system, turns, talk.marks, ("messages.name",) if len(names) == 1 else ())
 
 
 class _Talk:
     """A conversation while it is put together, message by message."""
 
-    __slots__ = ("_images", "_tell_names", "history")
+    __slots__ = ("_images", "_tell_names", "history", "marks", "system_marks")
 
     def __init__(self, history: History, *, tell_names: bool) -> None:
         self._tell_names = tell_names
         self.history = history
         self._images = 0
+        self.marks = Marks()
+        self.system_marks: list[CacheControl | None] = []
 
     def take(self, message: AnyMessage, index: int) -> bool:
         """Add the message of this index; whether it is empty. Raises Rejection."""
@@ -94,8 +100,8 @@ class _Talk:
             return self._instructions(message, where)
         return self._result(message, where)
 
-    def _blocks(self, found: Sequence[tuple[AnyPart, str]]) -> list[PartBlock]:
-        blocks = content.blocks(found, images_before=self._images)
+    def _blocks(self, found: Sequence[tuple[AnyPart, str]], marks: Marks | None = None) -> list[PartBlock]:
+        blocks = content.blocks(found, images_before=self._images, marks=marks)
         self._images += images_in(blocks)
         return blocks
 
@@ -110,8 +116,10 @@ class _Talk:
             blocks = tuple(self._blocks(content.parts(part.content, place)))
             if not self.history.answer(part.tool_use_id, blocks, bool(part.is_error)):
                 raise bad_request(NO_CALL, f"{place}.tool_use_id")
+            self.marks.on(self.history.last_result, part.cache_control or _within(part.content))
             answered = True
-        blocks_said = self._blocks(said)
+        blocks_said = self._blocks(said, self.marks)
+        self.marks.on(blocks_said[-1] if blocks_said else None, message.cache_control)
         self.history.ask([*self._named(message, bool(blocks_said)), *blocks_said])
         return not blocks_said and not answered
 
@@ -120,12 +128,18 @@ class _Talk:
         return [TextBlock(SPEAKER.format(message.name))] if self._tell_names and message.name and speaks else []
 
     def _instructions(self, message: SystemMessage, where: str) -> bool:
+        mark = message.cache_control or _within(message.content)
+        if self.history.begun:
+            self.marks.on(None, mark)
+        else:
+            self.system_marks.append(mark)
         blocks = content.blocks(content.parts(message.content, where))
         text = "\n\n".join(block.text for block in blocks if isinstance(block, TextBlock))
         self.history.instruct(text)
         return not text
 
     def _answer(self, message: AssistantMessage, where: str, index: int) -> bool:
+        self.marks.on(None, message.cache_control or _within(message.content))
         said: list[AssistantBlock | PastCall] = []
         for part, place in content.parts(message.content, where):
             if isinstance(part, ToolUsePart):
@@ -157,7 +171,15 @@ class _Talk:
             call_id, tuple(self._blocks(content.parts(message.content, where)))
         ):
             raise bad_request(NO_CALL, param)
+        own = message.cache_control if isinstance(message, ToolMessage) else None
+        self.marks.on(self.history.last_result, own or _within(message.content))
         return False
+
+
+def _within(given: str | Sequence[AnyPart] | None) -> CacheControl | None:
+    """The last mark in a content that becomes one block."""
+    parts = () if given is None or isinstance(given, str) else given
+    return next((mark for mark in map(content.mark_of, reversed(parts)) if mark is not None), None)
 
 
 def _calls(message: AssistantMessage, where: str, index: int) -> Iterator[PastCall]:
