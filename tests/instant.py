@@ -61,7 +61,7 @@ class InstantConversation(Conversation):
     async def ask_new(self, plan: Plan, *, opening: bool = True) -> None:
         pass
 
-    async def ask_next(self, message: Message) -> None:
+    async def ask_next(self, message: Message, before: Message | None = None) -> None:
         self.folded = Fold()
 
     async def count(self, plan: Plan) -> Count:

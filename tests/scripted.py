@@ -77,7 +77,7 @@ class Scripted(Conversation):
         self.openings.append(opening)
         self._ask(plan)
 
-    async def ask_next(self, message: Message) -> None:
+    async def ask_next(self, message: Message, before: Message | None = None) -> None:
         self._ask(message)
 
     def _ask(self, what: Any) -> None:

@@ -17,7 +17,7 @@ from proxy.cli.process import Child
 from proxy.protocol.deltas import Delta, Failed, Finished, Reason, Started, Text, Thinking, ToolCall
 from proxy.protocol.failures import About, Failure, Kind
 from proxy.protocol.lines import Line, RateLimitInfo, Result
-from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock
+from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 from tests import cli_lines as say
 from tests import fake_cli
 from tests.conftest import alive, launch_of, until
@@ -349,6 +349,19 @@ async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tm
     await conversation.ask_next(answer)
     assert json.loads(text(await whole(conversation))) == {"for-toolu_1": ["one"], "for-toolu_2": ["two"]}
     assert len(fake_cli.pids(tmp_path)) == 1
+
+
+async def test_results_find_their_calls_by_place_where_the_client_has_other_ids(begin: Begin) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await whole(conversation)
+    assert await conversation.settle()
+    before = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ("toolu_2", "mine")))
+    answer = results(("mine", "two"), ("toolu_2", "one"))
+    assert not conversation.can_ask(answer)
+    assert conversation.can_ask(answer, before)
+    await conversation.ask_next(answer, before)
+    assert json.loads(text(await whole(conversation))) == {"for-toolu_1": ["one"], "for-toolu_2": ["two"]}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from msgspec import Raw
 from proxy.protocol import fingerprint
 from proxy.protocol.answer import CallPart, Fold
 from proxy.protocol.deltas import Arguments, Retracted, Text, Thinking, ToolCall
-from proxy.protocol.plan import Message, Plan, TextBlock, ToolUseBlock
+from proxy.protocol.plan import Message, Plan, TextBlock, ToolResultBlock, ToolUseBlock
 
 ASK = Message("user", (TextBlock("hi"),))
 
@@ -22,8 +22,8 @@ def answer(*texts: str, arguments: bytes | None = None) -> Message:
 def of(*messages: Message, owner: str = "", **settings: object) -> bytes:
     plan = Plan(model=str(settings.pop("model", "opus")), system=None, messages=messages, **settings)  # type: ignore[arg-type]
     key = fingerprint.start(owner)
-    for message in messages:
-        key = fingerprint.extend(key, message)
+    for before, message in zip((None, *messages), messages, strict=False):
+        key = fingerprint.extend(key, message, before)
     return fingerprint.under(plan, key)
 
 
@@ -36,6 +36,21 @@ def of(*messages: Message, owner: str = "", **settings: object) -> bytes:
 )
 def test_an_answer_echoed_in_another_shape_is_the_same(one: Message, other: Message) -> None:
     assert of(ASK, one) == of(ASK, other)
+
+
+def calls(*ids: str) -> Message:
+    return Message("assistant", tuple(ToolUseBlock(id, "look", Raw(b"{}")) for id in ids))
+
+
+def results(**said: str) -> Message:
+    return Message("user", tuple(ToolResultBlock(id, (TextBlock(text),)) for id, text in said.items()))
+
+
+def test_calls_and_results_are_told_by_their_place_whatever_their_ids() -> None:
+    one = of(ASK, calls("a", "b"), results(a="1", b="2"), answer("x"))
+    assert of(ASK, calls("b", "c"), results(b="1", c="2"), answer("x")) == one
+    assert of(ASK, calls("a", "b"), results(a="2", b="1"), answer("x")) != one
+    assert of(ASK, calls("a", "b"), results(b="1", a="2"), answer("x")) != one
 
 
 def test_another_conversation_is_another() -> None:

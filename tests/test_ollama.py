@@ -336,3 +336,41 @@ def test_it_serves_on_both_ports(two_ports: tuple[Served, int]) -> None:
     assert version == VERSION
     rows = {(row["api"], row["endpoint"]) for row in served.recent()}
     assert rows >= {("ollama-chat", "/api/chat"), ("ollama-generate", "/api/generate")}
+
+
+def results_named(calls: list[Any], *names: str) -> list[dict[str, Any]]:
+    return [{"role": "tool", "tool_name": name, "content": f"of {name}"} for name in names]
+
+
+def results_by_place(calls: list[Any], *names: str) -> list[dict[str, Any]]:
+    return [{"role": "tool", "content": f"of {call['function']['name']}"} for call in calls]
+
+
+def results_by_own_ids(calls: list[Any], *names: str) -> list[dict[str, Any]]:
+    """As LangChain does: with ids that it has made."""
+    for call in calls:
+        call["id"] = f"own-{call['function']['name']}"
+    return [{"role": "tool", "tool_call_id": f"own-{name}", "content": f"of {name}"} for name in names]
+
+
+@pytest.mark.parametrize("results", [results_named, results_by_place, results_by_own_ids])
+def test_a_conversation_goes_on_without_the_ids_of_its_calls(two_ports: tuple[Served, int], results: Any) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("get", "put")]
+    steps = json.dumps([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])
+    asked: dict[str, Any] = {"model": "opus", "stream": False, "tools": tools}
+    asked["messages"] = [{"role": "user", "content": steps, "images": []}]
+
+    def answered(served: str) -> dict[str, Any]:
+        response = httpx.post(f"{two_ports[0].url}/api/chat", json=asked, trust_env=False)
+        assert (response.status_code, response.headers["x-claude-proxy-served"]) == (200, served)
+        message: dict[str, Any] = response.json()["message"]
+        asked["messages"].append(message)
+        return message
+
+    calls = [{"function": call["function"]} for call in answered("new")["tool_calls"]]
+    asked["messages"][-1]["tool_calls"] = calls
+    asked["messages"] += results(calls, "put", "get")
+    told = answered("continued")["content"]
+    assert json.loads(told) == {"for-toolu_1": ["of get"], "for-toolu_2": ["of put"]}
+    asked["messages"].append({"role": "user", "content": "Thanks."})
+    assert answered("continued")["content"] == "echo: Thanks."

@@ -27,14 +27,16 @@ pytestmark = [
 
 
 class Talk:
-    """`arrived`: the bodies that reached the Messages API, oldest first."""
+    """`arrived`: the bodies that reached the Messages API, oldest first; `sessions`: the conversation of each."""
 
     def __init__(self) -> None:
         self.arrived: list[dict[str, Any]] = []
+        self.sessions: list[str | None] = []
         self.client: ollama.AsyncClient
 
     def answer(self, request: Arrived) -> Reply:
         self.arrived.append(request.body)
+        self.sessions.append(request.session)
         model, names = request.body["model"], {tool["name"] for tool in request.body.get("tools") or ()}
         told = str(messages.simplified(request.body)["messages"][-1]["content"])
         if "StructuredOutput" in names and "tool_result" not in told:
@@ -126,6 +128,8 @@ async def test_tools_are_called_and_their_results_come_back(talk: Talk, stream: 
     ]
     answer = await talk.client.chat("opus", said, tools=[temperature])
     assert answer.message.content == "The capital is Rome."
+    # The client keeps no ids of calls, and the conversation goes on in its process all the same.
+    assert talk.sessions[-1] == talk.sessions[-2]
     called, results = talk.asked()["messages"][-2:]
     named = {block["id"]: block["input"]["city"] for block in called["content"] if block["type"] == "tool_use"}
     told = {named[block["tool_use_id"]]: block["content"] for block in results["content"]}

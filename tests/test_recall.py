@@ -68,6 +68,16 @@ def test_thinking_is_there_again_where_its_call_is_answered() -> None:
     assert found == (ASK, Message("assistant", blocks, "claude-opus-5-5"), RESULT)
 
 
+def test_a_call_keeps_the_id_that_the_client_has_for_it() -> None:
+    recall = Recall(Clock())
+    kept(recall, answer(ThinkingPart("Hm.", "c2ln"), CALL), ASK)
+    theirs = Message("assistant", (ToolUseBlock("mine", "look", Raw(b'{"a":1}')),))
+    result = Message("user", (ToolResultBlock("mine", (TextBlock("sunny"),)),))
+    thought, call = whole(recall, ASK, theirs, result)[1].content
+    assert isinstance(thought, ThinkingBlock)
+    assert call == ToolUseBlock("mine", "look", Raw(b'{"a": 1}'))
+
+
 def test_texts_that_clients_join_are_apart_again() -> None:
     recall = Recall(Clock())
     echo = kept(recall, answer(TextPart("a"), TextPart("b")), ASK)

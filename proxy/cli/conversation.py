@@ -156,13 +156,16 @@ class Conversation:
         usage = self._context.get(True)
         return None if usage is None else usage.maxTokens or None
 
-    def can_ask(self, message: Message) -> bool:
-        """Whether `message` can follow here so that it reaches the model as it would in a new conversation."""
-        return self._dialogue.can_ask(message)
+    def can_ask(self, message: Message, before: Message | None = None) -> bool:
+        """Whether `message` can follow here so that it reaches the model as it would in a new conversation.
 
-    async def ask_next(self, message: Message) -> None:
-        """Ask a further message, after an answer that has settled."""
-        await off_loop(size_of((message,)), self._dialogue.ask, message)
+        `before`: the answer that it follows, as the client has it (`Dialogue.can_ask`).
+        """
+        return self._dialogue.can_ask(message, before)
+
+    async def ask_next(self, message: Message, before: Message | None = None) -> None:
+        """Ask a further message, after an answer that has settled. `before`: as in `can_ask`."""
+        await off_loop(size_of((message,)), self._dialogue.ask, message, before)
         self._asked()
 
     def proposal_judged(self, accepted: bool) -> None:

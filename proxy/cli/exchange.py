@@ -238,7 +238,7 @@ class Exchange:
         self._attribute(lease.conversation)
         self._citing = None if self._plan.search is None else Citing(lease.conversation.pages)
         if lease.served == "continued":
-            await lease.conversation.ask_next(self._plan.messages[-1])
+            await lease.conversation.ask_next(*self._plan.ending)
         else:
             await lease.conversation.ask_new(lease.plan, opening=self._pool.keeps_first)
 

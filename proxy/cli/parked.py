@@ -79,8 +79,11 @@ class ParkedConversations:
         parked.settling.add_done_callback(settled)
         conversation.child.exited.add_done_callback(lambda _: drop())
 
-    async def take(self, key: bytes, message: Message) -> Conversation | None:
-        """The conversation that `message` can go on, if there is one. It is parked no more then."""
+    async def take(self, key: bytes, message: Message, before: Message | None = None) -> Conversation | None:
+        """The conversation that `message` can go on, if there is one. It is parked no more then.
+
+        `before`: the answer that it follows, as the client has it.
+        """
         parked = self._parked.pop(key, None)
         if parked is None:
             return None
@@ -89,7 +92,7 @@ class ParkedConversations:
         try:
             if not await parked.settling or not parked.conversation.child.alive:
                 why = "ended"
-            elif not parked.conversation.can_ask(message):
+            elif not parked.conversation.can_ask(message, before):
                 why = "unfit"
         except asyncio.CancelledError:
             why = "ended"

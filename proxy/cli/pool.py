@@ -160,7 +160,7 @@ class Pool:
             self._last_request = asyncio.get_running_loop().time()
             if plan.search is not None:
                 self._last_search = self._last_request
-            conversation = await self._parked.take(before, plan.messages[-1])
+            conversation = await self._parked.take(before, *plan.ending)
             served: Served = "continued"
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"

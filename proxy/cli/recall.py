@@ -18,7 +18,7 @@ import msgspec
 
 from proxy.protocol import fingerprint
 from proxy.protocol.answer import Answer
-from proxy.protocol.plan import Message, Plan
+from proxy.protocol.plan import Message, Plan, call_ids, with_ids
 
 # Bytes of all answers together, as JSON.
 MAX_BYTES: Final = 32 * 1024 * 1024
@@ -91,7 +91,8 @@ class Recall:
             self._forget(next(iter(self._known)))
 
     def whole(self, plan: Plan, keys: Sequence[bytes]) -> Plan:
-        """The plan with each answer that is known here as it was written. `keys`: of the plan's messages, in order."""
+        """The plan with each answer that is known here as it was written, but for the ids of its calls. `keys`: of the
+        plan's messages, in order."""
         messages = tuple(
             self._find(key, message) if message.role == "assistant" else message
             for key, message in zip(keys, plan.messages, strict=True)
@@ -105,7 +106,8 @@ class Recall:
             return message
         known.used = now
         self._known.move_to_end(key)
-        return known.message
+        # Results name the calls by the client's ids, each of which stands in the conversation once.
+        return with_ids(known.message, dict(zip(call_ids(known.message), call_ids(message), strict=False)))
 
     @property
     def _oldest(self) -> _Known:

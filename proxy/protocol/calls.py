@@ -32,6 +32,11 @@ class Written:
         self._pieces: dict[int, list[str]] = {}
         self._digests: dict[str, bytes] = {}
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Those of the calls, in their order."""
+        return tuple(self._ids.values())
+
     def take(self, deltas: Iterable[Delta]) -> None:
         for delta in deltas:
             if isinstance(delta, ToolCall):

@@ -3,6 +3,7 @@
 A conversation that is kept alive is found by the fingerprint of all that it holds; a request that extends exactly that
 conversation has the same fingerprint over all but its last message. Clients echo the model's messages in slightly
 different shapes, so the assistant's are compared by what they say: text joined, arguments as JSON values, no thinking.
+Calls and their results are told by their place: some clients drop the ids of calls, or give them ids of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from proxy.protocol.plan import (
     TextBlock,
     ThinkingBlock,
     ToolUseBlock,
+    call_ids,
+    with_ids,
 )
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
@@ -36,14 +39,14 @@ def _same_json(raw: Raw) -> Raw:
         return raw
 
 
-def _normal(message: Message) -> Message:
+def _normal(message: Message, before: Message | None) -> Message:
     if message.role == "user":
-        return message
+        ids = () if before is None else call_ids(before)
+        return with_ids(message, {id: str(place) for place, id in enumerate(ids)})
     text = "".join(block.text for block in message.content if isinstance(block, TextBlock))
     blocks: list[Block] = [TextBlock(text)] if text else []
-    for block in message.content:
-        if isinstance(block, ToolUseBlock):
-            blocks.append(ToolUseBlock(block.id, block.name, _same_json(block.input)))
+    calls = (block for block in message.content if isinstance(block, ToolUseBlock))
+    blocks += (ToolUseBlock(str(place), call.name, _same_json(call.input)) for place, call in enumerate(calls))
     return Message("assistant", tuple(blocks))
 
 
@@ -52,9 +55,9 @@ def start(owner: str) -> bytes:
     return hashlib.sha256(owner.encode()).digest()
 
 
-def extend(fingerprint: bytes, message: Message) -> bytes:
-    """The fingerprint of messages with one more."""
-    return hashlib.sha256(fingerprint + _encode(_normal(message))).digest()
+def extend(fingerprint: bytes, message: Message, before: Message | None = None) -> bytes:
+    """The fingerprint of messages with one more. `before`: the last of them, whose calls it may have results of."""
+    return hashlib.sha256(fingerprint + _encode(_normal(message, before))).digest()
 
 
 def under(plan: Plan, fingerprint: bytes) -> bytes:
@@ -65,8 +68,8 @@ def under(plan: Plan, fingerprint: bytes) -> bytes:
 def of_all(plan: Plan, owner: str) -> tuple[bytes, tuple[bytes, ...]]:
     """That of a conversation which the plan's last message can go on, and those of its messages up to each of them."""
     keys = [start(owner)]
-    for message in plan.messages:
-        keys.append(extend(keys[-1], message))
+    for before, message in zip((None, *plan.messages), plan.messages, strict=False):
+        keys.append(extend(keys[-1], message, before))
     return under(plan, keys[-2]), tuple(keys[1:])
 
 

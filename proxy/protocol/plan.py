@@ -6,9 +6,10 @@ stand here, they are what arrives there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Raw, Struct
 
 # The MCP server under which the client's tools are offered; `--allowedTools mcp__client` permits exactly these.
@@ -113,6 +114,26 @@ class Message(Struct, frozen=True, omit_defaults=True):
     role: Literal["user", "assistant"]
     content: tuple[Block, ...]
     written_by: str | None = None
+
+
+def call_ids(message: Message) -> tuple[str, ...]:
+    """Those of the calls in it, in their order."""
+    return tuple(block.id for block in message.content if isinstance(block, ToolUseBlock))
+
+
+def with_ids(message: Message, ids: Mapping[str, str]) -> Message:
+    """The message with other ids of calls, its own and those that it has results of."""
+    if all(id == other for id, other in ids.items()):
+        return message
+    return msgspec.structs.replace(message, content=tuple(_with_id(block, ids) for block in message.content))
+
+
+def _with_id(block: Block, ids: Mapping[str, str]) -> Block:
+    if isinstance(block, ToolUseBlock):
+        return msgspec.structs.replace(block, id=ids.get(block.id, block.id))
+    if isinstance(block, ToolResultBlock):
+        return msgspec.structs.replace(block, tool_use_id=ids.get(block.tool_use_id, block.tool_use_id))
+    return block
 
 
 def _size_of(block: Block) -> int:
@@ -231,6 +252,11 @@ class Plan(Struct, frozen=True):
     sampling: Sampling = Sampling()
     search: Search | None = None
     caching: Caching | None = None
+
+    @property
+    def ending(self) -> tuple[Message, ...]:
+        """The question, and then the answer before it, if there is one."""
+        return self.messages[:-3:-1]
 
 
 # Schemas are taken apart and put together again, which takes longer than texts do.
