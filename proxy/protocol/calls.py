@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 
 from proxy.protocol.deltas import Arguments, Delta, ToolCall, ToolEnd
+from proxy.protocol.plan import Message, call_ids, with_ids
 
 
 def digest(arguments: str | bytes) -> bytes:
@@ -32,10 +33,10 @@ class Written:
         self._pieces: dict[int, list[str]] = {}
         self._digests: dict[str, bytes] = {}
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Those of the calls, in their order."""
-        return tuple(self._ids.values())
+    def of_own(self, message: Message, before: Message | None) -> Message:
+        """The message with the ids of these calls in place of those that the answer `before` it has, by their place."""
+        ids = () if before is None else call_ids(before)
+        return with_ids(message, dict(zip(ids, self._ids.values(), strict=False)))
 
     def take(self, deltas: Iterable[Delta]) -> None:
         for delta in deltas:

@@ -41,16 +41,7 @@ from proxy.protocol.lines import (
     RateLimitInfo,
     Result,
 )
-from proxy.protocol.plan import (
-    Message,
-    Plan,
-    Schema,
-    Search,
-    ToolResultBlock,
-    call_ids,
-    has_thinking,
-    with_ids,
-)
+from proxy.protocol.plan import Message, Plan, Schema, Search, ToolResultBlock, has_thinking
 from proxy.protocol.translation import Heard, Translation
 from proxy.protocol.turn import State, Turn
 from proxy.protocol.web_search import WEB_SEARCH
@@ -224,7 +215,7 @@ class Dialogue:
         `before`: the answer that it follows, as the client has it: the calls in it are those of the answer here by
         their place, whatever their ids.
         """
-        message = self._with_own_ids(message, before)
+        message = self._written.of_own(message, before)
         results = tuple(block for block in message.content if isinstance(block, ToolResultBlock))
         if not self._held:
             return not results and not self._forgotten
@@ -235,16 +226,12 @@ class Dialogue:
             and replies.can_answer(results)
         )
 
-    def _with_own_ids(self, message: Message, before: Message | None) -> Message:
-        ids = () if before is None else call_ids(before)
-        return with_ids(message, dict(zip(ids, self._written.ids, strict=False)))
-
     def ask(self, message: Message, before: Message | None = None) -> None:
         """Ask a further message, after an answer that has settled: results answer the calls that the CLI holds.
 
         `before`: as in `can_ask`.
         """
-        message = self._with_own_ids(message, before)
+        message = self._written.of_own(message, before)
         held, self._held = self._held, {}
         self._begin_turn()
         if not held:
