@@ -1,10 +1,11 @@
-"""Schemas judged in this process, for tests that have no hostile ones."""
+"""Schemas and grammars judged in this process, for tests that have no hostile ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from proxy.cli.validator import Validator
+from proxy.protocol import grammars
 from proxy.protocol.checking import fault
 from proxy.protocol.judging import Item, Verdicts, of_plan, rejection
 from proxy.protocol.plan import Plan
@@ -12,7 +13,7 @@ from proxy.protocol.plan import Plan
 
 class DirectValidator(Validator):
     async def judge(self, owner: str, items: Sequence[Item]) -> Verdicts:
-        return Verdicts(tuple(map(fault, items)))
+        return Verdicts(tuple(grammars.fault(item) if item.syntax else fault(item) for item in items))
 
 
 def check(plan: Plan) -> None:

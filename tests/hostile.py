@@ -1,4 +1,4 @@
-"""Schemas that stopped the server, or took its memory, when it judged them itself."""
+"""Schemas and grammars that stopped the server, or took its memory, when it judged them itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from proxy.protocol.judging import Item, Limit
+from proxy.protocol.judging import Item, Limit, of_grammar
+from proxy.protocol.plan import Grammar
 
 
 def nested(keyword: str, unevaluated: str = "unevaluatedProperties", depth: int = 26) -> dict[str, Any]:
@@ -36,6 +37,15 @@ def _item(schema: Any, text: str | None = None) -> Item:
     return Item("format", raw) if text is None else Item("value", raw, text)
 
 
+# Every text has more parses than can be counted.
+AMBIGUOUS: Final = Grammar("lark", 'start: s\ns: s s s | s s | "a" |')
+# It has more symbols than there is memory for.
+MANY_RULES: Final = Grammar(
+    "lark", f"start: {' '.join(f'r{n}' for n in range(100_000))}\n" + "\n".join(f'r{n}: "x"' for n in range(100_000))
+)
+# Each is within the library's bounds for a pattern, and meets them when it is matched.
+NESTED_COUNTS: Final = Grammar("regex", "((a{1,500}){1,500}){1,500}")
+
 ITEMS: Final[dict[str, tuple[Item, set[Limit]]]] = {
     "nested allOf": (_item(nested("allOf", depth=40), '{"a":1}'), {Limit.TIME}),
     "nested anyOf": (_item(nested("anyOf", depth=40), '{"a":1}'), {Limit.TIME}),
@@ -44,5 +54,8 @@ ITEMS: Final[dict[str, tuple[Item, set[Limit]]]] = {
     "dear patterns": (_item(patterns(200)), {Limit.TIME, Limit.MEMORY}),
     "more dear patterns": (_item(patterns(600)), {Limit.TIME, Limit.MEMORY}),
     "many dear matches": (_item(DEAR_MATCHES, DEAR_STRINGS), {Limit.TIME}),
+    "ambiguous grammar": (of_grammar(AMBIGUOUS, "a" * 3000), {Limit.TIME, Limit.MEMORY}),
+    "grammar of many rules": (of_grammar(MANY_RULES), {Limit.TIME, Limit.MEMORY}),
+    "nested counts": (of_grammar(NESTED_COUNTS, "a" * 1000), {Limit.TIME, Limit.MEMORY}),
     "much data": (_item(MUCH_DATA), {Limit.TIME, Limit.MEMORY}),
 }

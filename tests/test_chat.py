@@ -15,7 +15,7 @@ from openai.lib.streaming.chat._types import ParsedChatCompletionSnapshot
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
-from proxy.dialects.openai.chat import ChatEncoder, Chunks, custom_input, usage_chunk
+from proxy.dialects.openai.chat import ChatEncoder, Chunks, usage_chunk
 from proxy.dialects.openai.chat_types import AnswerHead, Chunk, Completion, usage_of
 from proxy.dialects.openai.tools import PLAIN_CALLS, CallStyle
 from proxy.protocol.answer import Fold
@@ -34,6 +34,7 @@ from proxy.protocol.deltas import (
     ToolEnd,
 )
 from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.tools import custom_input
 
 TOKENS = Tokens(input=10, cache_read=7, cache_write=5, output=12, reasoning=4)
 WITH_USAGE = AnswerHead("chatcmpl-1", 1_750_000_000, "claude-code-2.1.330", with_usage=True)

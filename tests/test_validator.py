@@ -18,10 +18,11 @@ from msgspec import Raw
 
 from proxy.cli import validator
 from proxy.cli.validator import MAX_RETAINED, Validator
+from proxy.protocol import grammars
 from proxy.protocol.checking import fault
 from proxy.protocol.failures import Kind, Rejection
-from proxy.protocol.judging import Item, Limit, Verdicts
-from proxy.protocol.plan import Plan, Schema
+from proxy.protocol.judging import Item, Limit, Verdicts, of_grammar
+from proxy.protocol.plan import Grammar, Plan, Schema, Tool
 from tests import hostile
 from tests.conftest import alive, until
 from tests.served import wait_for
@@ -225,8 +226,8 @@ def test_a_worker_ends_with_its_server() -> None:
     wait_for(lambda: not alive(pid), 5, "the worker has ended")
 
 
-def test_the_server_does_not_even_have_the_library() -> None:
-    program = "import sys, proxy.serve; sys.exit('jsonschema_rs' in sys.modules)"
+def test_the_server_does_not_even_have_the_libraries() -> None:
+    program = "import sys, proxy.serve; sys.exit(bool({'jsonschema_rs', 'llguidance'} & {*sys.modules}))"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -243,3 +244,36 @@ async def test_a_plan_is_checked(judge: Validator, schema: Any, kind: Kind | Non
     with pytest.raises(Rejection) as caught:
         await judge.check("a", plan)
     assert (caught.value.failure.kind, caught.value.failure.param) == (kind, "format")
+
+
+WORDS = Grammar("lark", 'start: "say " WORD\nWORD: /[a-z]+/', "tools[1].format")
+GRAMMARS = (
+    WORDS, Grammar("regex", "(", "tools[2].format"), hostile.MANY_RULES, Grammar("regex", "a+", "tools[4].format"),
+)  # fmt: skip
+
+
+def with_grammars(*found: Grammar) -> Plan:
+    return Plan("opus", None, (), tuple(Tool(f"t{n}", "", Raw(b"{}"), "", one) for n, one in enumerate(found)))
+
+
+async def test_grammars_are_judged_there_too(judge: Validator) -> None:
+    items = (of_grammar(WORDS), of_grammar(WORDS, "say it"), of_grammar(WORDS, "sing"), ORDINARY[0], ORDINARY[1])
+    expected = (*map(grammars.fault, items[:3]), *map(fault, items[3:]))
+    assert [wrong is None for wrong in expected] == [True, True, False, True, False]
+    assert await judge.judge("a", items) == Verdicts(expected)
+
+
+@pytest.mark.parametrize(
+    ("found", "unusable"),
+    [
+        ((), set()),
+        (GRAMMARS[:1], set()),
+        (GRAMMARS[:2], {"tools[2].format"}),
+        # Which of those behind one that ends the worker could be used is not known.
+        (GRAMMARS, {"tools[2].format", "", "tools[4].format"}),
+    ],
+)
+async def test_grammars_that_cannot_be_used_are_told_by_their_paths(
+    judge: Validator, found: tuple[Grammar, ...], unusable: set[str]
+) -> None:
+    assert await judge.unusable("a", with_grammars(*found)) == unusable

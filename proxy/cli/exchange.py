@@ -6,6 +6,8 @@
   conversation, once. It is held back meanwhile, so that nothing of the first try reaches the client: until its first
   call, or to its end if it is not streamed. If it is no better then, an answer without a call goes out as it is; one
   that does not fit becomes a refusal, or a failure if some of it has gone out.
+- A call whose text does not match the grammar of its tool (`inputs`) is asked for again likewise, by its result, which
+  is an error. If it is no better then it goes out as it is.
 - JSON that the model has written as prose is the answer if it fits: it ends there, although the CLI asks again.
 - A request that is refused upstream and uses fields which a model may refuse is asked for once more without them. If
   it is answered then, the refusal is remembered: the fields are left out of later requests from the start.
@@ -23,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from proxy.cli.conversation import Conversation
+from proxy.cli.inputs import Inputs, question
 from proxy.cli.parked import NotContinued
 from proxy.cli.pool import Lease, Pool, Served
 from proxy.cli.silences import with_silences
@@ -42,11 +45,11 @@ from proxy.protocol.deltas import (
     Text,
     Tokens,
     ToolCall,
+    standing,
 )
 from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection, bad_request, with_window
 from proxy.protocol.judging import Item
 from proxy.protocol.plan import Message, Plan, TextBlock
-from proxy.protocol.schema import FREE
 from proxy.protocol.stop import StopCutter
 
 # How often an answer that is not what it must be is asked for again.
@@ -60,17 +63,11 @@ def _last(deltas: Sequence[Delta]) -> Delta | None:
     return deltas[-1] if deltas else None
 
 
-def _standing(deltas: Sequence[Delta]) -> list[Delta]:
-    """What is left of them when all is gone that has been retracted."""
-    after = max((at + 1 for at, delta in enumerate(deltas) if isinstance(delta, Retracted)), default=0)
-    return [delta for at, delta in enumerate(deltas) if at >= after or isinstance(delta, Started)]
-
-
 class Exchange:
     """See the module. `deltas` gives the answer; the attributes say, from its first delta on, how it came about.
 
-    `tool_choice_unmet`: the answer was to call a tool and does not. `invalid_calls`: how many of its calls have
-    arguments that are no JSON object or do not fit the tool's schema; they are handed on, the client decides.
+    `tool_choice_unmet`: the answer was to call a tool and does not. `invalid_calls`: how many of its calls do not fit
+    the tool's schema or grammar; they are handed on.
     `unvalidated`: whether it or its calls fit their schemas could not be found out within the bounds for that.
     `attempts`: how often a conversation was asked; each time costs.
     `emulated`: fields of the Messages API (`native.FIELDS`) that were asked for and not used.
@@ -99,6 +96,7 @@ class Exchange:
         self._to_disk = to_disk
         self._cutter = StopCutter(stop) if stop and plan.schema is None else None
         self._citing: Citing | None = None
+        self._inputs = Inputs(self._plan, self._faults)
         self._repairs = REPAIRS
         self._spent = Tokens()
         self._held: list[Delta] = []
@@ -155,11 +153,15 @@ class Exchange:
                         return
                 if deltas and not self._begun:
                     self._pool.first_delta(lease)
+                held_back = bool(deltas)
+                deltas = await self._inputs.take(deltas)
                 again = await self._fault(lease.conversation, deltas)
                 if again is not None and await lease.conversation.settle():
+                    deltas = deltas[:-1] if isinstance(again, Message) else []
                     await self._ask_again(lease.conversation, again)
-                    continue
-                ready = await self._ready(lease.conversation, deltas)
+                elif isinstance(_last(deltas), Finished):
+                    deltas = [*deltas[:-1], *self._inputs.let_go(), deltas[-1]]
+                ready = None if held_back and not deltas else await self._ready(lease.conversation, deltas)
                 if ready is None:
                     # What is held back is a silence, too.
                     if clock() - told_at < timeout:
@@ -195,11 +197,16 @@ class Exchange:
     async def _begin_again(self) -> None:
         """Put the messages into another conversation, instead of the one that has died."""
         assert self._opened is not None
-        self._held = []
+        self._forget()
         lost = self._opened.conversation
         self._opened = await self._pool.renew(self._opened)
         self._spent += lost.tokens
         await self._ask(self._opened)
+
+    def _forget(self) -> None:
+        """What is held back is no part of the answer any more."""
+        self._held = []
+        self._inputs = Inputs(self._plan, self._faults)
 
     def _refused(self, deltas: Sequence[Delta]) -> bool:
         """The request was refused upstream, and it may have been for a field that it can do without."""
@@ -216,7 +223,7 @@ class Exchange:
     async def _begin_plainly(self) -> None:
         """Ask without the fields that may have been refused."""
         assert self._opened is not None
-        self._held = []
+        self._forget()
         self._suspects = native.asked(self._plan)
         self.emulated |= self._suspects
         self._plan = native.without(self._plan, self._suspects)
@@ -262,9 +269,12 @@ class Exchange:
             return True
         return last.failure.kind is Kind.CLI_DIED and lease.served == "continued"
 
-    async def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> str | None:
-        """What to say to get a better answer, when this one has ended, is not as it must be, and can be repaired."""
+    async def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> Message | str | None:
+        """What gets a better answer, when this one has ended, is not as it must be, and can be repaired."""
         last = _last(deltas)
+        results = self._inputs.results(last) if self._repairs else None
+        if results is not None:
+            return results
         if not isinstance(last, Finished) or last.reason not in COMPLETE or self._begun or not self._repairs:
             return None
         if self._plan.must_call and not conversation.answer.called:
@@ -272,12 +282,16 @@ class Exchange:
         wrong = await self._misfit(conversation, (*self._held, *deltas))
         return None if wrong is None else FIT_AGAIN.format(wrong)
 
-    async def _ask_again(self, conversation: Conversation, words: str) -> None:
+    async def _ask_again(self, conversation: Conversation, asked: Message | str) -> None:
+        """`asked`: the results of calls, which the answer goes on from; or words about an answer that is given up."""
         self._repairs -= 1
         self._spent += conversation.tokens
-        self._held = []
         self._attribute(conversation)
-        await conversation.ask_next(Message("user", (TextBlock(words),)))
+        if isinstance(asked, Message):
+            self._inputs.ask_again()
+        else:
+            self._held, asked = [], Message("user", (TextBlock(asked),))
+        await conversation.ask_next(asked)
 
     async def _misfit(self, conversation: Conversation, deltas: Iterable[Delta]) -> str | None:
         schema = self._plan.schema
@@ -300,7 +314,7 @@ class Exchange:
                 continue
             if self._begun and any(isinstance(delta, Retracted) for delta in deltas[:at]):
                 break
-            before = _standing((*self._held, *deltas[:at]))
+            before = standing((*self._held, *deltas[:at]))
             faults = await self._faults(*(Item("value", schema.source, text) for text in proposed.texts))
             if None in faults:
                 text = [] if proposed.handed_on else [Text(proposed.texts[faults.index(None)])]
@@ -333,7 +347,7 @@ class Exchange:
         if any(isinstance(delta, Retracted) for delta in deltas):
             if self._begun:
                 return [Failed(Failure(Kind.SCHEMA_UNMET, MISFIT.format("It was asked for again.")))]
-            deltas, self._held = _standing((*self._held, *deltas)), []
+            deltas, self._held = standing((*self._held, *deltas)), []
         if isinstance(last, Finished):
             return await self._end(conversation, deltas, last)
         if self._held_back(deltas):
@@ -353,11 +367,9 @@ class Exchange:
         """The end of the answer, with all that was held back."""
         deltas, self._held = self._held + deltas, []
         finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence, last.details)
-        schemas = {tool.name: tool.schema for tool in self._plan.tools}
+        tools = {tool.name: tool for tool in self._plan.tools}
         calls = conversation.answer.answer().calls
-        faults = await self._faults(
-            *(Item("value", schemas.get(call.name, FREE.source), call.arguments) for call in calls)
-        )
+        faults = await self._faults(*(question(tools.get(call.name), call.arguments) for call in calls))
         self.invalid_calls = len(faults) - faults.count(None)
         if last.reason in COMPLETE:
             self.tool_choice_unmet = self._plan.must_call and not conversation.answer.called

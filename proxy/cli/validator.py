@@ -1,4 +1,5 @@
-"""The validator of clients' JSON Schemas: worker processes (`validator_worker`), each with bounds of time and memory.
+"""The validator of clients' JSON Schemas and grammars: worker processes (`validator_worker`), each with bounds of time
+and memory.
 
 - Two workers at most, started when they are needed. A schema that is too dear ends its worker, nothing else.
 - Owners take turns, so that one's dear schemas make another wait for one judgement at most, which is half a second of
@@ -24,7 +25,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from proxy.cli.reaper import REAPER
-from proxy.protocol.judging import Item, Limit, Verdicts, of_plan, rejection
+from proxy.protocol.judging import Item, Limit, Verdicts, grammars, of_grammar, of_plan, rejection
 from proxy.protocol.plan import Plan
 
 log: Final = logging.getLogger("proxy.cli")
@@ -169,6 +170,14 @@ class Validator:
         rejected = rejection(plan, verdicts)
         if rejected is not None:
             raise rejected
+
+    async def unusable(self, owner: str, plan: Plan) -> frozenset[str]:
+        """The paths of the plan's grammars that no text can be checked against, or not within the bounds for that."""
+        asked = [grammar for _, grammar in grammars(plan)]
+        verdicts = await self.judge(owner, [of_grammar(grammar) for grammar in asked])
+        checked = len(verdicts.faults)
+        wrong = [grammar.where for grammar, fault in zip(asked, verdicts.faults, strict=False) if fault is not None]
+        return frozenset((*wrong, *(grammar.where for grammar in asked[checked:])))
 
     async def judge(self, owner: str, items: Sequence[Item]) -> Verdicts:
         """Never raises. `owner`: the name of the API key, whose requests wait in one line."""

@@ -1,10 +1,10 @@
-"""The process that judges clients' JSON Schemas: `main` reads questions from stdin until it is closed.
+"""The process that judges clients' JSON Schemas and grammars: `main` reads questions from stdin until it is closed.
 
 A question is a line of JSON, an array of `Item`. Its answer is a line of JSON for each item as soon as it is judged
 (null, or the fault as a string), then one with the memory in use, in bytes. An empty line comes before all.
 
-Whatever a schema does, it ends this process at most: by SIGPROF when a question has taken its time of the processor,
-or when no memory or no stack is left.
+Whatever a schema or a grammar does, it ends this process at most: by SIGPROF when a question has taken its time of the
+processor, or when no memory or no stack is left.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from proxy.protocol import grammars
 from proxy.protocol.checking import fault
 from proxy.protocol.judging import Item
 
@@ -46,9 +47,13 @@ def main(questions: BinaryIO, answers: BinaryIO) -> None:
     answers.write(b"\n")
     answers.flush()
     while question := questions.readline():
+        if b'"syntax":' in question:
+            # That takes a time of its own, which is no grammar's fault.
+            grammars.load()
         signal.setitimer(signal.ITIMER_PROF, MAX_CPU)
         for item in _decode(question):
-            answers.write(msgspec.json.encode(fault(item)) + b"\n")
+            wrong = grammars.fault(item) if item.syntax else fault(item)
+            answers.write(msgspec.json.encode(wrong) + b"\n")
             answers.flush()
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(b"%d\n" % _in_use())

@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from proxy.cli.exchange import Exchange
 from proxy.cli.pool import Pool
-from proxy.dialects import Comment, Dialect, Encoder, Event, Identity, Request, Timing
+from proxy.dialects import Comment, Dialect, Encoder, Event, Identity, Request, Rules, Timing
+from proxy.dialects.parameters import told
 from proxy.http import fallback
 from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
@@ -27,6 +28,7 @@ from proxy.protocol import native
 from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Delta, Failed, Started, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.judging import without_grammars
 from proxy.protocol.plan import Plan
 from proxy.protocol.shortening import shorter
 
@@ -72,7 +74,17 @@ class ModelRequests:
             return
         # All choices have the same tools, and are to have the same form.
         await service.pool.validator.check(req.context.key_name, request.plans[0])
+        request = await self._checkable(request, rules, req.context.key_name)
         await self._answer(Answering(service, self._dialect, request, req.context.key_name, trace), req, resp)
+
+    async def _checkable(self, request: Request, rules: Rules, owner: str) -> Request:
+        """The request without the grammars that nothing can be checked against, which are named as ignored."""
+        unusable = await self._service.pool.validator.unusable(owner, request.plans[0])
+        if not unusable:
+            return request
+        ignored = told((*request.ignored, *sorted(unusable)), rules)
+        plans = tuple(without_grammars(plan, unusable) for plan in request.plans)
+        return msgspec.structs.replace(request, plans=plans, ignored=ignored)
 
     async def _answer(self, answering: Answering, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         await answering.respond(resp)

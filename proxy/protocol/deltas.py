@@ -7,6 +7,7 @@ block, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
@@ -220,3 +221,9 @@ Delta = (
     Started | Text | Cited | Thinking | Signature | RedactedThinking | BlockBreak | ToolCall | Arguments | ToolEnd
     | Searching | Searched | SearchFailed | Citation | Refusal | Retracted | Proposed | Finished | Failed
 )  # fmt: skip
+
+
+def standing(deltas: Sequence[Delta]) -> list[Delta]:
+    """What is left of them when all is gone that has been retracted."""
+    after = max((at + 1 for at, delta in enumerate(deltas) if isinstance(delta, Retracted)), default=0)
+    return [delta for at, delta in enumerate(deltas) if at >= after or isinstance(delta, Started)]

@@ -1,18 +1,20 @@
-"""What is asked about clients' JSON Schemas, and what the answer means to the request.
+"""What is asked about clients' JSON Schemas and grammars, and what the answer means to the request.
 
-A schema of a kilobyte can take years to judge, and gigabytes. So nothing is judged here, nor wherever a request is
-decoded: `checking` does it, which runs where time and memory are bounded.
+A schema of a kilobyte can take years to judge, and gigabytes; so can a grammar. So nothing is judged here, nor wherever
+a request is decoded: `checking` and `grammars` do it, which run where time and memory are bounded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from enum import Enum
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Raw, Struct
 
 from proxy.protocol.failures import About, Failure, Kind, Rejection
-from proxy.protocol.plan import Plan
+from proxy.protocol.plan import Grammar, Plan, Tool
 
 # A schema of a few lines can lead to 2^n schemas by its references: so many are looked at for one value at most, and so
 # many a schema may have.
@@ -23,15 +25,18 @@ BAD_FORMAT: Final = "This is not a JSON Schema that can be used: {}"
 
 
 class Item(Struct, frozen=True):
-    """One schema to be judged.
+    """One schema or grammar to be judged.
 
     `task`: `tool`, whether a tool can have the schema; `format`, whether answers can be checked against it; `value`,
-    whether `text` is JSON that fits it, as far as the schema can be used.
+    whether `text` is JSON that fits it, as far as the schema can be used. With a `syntax` it is a grammar's, and
+    `schema` its definition, as a JSON string: `grammar`, whether texts can be checked against it; `input`, whether
+    `text` matches it, as far as it can be used.
     """
 
-    task: Literal["tool", "format", "value"]
+    task: Literal["tool", "format", "value", "grammar", "input"]
     schema: Raw
     text: str = ""
+    syntax: Literal["", "lark", "regex"] = ""
 
 
 class Limit(Enum):
@@ -50,6 +55,28 @@ class Verdicts(Struct, frozen=True):
 
     faults: tuple[str | None, ...]
     limit: Limit | None = None
+
+
+def of_grammar(grammar: Grammar, text: str | None = None) -> Item:
+    """Whether the grammar can be used, or whether this text matches it."""
+    definition = Raw(msgspec.json.encode(grammar.definition))
+    return Item("grammar" if text is None else "input", definition, text or "", grammar.syntax)
+
+
+def grammars(plan: Plan) -> Iterator[tuple[Tool, Grammar]]:
+    """The tools of a request that have a grammar."""
+    for tool in plan.tools:
+        if tool.grammar is not None:
+            yield tool, tool.grammar
+
+
+def without_grammars(plan: Plan, where: Collection[str]) -> Plan:
+    """The plan whose grammars at these paths are told to the model, and not checked."""
+    tools = [
+        tool if tool.grammar is None or tool.grammar.where not in where else msgspec.structs.replace(tool, grammar=None)
+        for tool in plan.tools
+    ]
+    return msgspec.structs.replace(plan, tools=tuple(tools))
 
 
 def of_plan(plan: Plan) -> tuple[Item, ...]:

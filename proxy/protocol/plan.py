@@ -161,13 +161,26 @@ def has_thinking(message: Message) -> bool:
     return any(isinstance(block, ThinkingBlock | RedactedThinkingBlock) for block in message.content)
 
 
+class Grammar(Struct, frozen=True):
+    """What the text that a tool takes must match, all of it. `definition`: in Lark's notation, or a regular expression;
+    `where`: its path in the request."""
+
+    syntax: Literal["lark", "regex"]
+    definition: str
+    where: str = ""
+
+
 class Tool(Struct, frozen=True):
-    """A tool of the client's. `schema` is a JSON Schema whose type is object; `where`: its path in the request."""
+    """A tool of the client's. `schema` is a JSON Schema whose type is object; `where`: its path in the request.
+
+    `grammar`: of a tool that takes free text (`tools.CUSTOM_SCHEMA`), if its text is to be checked.
+    """
 
     name: str
     description: str
     schema: Raw
     where: str = ""
+    grammar: Grammar | None = None
 
 
 class Schema(Struct, frozen=True):

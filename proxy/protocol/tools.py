@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Tool
+from proxy.protocol.plan import Grammar, Tool
 from proxy.protocol.schema import check_size
 
 MAX_TOOLS: Final = 1024
@@ -24,7 +24,21 @@ CUSTOM_SCHEMA: Final = Raw(
 MUST_CALL_ANY: Final = "You must answer by calling at least one of the tools that you have been given."
 MUST_CALL_ONE: Final = "You must answer by calling the tool `{}`."
 
+
+class _CustomInput(Struct, frozen=True):
+    input: str
+
+
 _schema_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_custom_input: Final = msgspec.json.Decoder(_CustomInput)
+
+
+def custom_input(arguments: str) -> str:
+    """The free text of a custom call. What a model wrote that is not of the tool's shape is handed on as it is."""
+    try:
+        return _custom_input.decode(arguments).input
+    except (ValueError, RecursionError):
+        return arguments
 
 
 def parameters(raw: Raw, where: str) -> Raw:
@@ -59,8 +73,10 @@ class Offer:
         field: str = "parameters",
         *,
         again: bool = False,
+        grammar: Grammar | None = None,
     ) -> None:
-        """A tool at `where`, whose schema stands in `field`; None: it takes free text. `again`: it may replace another.
+        """A tool at `where`, whose schema stands in `field`; None: it takes free text, which has to match the grammar,
+        if there is one. `again`: it may replace another.
 
         Raises Rejection for a name that is missing or another's, and for what is too much in all.
         """
@@ -75,6 +91,6 @@ class Offer:
             message = f"The tools of a request can have {MAX_TOOLS_BYTES} bytes of schemas and descriptions in all."
             raise bad_request(message, place)
         made = CUSTOM_SCHEMA if schema is None else parameters(schema, place)
-        self.tools[name] = Tool(name, description or "", made, "" if schema is None else place)
+        self.tools[name] = Tool(name, description or "", made, "" if schema is None else place, grammar)
         if len(self.tools) > MAX_TOOLS:
             raise bad_request(f"At most {MAX_TOOLS} tools can be given.", self._where)

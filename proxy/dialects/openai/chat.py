@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final, Literal
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from proxy.dialects import ErrorReply, Framing, Identity, Request, Rules, SignedForm
@@ -54,6 +53,7 @@ from proxy.protocol.deltas import (
     ToolEnd,
 )
 from proxy.protocol.failures import Failure
+from proxy.protocol.tools import custom_input
 
 FINISH_REASONS: Final[dict[Reason, Literal["stop", "length", "tool_calls", "content_filter"]]] = {
     Reason.END_TURN: "stop",
@@ -65,21 +65,6 @@ FINISH_REASONS: Final[dict[Reason, Literal["stop", "length", "tool_calls", "cont
     Reason.REFUSAL: "content_filter",
 }
 _ROLE: Final = ChunkDelta(role="assistant", content="", refusal=None)
-
-
-class _CustomInput(Struct, frozen=True):
-    input: str
-
-
-_custom_input: Final = msgspec.json.Decoder(_CustomInput)
-
-
-def custom_input(arguments: str) -> str:
-    """The free text of a custom call. What a model wrote that is not of the tool's shape is handed on as it is."""
-    try:
-        return _custom_input.decode(arguments).input
-    except (ValueError, RecursionError):
-        return arguments
 
 
 def finish_reason(reason: Reason, style: CallStyle) -> FinishReason:

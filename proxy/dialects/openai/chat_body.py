@@ -233,16 +233,19 @@ class PlainText(Struct, frozen=True, tag="text"):
     pass
 
 
+GrammarSyntax = Literal["", "lark", "regex"]
+
+
 class Grammar(Struct, frozen=True):
-    syntax: str = ""
+    syntax: GrammarSyntax = ""
     definition: str = ""
 
 
 class GrammarFormat(Struct, frozen=True, tag="grammar"):
-    """In `grammar`, or beside `type` in the form of the Responses API; a definition is needed."""
+    """In `grammar`, or beside `type` in the form of the Responses API; a definition and its syntax are needed."""
 
     grammar: Grammar | None = None
-    syntax: str = ""
+    syntax: GrammarSyntax = ""
     definition: str = ""
 
 

@@ -25,6 +25,7 @@ from proxy.dialects.openai.chat_body import (
     ToolDefinition,
 )
 from proxy.dialects.parameters import MODES, Mode, ToolUse
+from proxy.protocol import plan
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Message, Search, Tool
 from proxy.protocol.tools import Offer
@@ -51,16 +52,19 @@ def without_effect(chat: ChatRequest) -> tuple[str, ...]:
 GRAMMAR: Final = "{}\n\nThe input must fit this grammar ({}):\n{}"
 
 
-def _described(custom: CustomDefinition, where: str) -> str:
-    """The description of a tool that takes free text. A grammar for it is told to the model: nothing here can hold it
-    to one."""
+def _described(custom: CustomDefinition, where: str) -> tuple[str, plan.Grammar | None]:
+    """The description of a tool that takes free text, and the grammar of that, of which the model is told."""
     description, form = custom.description or "", custom.format
     if not isinstance(form, GrammarFormat):
-        return description
+        return description, None
     grammar = form.grammar or Grammar(form.syntax, form.definition)
+    where = f"{where}.format"
     if not grammar.definition:
-        raise bad_request("A grammar needs a `definition`.", f"{where}.format")
-    return GRAMMAR.format(description, grammar.syntax, grammar.definition).strip()
+        raise bad_request("A grammar needs a `definition`.", where)
+    if not grammar.syntax:
+        raise bad_request("A grammar needs a `syntax`: lark or regex.", where)
+    told = GRAMMAR.format(description, grammar.syntax, grammar.definition).strip()
+    return told, plan.Grammar(grammar.syntax, grammar.definition, where)
 
 
 def _offered(
@@ -74,7 +78,8 @@ def _offered(
         offer.add(given.name, given.description, given.parameters, where)
 
     def free_text(given: CustomDefinition, where: str) -> None:
-        offer.add(given.name, _described(given, where), None, where)
+        description, grammar = _described(given, where)
+        offer.add(given.name, description, None, where, grammar=grammar)
         custom.add(given.name)
 
     for index, tool in enumerate(tools):

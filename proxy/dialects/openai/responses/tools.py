@@ -19,7 +19,7 @@ from proxy.dialects.openai.responses.builtin import TOOLS, BuiltinName
 from proxy.dialects.parameters import MODES, Mode, ToolUse
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.plan import Message, Search, Tool
+from proxy.protocol.plan import Grammar, Message, Search, Tool
 from proxy.protocol.tools import Offer
 
 # Tools that OpenAI runs itself, and nothing behind this server can: an answer without them is to another question.
@@ -118,7 +118,8 @@ class _Offer:
         if tool.type == "function":
             self._add(tool, "function", tool.description, tool.parameters, where, namespace, again)
         elif tool.type == "custom":
-            self._add(tool, "custom", _custom_description(tool, where), None, where, namespace, again)
+            description, grammar = _described(tool, where)
+            self._add(tool, "custom", description, None, where, namespace, again, grammar)
         elif tool.type == "namespace":
             if not tool.name:
                 raise bad_request("A namespace needs a name.", f"{where}.name")
@@ -150,6 +151,7 @@ class _Offer:
         where: str,
         namespace: str | None,
         again: bool,
+        grammar: Grammar | None = None,
     ) -> None:
         if not tool.name:
             raise bad_request("A tool needs a name.", f"{where}.name")
@@ -158,22 +160,24 @@ class _Offer:
         known = self.forms.get(flat)
         if known is not None and not (again and known == form):
             raise bad_request(f"Two tools have the name {tool.name!r}.", f"{where}.name")
-        self._offer.add(flat, description, schema, where, again=known is not None)
+        self._offer.add(flat, description, schema, where, again=known is not None, grammar=grammar)
         self.forms[flat] = form
 
 
-def _custom_description(tool: _Tool, where: str) -> str:
+def _described(tool: _Tool, where: str) -> tuple[str, Grammar | None]:
+    """The description of a tool that takes free text, and the grammar of that, of which the model is told."""
     format, words = tool.format, tool.description or ""
     if format is None or format.type == "text":
-        return words
+        return words, None
     if format.type != "grammar":
         raise bad_request("Must be one of text, grammar.", f"{where}.format.type")
     if format.syntax not in ("lark", "regex"):
         raise bad_request("Must be one of lark, regex.", f"{where}.format.syntax")
     if not format.definition:
         raise bad_request("A grammar needs its definition.", f"{where}.format.definition")
-    grammar = GRAMMAR.format("Lark" if format.syntax == "lark" else "regular", format.definition)
-    return f"{words}\n\n{grammar}".lstrip()
+    told = GRAMMAR.format("Lark" if format.syntax == "lark" else "regular", format.definition)
+    grammar = Grammar("lark" if format.syntax == "lark" else "regex", format.definition, f"{where}.format")
+    return f"{words}\n\n{told}".lstrip(), grammar
 
 
 def _told_back(raw: Raw) -> Raw:

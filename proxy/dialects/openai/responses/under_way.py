@@ -6,12 +6,12 @@ from typing import Any
 
 from msgspec import UNSET
 
-from proxy.dialects.openai.chat import custom_input
 from proxy.dialects.openai.responses.builtin import call_item
 from proxy.dialects.openai.responses.tools import CallForm
 from proxy.dialects.openai.responses.types import CustomCallItem, FunctionCallItem, ItemStatus
 from proxy.dialects.openai.responses.web_search import UrlCitation
 from proxy.protocol.deltas import ToolCall
+from proxy.protocol.tools import custom_input
 
 
 class UnderWay:
