@@ -13,7 +13,15 @@ from proxy.protocol.failures import Kind, Rejection, of_result
 from proxy.protocol.history import CONTINUE
 from proxy.protocol.lines import Result
 from proxy.protocol.models import resolve
-from proxy.protocol.plan import Base64Source, ImageBlock, TextBlock, ThinkingBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.plan import (
+    Base64Source,
+    Grammar,
+    ImageBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
 
 GRAMMAR = {"syntax": "lark", "definition": "start: X"}
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -73,6 +81,8 @@ def test_flat_and_bare_tools_are_tools() -> None:
     assert [tool.name for tool in found.plan.tools] == ["grep", "read_file", "patch", "sql"]
     assert json.loads(bytes(found.plan.tools[1].schema)) == schema
     assert "start: X" in found.plan.tools[2].description
+    grammars = [tool.grammar for tool in found.plan.tools[2:]]
+    assert grammars == [Grammar("lark", "start: X", f"tools[{place}.format") for place in ("2]", "3].custom")]
     assert found.style.custom == {"patch", "sql"}
 
 

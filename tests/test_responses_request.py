@@ -12,7 +12,7 @@ from proxy.dialects import Rules
 from proxy.dialects.openai.responses.reasoning import Seal, Summary
 from proxy.dialects.openai.responses.request import AskedResponse, decode
 from proxy.protocol.failures import Rejection
-from proxy.protocol.plan import RedactedThinkingBlock, ThinkingBlock
+from proxy.protocol.plan import Grammar, RedactedThinkingBlock, ThinkingBlock
 
 RULES = Rules(owner="mine", secret=b"s" * 32)
 SEAL = Seal(RULES.secret, "mine")
@@ -149,6 +149,7 @@ def test_tools_of_all_kinds_are_offered() -> None:
     tools = {tool.name: tool for tool in found.plan.tools}
     assert list(tools) == ["f", "p", "mcp__tiny__weather", "local_shell", "e"]
     assert tools["p"].description == "Patches.\n\nThe input must match this Lark grammar:\n\nstart: /x+/"
+    assert tools["p"].grammar == Grammar("lark", "start: /x+/", "tools[1].format")
     form = found.forms["mcp__tiny__weather"]
     assert (form.name, form.namespace) == ("weather", "mcp__tiny")
     assert found.ignored == ("tools.web_search", "tools.tool_search")

@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "a_tool_without_function": ({"tools": [{"type": "function"}]}, "tools[0].function", "request.tools"),
     "a_tool_of_unknown_type": ({"tools": [{"type": "web_search"}]}, "tools[0].type", "request.tools"),
-    "a_grammar_for_a_custom_tool": (
+    "a_grammar_without_a_definition": (
         {"tools": [{"type": "custom", "custom": {"name": "x", "format": {"type": "grammar", "grammar": {}}}}]},
         "tools[0].custom.format", "request.tools",
     ),
