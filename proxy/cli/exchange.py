@@ -45,6 +45,7 @@ from proxy.protocol.deltas import (
     Text,
     Tokens,
     ToolCall,
+    last_of,
     standing,
 )
 from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection, bad_request, with_window
@@ -57,10 +58,6 @@ REPAIRS: Final = 1
 CALL_AGAIN: Final = "Answer by calling a tool, as you have been told."
 FIT_AGAIN: Final = "Your answer does not fit the required schema. {} Give it again, complete and valid."
 MISFIT: Final = "The model's answer does not fit the schema. {}"
-
-
-def _last(deltas: Sequence[Delta]) -> Delta | None:
-    return deltas[-1] if deltas else None
 
 
 class Exchange:
@@ -159,7 +156,7 @@ class Exchange:
                 if again is not None and await lease.conversation.settle():
                     deltas = deltas[:-1] if isinstance(again, Message) else []
                     await self._ask_again(lease.conversation, again)
-                elif isinstance(_last(deltas), Finished):
+                elif isinstance(last_of(deltas), Finished):
                     deltas = [*deltas[:-1], *self._inputs.let_go(), deltas[-1]]
                 ready = None if held_back and not deltas else await self._ready(lease.conversation, deltas)
                 if ready is None:
@@ -168,7 +165,7 @@ class Exchange:
                         continue
                     ready = []
                 told_at = clock()
-                last = _last(ready)
+                last = last_of(ready)
                 # What was asked again, or cut, is not in the client's conversation as it is in the CLI's.
                 keep = isinstance(last, Finished) and self._repairs == REPAIRS and not self._stopped
                 self._begun = self._begun or bool(ready)
@@ -210,7 +207,7 @@ class Exchange:
 
     def _refused(self, deltas: Sequence[Delta]) -> bool:
         """The request was refused upstream, and it may have been for a field that it can do without."""
-        last = _last(deltas)
+        last = last_of(deltas)
         refused = isinstance(last, Failed) and last.failure.kind is Kind.REFUSED_UPSTREAM
         return (
             refused and not self._begun and bool(native.asked(self._plan)) and self._droppable(native.asked(self._plan))
@@ -261,7 +258,7 @@ class Exchange:
     def _lost(self, lease: Lease, deltas: Sequence[Delta]) -> bool:
         """A conversation that was kept alive has died since, or one could not be put in as this CLI's are, before
         anything of its answer went out."""
-        last = _last(deltas)
+        last = last_of(deltas)
         if not isinstance(last, Failed) or self._begun:
             return False
         if lease.conversation.sent_in_opening:
@@ -271,7 +268,7 @@ class Exchange:
 
     async def _fault(self, conversation: Conversation, deltas: Sequence[Delta]) -> Message | str | None:
         """What gets a better answer, when this one has ended, is not as it must be, and can be repaired."""
-        last = _last(deltas)
+        last = last_of(deltas)
         results = self._inputs.results(last) if self._repairs else None
         if results is not None:
             return results
@@ -332,7 +329,7 @@ class Exchange:
 
     async def _ready(self, conversation: Conversation, deltas: list[Delta]) -> list[Delta] | None:
         """What of the answer can go out now; None while it is held back."""
-        last = _last(deltas)
+        last = last_of(deltas)
         if isinstance(last, Failed):
             if self._pool.closing and last.failure.kind is Kind.CLI_DIED:
                 last = Failed(SHUTTING_DOWN)

@@ -227,3 +227,7 @@ def standing(deltas: Sequence[Delta]) -> list[Delta]:
     """What is left of them when all is gone that has been retracted."""
     after = max((at + 1 for at, delta in enumerate(deltas) if isinstance(delta, Retracted)), default=0)
     return [delta for at, delta in enumerate(deltas) if at >= after or isinstance(delta, Started)]
+
+
+def last_of(deltas: Sequence[Delta]) -> Delta | None:
+    return deltas[-1] if deltas else None
