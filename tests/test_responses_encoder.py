@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.dialects import Framing, Identity, Rules
+from proxy.dialects import Framing, Identity, Rules, Timing
 from proxy.dialects.openai.chat import whole_message
 from proxy.dialects.openai.chat_types import usage_of
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
@@ -191,3 +191,14 @@ def test_it_tells_what_chat_completions_tell(asked: Any) -> None:
         usage, chat = told["usage"], usage_of(last.tokens)
         assert (usage["input_tokens"], usage["output_tokens"]) == (chat.prompt_tokens, chat.completion_tokens)
         assert usage["total_tokens"] == chat.total_tokens
+
+
+@pytest.mark.parametrize(("seconds", "completed"), [(7.9, 1_750_000_008), (0.0, 1_750_000_001)])
+def test_it_is_completed_when_it_is_not_when_it_was_asked_for(seconds: float, completed: int) -> None:
+    asked = decode(b'{"model":"opus","input":"Hi."}', RULES)
+    identity = Identity("0" * 32, 1_750_000_001, "claude-code", lambda: Timing(1_750_000_000.6, seconds))
+    made = ResponsesEncoder(asked, identity)
+    made.feed(0, [Started("claude-opus-5-5"), Text("Hi."), Finished(Reason.END_TURN, TOKENS)])
+    made.close(TOKENS)
+    assert made.response.created_at == 1_750_000_001
+    assert made.response.completed_at == completed

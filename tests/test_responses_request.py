@@ -237,6 +237,39 @@ def test_a_strict_server_refuses_what_has_no_effect() -> None:
     assert caught.value.failure.param == "max_tool_calls"
 
 
+PAST: tuple[dict[str, Any], ...] = (
+    {"type": "reasoning", "id": "rs_1", "summary": []},
+    {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
+    {"role": "assistant", "content": "Yes."},
+)
+
+
+def test_a_strict_server_takes_what_it_has_said_itself_and_names_it() -> None:
+    rules = msgspec.structs.replace(RULES, strict=True)
+    assert asked(rules, input=[HI, *PAST, HI]).ignored == ("input.reasoning", "input.web_search_call")
+
+
+def test_a_strict_server_takes_what_it_has_stored_and_names_it() -> None:
+    class Stored:
+        stores = True
+
+        def response(self, id: str) -> list[msgspec.Raw]:
+            return [msgspec.Raw(json.dumps(item).encode()) for item in (HI, {"type": "unheard_of"}, *PAST)]
+
+        conversation = response
+
+        def item(self, id: str) -> msgspec.Raw:
+            return msgspec.Raw(b'{"type":"web_search_call","id":"ws_2"}')
+
+    rules = msgspec.structs.replace(RULES, strict=True, lookup=Stored())
+    for more in ({"previous_response_id": "resp_1"}, {"conversation": "conv_1"}):
+        found = asked(rules, input=[{"type": "item_reference", "id": "ws_2"}, HI], **more)
+        assert found.ignored == ("input.unheard_of", "input.reasoning", "input.web_search_call")
+    with pytest.raises(Rejection) as caught:
+        asked(rules, input=[HI, {"type": "unheard_of"}])
+    assert caught.value.failure.param == "input.unheard_of"
+
+
 def test_thinking_of_the_past_says_who_wrote_it() -> None:
     sealed = SEAL.close("claude-haiku-5-5", ThinkingBlock("Hm.", "c2ln"))
     said = {"role": "assistant", "content": "Yes."}

@@ -96,8 +96,9 @@ class _Resource:
         talk = Talk(None, rules.lookup, Seal(rules.secret, owner))
         talk.take_all([item.data for item in past], "conversation")
         talk.ignored.clear()
+        talk.past.clear()
         talk.take_all(raws, "items")
-        if ignored := tuple(dict.fromkeys(name.replace("input.", "items.", 1) for name in talk.ignored)):
+        if ignored := tuple(dict.fromkeys(name.replace("input.", "items.", 1) for name in (*talk.ignored, *talk.past))):
             resp.set_header("x-ignored-params", ", ".join(ignored))
         return stored(kept.listed(talk.sent, uuid.uuid4().hex))
 

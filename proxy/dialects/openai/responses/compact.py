@@ -137,4 +137,4 @@ class Compaction(Responses):
             *parameters.without_effect(asked, IGNORED, rules), *request.unknown(CompactRequest, body), *talk.ignored
         )  # fmt: skip
         encoder = partial(CompactEncoder, tuple(filter(_stays, talk.all)), talk.seal)
-        return Request(asked.model, (plan,), False, encoder, ignored=parameters.told(ignored, rules))
+        return Request(asked.model, (plan,), False, encoder, ignored=request.told(ignored, talk, rules))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from proxy.dialects import Comment, Event, Identity
 from proxy.dialects.openai.responses import types, web_search
 from proxy.dialects.openai.responses.builtin import TOOLS
-from proxy.dialects.openai.responses.ending import INCOMPLETE, Ended, error_code, named
+from proxy.dialects.openai.responses.ending import INCOMPLETE, Ended, error_code, named, now
 from proxy.dialects.openai.responses.request import AskedResponse
 from proxy.dialects.openai.responses.tools import CallForm
 from proxy.dialects.openai.responses.types import (
@@ -154,7 +154,7 @@ class ResponsesEncoder:
         response = replace(
             self._base,
             status="completed" if details is None else "incomplete",
-            completed_at=self._identity.created if details is None else None,
+            completed_at=now(self._identity) if details is None else None,
             incomplete_details=details,
             output=tuple(self._shown),
             usage=types.usage_of(tokens),

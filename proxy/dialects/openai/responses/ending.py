@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from msgspec import Raw, Struct
 
-from proxy.dialects import Event
+from proxy.dialects import Event, Identity
 from proxy.dialects.openai.responses import types
 from proxy.dialects.openai.responses.types import OutputItem, Response, ResponseEvent
 from proxy.protocol.deltas import Reason
@@ -42,6 +42,12 @@ def error_code(kind: Kind) -> Any:
         return "rate_limit_exceeded"
     refused = (Kind.BAD_REQUEST, Kind.PROMPT_TOO_LONG, Kind.REFUSED_UPSTREAM, Kind.BODY_TOO_LARGE)
     return "invalid_prompt" if kind in refused else "server_error"
+
+
+def now(identity: Identity) -> int:
+    """Seconds since 1970; never before the response was created."""
+    timing = identity.timing()
+    return max(identity.created, int(timing.began + timing.seconds))
 
 
 def named(event: ResponseEvent) -> Event:

@@ -67,14 +67,16 @@ _shell_output_decoder: Final = msgspec.json.Decoder(list[_ShellOutput])
 class Talk:
     """A conversation while it is put together, item by item.
 
-    `tools`: those that came among the items, with their paths; `ignored`: items without effect. `all`: the items
-    that it consists of, references replaced by what they stand for; `sent`: those of them taken last.
+    `tools`: those that came among the items, with their paths. Items without effect: `ignored` of what is sent, `past`
+    of what has been answered or stored here before, which nobody asks for again. `all`: the items that it consists of,
+    references replaced by what they stand for; `sent`: those of them taken last.
     """
 
     def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
         self.history = History("input")
         self.tools: list[tuple[str, Raw]] = []
         self.ignored: list[str] = []
+        self.past: list[str] = []
         self.all: list[Raw] = []
         self.sent: list[Raw] = []
         self.seal = seal
@@ -83,13 +85,16 @@ class Talk:
         if instructions is not None:
             self.history.instruct(instructions)
 
-    def take_all(self, raws: Sequence[Raw], where: str) -> None:
+    def take_all(self, raws: Sequence[Raw], where: str, *, stored: bool = False) -> None:
         """Add these items. Raises Rejection."""
         self.history.expect(where, messages=len(raws))
-        before = len(self.all)
+        before, ignored = len(self.all), len(self.ignored)
         for index, raw in enumerate(raws):
             self.take(raw, f"{where}[{index}]")
         self.sent = self.all[before:]
+        if stored:
+            self.past += self.ignored[ignored:]
+            del self.ignored[ignored:]
 
     def take(self, raw: Raw, where: str) -> None:
         """Add one item. Raises Rejection."""
@@ -113,6 +118,9 @@ class Talk:
             self._result(item, kind, where)
         elif not kind:
             raise bad_request("An item needs a type.", f"{where}.type")
+        elif kind == "web_search_call":
+            # What it has found is not kept.
+            self.past.append("input.web_search_call")
         else:
             self.ignored.append(f"input.{word(kind)}")
 
@@ -151,7 +159,7 @@ class Talk:
     def _reasoning(self, item: _Item, where: str) -> None:
         if not item.encrypted_content:
             # Only signed thinking can be put in again.
-            self.ignored.append("input.reasoning")
+            self.past.append("input.reasoning")
             return
         place = f"{where}.encrypted_content"
         sealed = self.seal.open(item.encrypted_content, place)

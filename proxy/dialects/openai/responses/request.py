@@ -6,7 +6,7 @@ Shapes: `openai.types.responses.response_create_params` of the package `openai`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
@@ -184,9 +184,9 @@ def talk_of(
     """The conversation of a request: what it goes on from, and what it sends. Raises Rejection."""
     talk = Talk(instructions, rules.lookup, Seal(rules.secret, rules.owner))
     if previous is not None:
-        talk.take_all(rules.lookup.response(previous), "previous_response_id")
+        talk.take_all(rules.lookup.response(previous), "previous_response_id", stored=True)
     if conversation is not None:
-        talk.take_all(rules.lookup.conversation(conversation.id), "conversation")
+        talk.take_all(rules.lookup.conversation(conversation.id), "conversation", stored=True)
     talk.take_all(items, "input")
     return talk
 
@@ -239,10 +239,16 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         thinking=rules.reasoning,
         sources=SOURCES in (asked.include or ()),
         items=tuple(talk.sent),
-        ignored=parameters.told(islice(ignored, MAX_NAMED), rules),
+        ignored=told(ignored, talk, rules),
         seal=talk.seal,
         shorten=asked.truncation == "auto",
     )
+
+
+def told(ignored: Iterable[str], talk: Talk, rules: Rules) -> tuple[str, ...]:
+    """What had no effect, as the client is told. Raises Rejection where the server is strict about what is asked."""
+    asked = parameters.told(islice(ignored, MAX_NAMED), rules)
+    return tuple(islice(dict.fromkeys((*asked, *talk.past)), MAX_NAMED))
 
 
 def items_of(given: str | Sequence[Raw] | None) -> Sequence[Raw]:
