@@ -186,6 +186,41 @@ async def test_cancelling_twice_while_it_is_being_stored(
         assert (await api.responses.retrieve(told.id)).status == "cancelled"
 
 
+async def test_one_that_is_deleted_while_it_is_being_stored_does_not_come_back(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve()
+    store = server.service.kept.store
+    storing, go_on, add = threading.Event(), threading.Event(), store.add
+
+    def slow(*args: Any) -> None:
+        storing.set()
+        assert go_on.wait(60)
+        add(*args)
+
+    monkeypatch.setattr(store, "add", slow)
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        told = await api.responses.create(**ASKED | {"input": json.dumps([["hang"]])})
+        cancelled = asyncio.create_task(api.responses.cancel(told.id))
+        await until(storing.is_set, 60, "it is being stored")
+        job = server.service.jobs.find("", told.id)
+        assert job is not None
+        waits, cancel = asyncio.Event(), job.cancel
+
+        async def waited_for() -> None:
+            waits.set()
+            await cancel()
+
+        monkeypatch.setattr(job, "cancel", waited_for)
+        deleted = asyncio.create_task(api.responses.delete(told.id))
+        await asyncio.wait_for(waits.wait(), 60)
+        go_on.set()
+        await deleted
+        assert (await cancelled).status == "cancelled"
+        with pytest.raises(openai.NotFoundError):
+            await api.responses.retrieve(told.id)
+
+
 async def test_nothing_of_the_request_stays_with_one_that_has_ended(serve: Serve, expects: Expects) -> None:
     expects("faults", "background responses with large requests that have ended", "no more than their events is kept")
     server = await serve()

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.dialects import Framing, Identity, Rules, Timing
+from proxy.dialects import Event, Framing, Identity, Rules, Timing
 from proxy.dialects.openai.chat import whole_message
 from proxy.dialects.openai.chat_types import usage_of
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
@@ -202,3 +202,21 @@ def test_it_is_completed_when_it_is_not_when_it_was_asked_for(seconds: float, co
     made.close(TOKENS)
     assert made.response.created_at == 1_750_000_001
     assert made.response.completed_at == completed
+
+
+@pytest.mark.parametrize(("most", "stored"), [(100_000, True), (3_000, False)])
+def test_an_answer_that_is_too_large_to_be_stored_says_so(most: int, stored: bool) -> None:
+    class Small:
+        stores = True
+        most_stored = most
+
+    for deltas in ([Finished(Reason.END_TURN, TOKENS)], []):
+        made = encoder(msgspec.structs.replace(RULES, lookup=Small()))
+        assert made.response.store is True
+        made.feed(0, [Started("claude-opus-5-5"), Text("x" * 5_000), *deltas])
+        told = made.close(TOKENS) if deltas else made.fail(Failure(Kind.OVERLOADED, "busy"))
+        assert made.ended is not None
+        assert made.ended.store is made.response.store is stored
+        last = told[-1]
+        assert isinstance(last, Event)
+        assert json.loads(msgspec.json.encode(last.data))["response"]["store"] is stored

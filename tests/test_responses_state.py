@@ -197,6 +197,23 @@ async def test_items_that_no_request_could_go_on_from(http: httpx.AsyncClient, i
     assert found["param"] == param
 
 
+async def test_what_is_too_large_to_be_stored_is_said() -> None:
+    async with client(store_bytes=20_000) as http:
+        large = "x" * 20_000
+        answer = await http.post(PATH, json={"model": "opus", "input": large})
+        assert (answer.status_code, answer.headers["x-ignored-params"]) == (200, "store")
+        told = judged(answer.json())
+        assert told["store"] is False
+        await error(http, 404, "GET", f"{PATH}/{told['id']}")
+        found = await error(http, 400, "POST", PATH, json={"model": "opus", "input": large, "background": True})
+        assert found["param"] == "background"
+        items = [{"role": "user", "content": large}]
+        assert "20000 bytes" in (await error(http, 413, "POST", "/v1/conversations", json={"items": items}))["message"]
+        made = await ok(http, "POST", "/v1/conversations", CONVERSATION, json={})
+        await error(http, 413, "POST", f"/v1/conversations/{made['id']}/items", json={"items": items})
+        assert (await ok(http, "GET", f"/v1/conversations/{made['id']}/items"))["data"] == []
+
+
 async def test_items_without_effect_are_named(http: httpx.AsyncClient) -> None:
     items = [{"type": "something_new", "id": "x_1"}, {"role": "user", "content": "Hello."}]
     answer = await http.post("/v1/conversations", json={"items": items})

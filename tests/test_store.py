@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
 from proxy.protocol.failures import Kind, Rejection
 from proxy.store.lookup import StoredItems
-from proxy.store.store import Item, Limits, Missing, Store
+from proxy.store.store import Item, Limits, Missing, Part, Store, TooLarge
 
 FREE = Limits(1000, 10**9, 3600.0)
 
@@ -163,7 +167,8 @@ def test_too_large(path: Path | None, clock: Clock) -> None:
     assert there(store, "r0", "r1", "r2", "r3", "r4") == ["r3", "r4"]
     assert store.get("b", "response", "b1")
     # What could never be kept costs nobody anything.
-    add(store, "huge", text="x" * 20_000)
+    with pytest.raises(TooLarge):
+        add(store, "huge", text="x" * 20_000)
     assert there(store, "r3", "r4", "huge") == ["r3", "r4"]
     # Sizes go when rows go: the same fits again.
     for name in ("r3", "r4"):
@@ -172,6 +177,90 @@ def test_too_large(path: Path | None, clock: Clock) -> None:
     add(store, "r6", text="x" * 2000)
     assert there(store, "r5", "r6") == ["r5", "r6"]
     store.close()
+
+
+def test_a_conversation_that_grows_too_large_stays_as_it_is(path: Path | None, clock: Clock) -> None:
+    store = Store(path, Limits(1000, 10_000, 3600.0), clock)
+    add(store, "r1")
+    store.add("a", "conversation", "c1", b"{}", [item("i1")])
+    with pytest.raises(TooLarge):
+        store.append("a", "c1", [item("i2", "x" * 10_000)])
+    with pytest.raises(TooLarge):
+        store.update("a", "conversation", "c1", b"x" * 10_000)
+    assert [one.id for one in store.items("a", "conversation", "c1")] == ["i1"]
+    assert bytes(store.get("a", "conversation", "c1")) == b"{}"
+    assert there(store, "r1") == ["r1"]
+    store.close()
+
+
+PARTS: tuple[Part, ...] = ("input", "hidden", "output", "input", "sealed", "input")
+
+
+@pytest.fixture
+def paged(store: Store) -> Store:
+    """A conversation of six items, of which one id stands twice; another's, and one more of the same ids."""
+    items = [Item(f"i{number % 5}", Raw(b"%d" % number), part) for number, part in enumerate(PARTS)]
+    store.add("a", "conversation", "c1", b"{}", items)
+    store.add("a", "conversation", "c2", b"{}", [Item("i3", Raw(b"9"))])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("parts", "limit", "more", "found", "has_more"),
+    [
+        (("input", "output", "sealed"), 10, {}, "02345", False),
+        (("input", "output", "sealed"), 10, {"newest_first": True}, "54320", False),
+        (("input",), 3, {}, "035", False),
+        (("input",), 2, {}, "03", True),
+        (("input",), 2, {"after": "i3"}, "5", False),
+        (("input",), 2, {"after": "i3", "newest_first": True}, "0", False),
+        (("input",), 1, {"after": "i0"}, "3", True),
+        (("input",), 9, {"after": "i0", "newest_first": True}, "30", False),
+        (("sealed",), 9, {"after": "i4"}, "", False),
+    ],
+)
+def test_items_are_read_a_page_at_a_time(
+    paged: Store, parts: tuple[Part, ...], limit: int, more: dict[str, Any], found: str, has_more: bool
+) -> None:
+    items, left = paged.page("a", "conversation", "c1", parts, limit, **more)
+    assert "".join(bytes(item.data).decode() for item in items) == found
+    assert left is has_more
+
+
+def test_a_page_begins_behind_an_item_of_its_list(paged: Store) -> None:
+    for after in ("i9", "i1", "i2"):
+        with pytest.raises(KeyError):
+            paged.page("a", "conversation", "c1", ("input",), 1, after=after)
+    for owner, id in (("a", "c9"), ("b", "c1")):
+        with pytest.raises(Missing):
+            paged.page(owner, "conversation", id, ("input",), 1)
+
+
+def test_one_item_of_an_entry(paged: Store) -> None:
+    assert paged.item_of("a", "conversation", "c1", "i0") == Item("i0", Raw(b"0"), "input")
+    assert paged.item_of("a", "conversation", "c2", "i3") == Item("i3", Raw(b"9"), "input")
+    for owner, id, name in (("a", "c2", "i0"), ("a", "c9", "i0"), ("b", "c1", "i0")):
+        with pytest.raises(Missing):
+            paged.item_of(owner, "conversation", id, name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_is_stored_takes_little_more_memory_than_it_has_bytes() -> None:
+    """In a process of its own: memory that others have left would be used again."""
+    program = """
+        from pathlib import Path
+        from msgspec import Raw
+        from proxy.store.store import Item, Limits, Store
+        def resident():
+            return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        store = Store(None, Limits(10**6, 10**9, 1e9))
+        text, before = b'"' + b"x" * 4600 + b'"', resident()
+        for number in range(2000):
+            store.add("a", "response", f"resp_{number:048}", b"y" * 800, [Item("a", Raw(text)), Item("b", Raw(text))])
+        print((resident() - before) / 2000)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert 10_000 < float(ran.stdout) < 14_000
 
 
 def test_a_file_outlives_the_server_and_is_private(tmp_path: Path, clock: Clock) -> None:

@@ -67,10 +67,14 @@ class Identity(Struct, frozen=True):
 
 
 class Lookup(Protocol):
-    """What is kept of earlier requests, for the key that asks. `stores`: something is kept at all."""
+    """What is kept of earlier requests, for the key that asks. `stores`: something is kept at all; `most_stored`: bytes
+    of one response or conversation that can be."""
 
     @property
     def stores(self) -> bool: ...
+
+    @property
+    def most_stored(self) -> int: ...
 
     def response(self, id: str) -> Sequence[Raw]:
         """All items up to and with the answer of that response. Raises `Rejection` where there is none."""
@@ -89,6 +93,7 @@ class NoLookup:
     """Nothing is kept."""
 
     stores: Final = False
+    most_stored: Final = 0
 
     def response(self, id: str) -> Sequence[Raw]:
         raise bad_request(NOTHING_STORED, "previous_response_id")

@@ -146,7 +146,8 @@ class ConversationItems(_Resource):
     """`GET` and `POST /v1/conversations/{id}/items`."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
-        self._tell(resp, page(Query(req), await self._all(req.context.key_name, conversation_id)))
+        told = await page(Query(req), self._kept, req.context.key_name, "conversation", conversation_id)
+        self._tell(resp, told)
 
     on_head = on_get
 
@@ -165,9 +166,9 @@ class OneConversationItem(_Resource):
     async def on_get(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str, item_id: str
     ) -> None:
-        items = await self._all(req.context.key_name, conversation_id)
-        found = [(item.data, item.part) for item in items if item.id == item_id]
-        told = list(kept.shown(found[:1], Query(req).encrypted))
+        query, read = Query(req), self._kept.store.item_of
+        item = await self._kept.call("item", None, read, req.context.key_name, "conversation", conversation_id, item_id)
+        told = list(kept.shown([(item.data, item.part)], query.encrypted))
         if not told:
             raise not_found("item", item_id, None)
         self._tell(resp, bytes(told[0]))

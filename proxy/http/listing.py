@@ -10,11 +10,13 @@ from msgspec import Raw, Struct
 
 from proxy.dialects.openai.responses.kept import shown
 from proxy.dialects.openai.responses.request import ENCRYPTED
+from proxy.http.store import Kept
 from proxy.protocol.failures import bad_request
-from proxy.store.store import Item
+from proxy.store.store import Item, Kind, Part
 
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 20
+VISIBLE: Final[tuple[Part, ...]] = ("input", "output", "sealed")
 INCLUDE: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
 PAGE: Final[Mapping[str, Mapping[str, Any]]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
@@ -70,22 +72,20 @@ class Query:
         return any(ENCRYPTED in one.split(",") for one in asked)
 
 
-def page(query: Query, items: Sequence[Item]) -> ItemList:
-    """The page of the visible ones of `items`, in their order, that is asked for. Raises Rejection."""
+async def page(query: Query, kept: Kept, owner: str, kind: Kind, id: str, parts: Sequence[Part] = VISIBLE) -> ItemList:
+    """The page of the entry's items of these parts, in their order, that is asked for. Raises Rejection."""
     limit = query.whole("limit", 1, MAX_PAGE) or DEFAULT_PAGE
     order = query.text("order") or "desc"
     if order not in ("asc", "desc"):
         raise bad_request("order must be one of asc, desc.", "order")
-    visible = [item for item in items if item.part != "hidden"]
-    if order == "desc":
-        visible.reverse()
-    after = query.text("after")
-    if after:
-        at = next((index for index, item in enumerate(visible) if item.id == after), None)
-        if at is None:
-            raise bad_request(f"There is no item {after[:80]!r} in this list.", "after")
-        visible = visible[at + 1 :]
-    return whole_list(visible[:limit], len(visible) > limit, query.encrypted)
+    after = query.text("after") or None
+    try:
+        items, more = await kept.call(
+            kind, None, kept.store.page, owner, kind, id, parts, limit, newest_first=order == "desc", after=after
+        )
+    except KeyError:
+        raise bad_request(f"There is no item {(after or '')[:80]!r} in this list.", "after") from None
+    return whole_list(items, more, query.encrypted)
 
 
 def whole_list(items: Sequence[Item], more: bool = False, encrypted: bool = False) -> ItemList:

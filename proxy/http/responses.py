@@ -148,9 +148,7 @@ class InputItems:
         self._kept = service.kept
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
-        store = self._kept.store
-        items = await self._kept.call("response", None, store.items, req.context.key_name, "response", response_id)
-        told = page(Query(req), [item for item in items if item.part == "input"])
+        told = await page(Query(req), self._kept, req.context.key_name, "response", response_id, ("input",))
         _json(resp, msgspec.json.encode(told))
 
     on_head = on_get

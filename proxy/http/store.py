@@ -14,12 +14,13 @@ from proxy.dialects.openai.responses.encoder import ResponsesEncoder
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import Settings
 from proxy.store.lookup import not_found, unreadable
-from proxy.store.store import Item, Limits, Missing, Store
+from proxy.store.store import Item, Limits, Missing, Store, TooLarge
 
 log: Final = logging.getLogger("proxy.store")
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 DAY: Final = 86_400.0
+TOO_LARGE: Final = "It is larger than all that can be stored here: {} bytes (`CLAUDE_PROXY_STORE_BYTES`)."
 
 
 def limits(settings: Settings) -> Limits:
@@ -52,6 +53,8 @@ class Kept:
             return await asyncio.to_thread(work, *args, **more)
         except Missing as missing:
             raise not_found(what, missing.id, param) from None
+        except TooLarge:
+            raise Rejection(Failure(Kind.BODY_TOO_LARGE, TOO_LARGE.format(self.store.most), param)) from None
         except sqlite3.Error as error:
             log.error("%s: %s", self.store.path or "memory", error)
             raise unreadable(error) from None
@@ -73,5 +76,5 @@ class Kept:
         try:
             await self.call("conversation", None, write)
         except Rejection as rejection:
-            # A conversation may have been deleted while it was answered.
+            # A conversation may have been deleted while it was answered, or may have become too large.
             log.warning("%s is not stored: %s", response.id, rejection.failure.message)

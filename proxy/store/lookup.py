@@ -31,6 +31,10 @@ class StoredItems:
 
     stores: Final = True
 
+    @property
+    def most_stored(self) -> int:
+        return self._store.most
+
     def __init__(self, store: Store, owner: str, most: float = math.inf) -> None:
         self._store = store
         self._owner = owner

@@ -63,7 +63,6 @@ def connect(path: Path | None, tables: Sequence[str] = TABLES) -> sqlite3.Connec
     """
     if path is None:
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA page_size = 1024")
     else:
         path.touch(0o600)
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)

@@ -60,17 +60,18 @@ class Missing(Exception):
 
 
 class TooLarge(Exception):
-    """What is asked for has more bytes than whoever asks can take."""
+    """What is asked for has more bytes than whoever asks can take, or an entry more than all that is kept can have."""
 
 
 class Store:
     """See the module. Any thread may call it. All raise sqlite3.Error when the file cannot be read or written.
 
-    `path` None: in memory. `clock`: seconds since 1970.
+    `path` None: in memory. `clock`: seconds since 1970. `most`: bytes of one entry, with its items.
     """
 
     def __init__(self, path: Path | None, limits: Limits, clock: Callable[[], float] = time.time) -> None:
         self.path = path
+        self.most = limits.bytes
         self._limits = limits
         self._clock = clock
         self._lock = threading.Lock()
@@ -130,6 +131,51 @@ class Store:
         )
         return [Raw(row[0]) for row in found]
 
+    def page(
+        self,
+        owner: str,
+        kind: Kind,
+        id: str,
+        parts: Sequence[Part],
+        limit: int,
+        *,
+        newest_first: bool = False,
+        after: str | None = None,
+    ) -> tuple[list[Item], bool]:
+        """At most `limit` of the entry's items of these parts, in order or from the last to the first, and whether
+        there are more. `after`: the item behind which they begin. Raises Missing, and KeyError for that item."""
+        self.get(owner, kind, id)
+        of_parts = f"entries.id = ? AND owner = ? AND part IN ({', '.join('?' * len(parts))})"
+        way, edge = ("<", "max") if newest_first else (">", "min")
+        place: int | None = None
+        if after is not None:
+            place = self._read(
+                f"SELECT {edge}(position) FROM items JOIN entries ON items.entry = entries.number "
+                f"WHERE {of_parts} AND items.id = ?",
+                (id, owner, *parts, after),
+            )[0][0]
+            if place is None:
+                raise KeyError(after)
+        rows = self._read(
+            "SELECT item, items.id, part FROM items JOIN entries ON items.entry = entries.number "
+            f"WHERE {of_parts} AND (? IS NULL OR position {way} ?) "
+            f"ORDER BY position {'DESC' if newest_first else 'ASC'} LIMIT ?",
+            (id, owner, *parts, place, place, limit + 1),
+        )
+        return [Item(row[1], Raw(row[0]), row[2]) for row in rows[:limit]], len(rows) > limit
+
+    def item_of(self, owner: str, kind: Kind, id: str, item: str) -> Item:
+        """The first item of that id in the entry. Raises Missing for either."""
+        self.get(owner, kind, id)
+        rows = self._read(
+            "SELECT item, part FROM items JOIN entries ON items.entry = entries.number "
+            "WHERE entries.id = ? AND owner = ? AND items.id = ? ORDER BY position LIMIT 1",
+            (id, owner, item),
+        )
+        if not rows:
+            raise Missing(item)
+        return Item(item, Raw(rows[0][0]), rows[0][1])
+
     def item(self, owner: str, id: str) -> Raw | None:
         """The latest item of that id, in whatever entry of the owner's."""
         rows = self._read(
@@ -157,10 +203,8 @@ class Store:
     # Writing
 
     def add(self, owner: str, kind: Kind, id: str, body: bytes, items: Sequence[Item], previous: str = "") -> None:
-        """Keep a new entry. `previous`: the response that it goes on from."""
-        size = len(body) + OVERHEAD + _size(items)
-        if size > self._limits.bytes:
-            return
+        """Keep a new entry. `previous`: the response that it goes on from. Raises TooLarge."""
+        size = self._bounded(len(body) + OVERHEAD + _size(items))
         now = self._clock()
         with self._writing() as run:
             run(
@@ -175,7 +219,7 @@ class Store:
             self._shrink(run)
 
     def append(self, owner: str, id: str, items: Sequence[Item]) -> None:
-        """More items of a conversation. Raises Missing."""
+        """More items of a conversation. Raises Missing, TooLarge."""
         with self._writing() as run:
             found = run(
                 "SELECT number, size FROM entries WHERE id = ? AND owner = ? AND kind = 'conversation' AND used >= ?",
@@ -184,20 +228,23 @@ class Store:
             if found is None:
                 raise Missing(id)
             number, size = found
+            size = self._bounded(size + _size(items))
             self._insert(run, number, items)
-            run("UPDATE entries SET size = ?, used = ? WHERE number = ?", (size + _size(items), self._clock(), number))
+            run("UPDATE entries SET size = ?, used = ? WHERE number = ?", (size, self._clock(), number))
             self._shrink(run)
 
     def update(self, owner: str, kind: Kind, id: str, body: bytes) -> None:
-        """Another body. Raises Missing."""
+        """Another body. Raises Missing, TooLarge."""
         with self._writing() as run:
-            changed = run(
-                "UPDATE entries SET size = size - length(body) + ?, body = ?, used = ? "
-                "WHERE id = ? AND owner = ? AND kind = ? AND used >= ?",
-                (len(body), body, self._clock(), id, owner, kind, self._since),
-            )
-            if not changed.rowcount:
+            found = run(
+                "SELECT number, size - length(body) FROM entries WHERE id = ? AND owner = ? AND kind = ? AND used >= ?",
+                (id, owner, kind, self._since),
+            ).fetchone()
+            if found is None:
                 raise Missing(id)
+            number, rest = found
+            size = self._bounded(rest + len(body))
+            run("UPDATE entries SET size = ?, body = ?, used = ? WHERE number = ?", (size, body, self._clock(), number))
             self._shrink(run)
 
     def remove(self, owner: str, kind: Kind, id: str) -> None:
@@ -222,6 +269,12 @@ class Store:
             run("DELETE FROM items WHERE number = ?", (number,))
             run("UPDATE entries SET size = size - ? WHERE number = ?", (length + OVERHEAD, entry))
         self._empty_journal()
+
+    def _bounded(self, size: int) -> int:
+        """An entry's bytes. Raises TooLarge: what could never be kept is not to cost what is."""
+        if size > self._limits.bytes:
+            raise TooLarge
+        return size
 
     @property
     def _since(self) -> float:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from proxy.dialects import Comment, Event, Identity
 from proxy.dialects.openai.responses import types, web_search
 from proxy.dialects.openai.responses.builtin import TOOLS
-from proxy.dialects.openai.responses.ending import INCOMPLETE, Ended, error_code, named, now
+from proxy.dialects.openai.responses.ending import INCOMPLETE, Ended, ended, error_code, named, now
 from proxy.dialects.openai.responses.request import AskedResponse
 from proxy.dialects.openai.responses.tools import CallForm
 from proxy.dialects.openai.responses.types import (
@@ -145,8 +145,8 @@ class ResponsesEncoder:
             self._end_search(index, None)
         self._number, self._out = number, []
         response = replace(self._base, status=status, error=error, output=tuple(self._shown))
-        self.ended = Ended(response, self._asked.items, tuple(self._kept))
-        return response
+        self.ended = ended(response, self._asked.items, tuple(self._kept), self._asked.most)
+        return self.ended.response
 
     def _end(self, tokens: Tokens) -> Response:
         """The response as it is now that its answer is complete."""
@@ -159,8 +159,8 @@ class ResponsesEncoder:
             output=tuple(self._shown),
             usage=types.usage_of(tokens),
         )
-        self.ended = Ended(response, self._asked.items, tuple(self._kept))
-        return response
+        self.ended = ended(response, self._asked.items, tuple(self._kept), self._asked.most)
+        return self.ended.response
 
     def _take(self, delta: Delta) -> None:
         if isinstance(delta, Text):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from proxy.dialects import Event, Identity
 from proxy.dialects.openai.responses import types
 from proxy.dialects.openai.responses.types import OutputItem, Response, ResponseEvent
 from proxy.protocol.deltas import Reason
 from proxy.protocol.failures import Kind
+
+# Bytes that storing an item takes beside its text, at most.
+_OVERHEAD: Final = 500
 
 INCOMPLETE: Final = {
     Reason.MAX_TOKENS: types.IncompleteDetails("max_output_tokens"),
@@ -34,6 +39,14 @@ class Ended(Struct, frozen=True):
     def store(self) -> bool:
         """The client wants it kept."""
         return self.response.store
+
+
+def ended(response: Response, input: tuple[Raw, ...], output: tuple[OutputItem, ...], most: int) -> Ended:
+    """It ends so; as one that is not stored, if it has more than `most` bytes."""
+    if response.store:
+        size = len(msgspec.json.encode((response, output))) + sum(len(bytes(raw)) for raw in input)
+        response = replace(response, store=size + _OVERHEAD * (1 + len(input) + len(output)) <= most)
+    return Ended(response, input, output)
 
 
 def error_code(kind: Kind) -> Any:

@@ -130,6 +130,7 @@ class AskedResponse(Struct, frozen=True):
     `encrypted`: `encrypted_content` is to be shown; `thinking`: the model's thinking is, `sources`: what
     searches have found. `items`: what was sent as
     `input` of this request alone, references replaced by what they stand for. `shorten`: the oldest turns may go.
+    `most`: bytes that can be stored of it.
     """
 
     plan: Plan
@@ -144,6 +145,7 @@ class AskedResponse(Struct, frozen=True):
     ignored: tuple[str, ...]
     seal: Seal
     shorten: bool
+    most: int
 
 
 _request_decoder: Final = msgspec.json.Decoder(ResponsesRequest)
@@ -196,10 +198,11 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
     asked = fields(_request_decoder, body)
     if given(asked.prompt):
         raise bad_request("There are no prompt templates here: send the prompt itself as `instructions`.", "prompt")
-    if asked.background and (asked.store is False or not rules.lookup.stores):
-        raise bad_request("A response is made in the background only where it is stored.", "background")
     conversation = _conversation(asked)
     talk = talk_of(asked.instructions, asked.previous_response_id, conversation, items_of(asked.input), rules)
+    store = rules.lookup.stores and sum(len(bytes(raw)) for raw in talk.sent) < rules.lookup.most_stored
+    if asked.background and (asked.store is False or not store):
+        raise bad_request("A response is made in the background only where it is stored.", "background")
     system, messages = talk.history.finish()
     if not messages:
         raise bad_request("There is no input with content.", "input")
@@ -214,7 +217,8 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
     parameters.may_search(use, "tools", rules)
     model = rules.model_for(asked.model)
     ignored = (
-        *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, rules), *use.ignored, *talk.ignored,
+        *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, store, rules),
+        *use.ignored, *talk.ignored,
         *(("max_tool_calls",) if asked.max_tool_calls is not None and use.search is None else ()),
         *unknown(ResponsesRequest, body),
     )  # fmt: skip
@@ -233,7 +237,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         plan=plan,
         model=asked.model,
         stream=bool(asked.stream),
-        template=_template(asked, use.echo, conversation, rules),
+        template=_template(asked, use.echo, conversation, store),
         forms=use.forms,
         encrypted=ENCRYPTED in (asked.include or ()),
         thinking=rules.reasoning,
@@ -242,6 +246,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         ignored=told(ignored, talk, rules),
         seal=talk.seal,
         shorten=asked.truncation == "auto",
+        most=rules.lookup.most_stored,
     )
 
 
@@ -293,8 +298,9 @@ def _limit(limit: int | None) -> int | None:
     return limit_of(limit, None)
 
 
-def _ignored_parts(asked: ResponsesRequest, rules: Rules) -> list[str]:
-    """What has no effect and is not a field of its own. Raises Rejection for what is none of its values."""
+def _ignored_parts(asked: ResponsesRequest, store: bool, rules: Rules) -> list[str]:
+    """What has no effect and is not a field of its own. `store`: it can be stored. Raises Rejection for what is none of
+    its values."""
     found = []
     if asked.text is not None and asked.text.verbosity is not None:
         if asked.text.verbosity not in VERBOSITIES:
@@ -313,12 +319,13 @@ def _ignored_parts(asked: ResponsesRequest, rules: Rules) -> list[str]:
     found += [f"include.{word(one)}" for one in asked.include or () if one not in (ENCRYPTED, SOURCES)]
     options = asked.stream_options
     found += ["stream_options.include_obfuscation"] if options is not None and options.include_obfuscation else []
-    found += ["store"] if asked.store and not rules.lookup.stores else []
+    # Where nothing is stored nobody counts on it unasked.
+    found += ["store"] if not store and (asked.store or (asked.store is None and rules.lookup.stores)) else []
     return found
 
 
 def _template(
-    asked: ResponsesRequest, tools: tuple[Raw, ...], conversation: ConversationId | None, rules: Rules
+    asked: ResponsesRequest, tools: tuple[Raw, ...], conversation: ConversationId | None, store: bool
 ) -> Response:
     """The response with what is told back of the request."""
     if len(asked.metadata or ()) > MAX_METADATA:
@@ -337,7 +344,7 @@ def _template(
         prompt_cache_retention=asked.prompt_cache_retention,
         reasoning=ReasoningConfig(wanted.effort, wanted.summary or wanted.generate_summary),
         safety_identifier=asked.safety_identifier,
-        store=rules.lookup.stores and asked.store is not False,
+        store=store and asked.store is not False,
         temperature=1.0 if asked.temperature is None else asked.temperature,
         text=TextConfig(text.format if given(text.format) else PLAIN, text.verbosity or "medium"),
         tool_choice=asked.tool_choice if given(asked.tool_choice) else Raw(b'"auto"'),
