@@ -340,7 +340,9 @@ async def test_without_processes_they_take_no_memory(make: Make) -> None:
     ("first", "following", "why"),
     [
         ([], ("one", "echo: one", "two"), "unknown"),
-        ([("one",)], ("one", "echo: other", "two"), "unknown"),
+        ([("one",)], ("one", "echo: other", "two"), "edited"),
+        ([("one",)], ("one", "echo: one", "two", "echo: two", "three"), "edited"),
+        ([("one",)], ("other", "echo: one", "two"), "unknown"),
         ([("one",), ("one", "echo: one", "two")], ("one", "echo: one", "three"), "continued"),
     ],
 )
@@ -359,6 +361,14 @@ async def test_why_a_conversation_is_not_continued(
     lease = await pool.open(plan("new"), "")
     assert (lease.served, lease.not_continued) == ("new", "")
     pool.release(lease)
+
+
+async def test_other_settings_are_told_from_other_messages(make: Make) -> None:
+    pool = await make(parked=0)
+    await served(pool, plan("one"), keep=True)
+    asked = plan("one", said("echo: one"), "two")
+    assert (await whyever(pool, msgspec.structs.replace(asked, effort="low"))) == "settings"
+    assert (await whyever(pool, asked)) == "evicted", "it may not be kept at all"
 
 
 async def test_that_it_has_expired_or_died_is_remembered(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
 from proxy.cli.capacity import worth
@@ -18,8 +18,9 @@ from proxy.protocol.plan import Message
 # Why a request with earlier turns could not go on in a process that holds them. `expired`: kept as long as the settings
 # allow. `evicted`: its memory was needed. `continued`: another request has gone on with it (a fork, an answer asked for
 # anew). `ended`: its process was gone, or had gone on by itself. `unfit`: what follows cannot be put to a living
-# process (a large tool result, say). `unknown`: it was never here (edited, other settings, from before a restart).
-NotContinued = Literal["", "expired", "evicted", "continued", "ended", "unfit", "unknown"]
+# process (a large tool result, say). `settings`: it was here with others (another model or tools, say). `edited`: a
+# beginning of it was here. `unknown`: it was never here, or before a restart.
+NotContinued = Literal["", "expired", "evicted", "continued", "ended", "unfit", "settings", "edited", "unknown"]
 MAX_REMEMBERED: Final = 4096
 
 
@@ -51,6 +52,8 @@ class ParkedConversations:
         self._settled = settled
         self._parked: dict[bytes, _Parked] = {}
         self._gone: OrderedDict[bytes, NotContinued] = OrderedDict()
+        # Fingerprints of messages that were here, whatever the settings.
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
         # Those that a request is to go on with as soon as they have settled.
         self._taken: set[_Parked] = set()
 
@@ -104,9 +107,19 @@ class ParkedConversations:
                 self._end(parked.conversation, None)
         return parked.conversation if why == "continued" else None
 
-    def why_not(self, key: bytes) -> NotContinued:
-        """Why there is none with this fingerprint."""
-        return self._gone.get(key, "unknown")
+    def seen(self, *past: bytes) -> None:
+        """These messages have been put to a conversation, or answered there. `past`: fingerprints without settings."""
+        self._seen |= dict.fromkeys(past)
+        while len(self._seen) > MAX_REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def why_not(self, key: bytes, past: Sequence[bytes]) -> NotContinued:
+        """Why there is none with this fingerprint. `past`: those of its messages up to each, without settings."""
+        if key in self._gone:
+            return self._gone[key]
+        if past[-1] in self._seen:
+            return "settings"
+        return "edited" if any(each in self._seen for each in past) else "unknown"
 
     def expire(self, max_age: float) -> None:
         """Give up those that have been parked longer."""

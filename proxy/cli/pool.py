@@ -164,7 +164,7 @@ class Pool:
             served: Served = "continued"
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
-                not_continued = self._parked.why_not(before) if served == "replayed" else ""
+                not_continued = self._parked.why_not(before, keys[:-1]) if served == "replayed" else ""
                 await self._recall.load(answers)
                 conversation = await self._child(search=plan.search is not None)
             self._adjust()
@@ -244,7 +244,7 @@ class Pool:
         key = self._remember(lease) if keep and not self._closing else None
         if key is not None and to_disk:
             self._in_background(self._recall.save(key, lease.answers))
-        if key is None or not self._max_parked:
+        if key is None:
             self._end(conversation)
         else:
             conversation.answer.forget()
@@ -261,6 +261,7 @@ class Pool:
             return None
         key = fingerprint.extend(lease.fingerprint, echo)
         self._recall.keep(key, answer)
+        self._parked.seen(lease.fingerprint, key)
         return key
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
