@@ -539,3 +539,16 @@ async def test_a_conversation_goes_on_only_with_the_same_search(make: Make) -> N
     again = await pool.open(Plan("opus", None, (*past, user("and?")), search=Search()), "")
     assert (again.served, again.conversation.child.pid) == ("continued", pid)
     pool.release(again)
+
+
+async def test_a_long_conversation_leaves_nothing_behind_for_each_answer(make: Make) -> None:
+    pool = await make()
+    said_so_far: list[str | Message] = ["one"]
+    watchers = []
+    for text in ("two", "three", "four"):
+        lease = await pool.open(plan(*said_so_far), "")
+        said_so_far += [said(await ask(lease, plan(*said_so_far))), text]
+        pool.release(lease, keep=True)
+        watchers.append(len(lease.conversation.child.exited._callbacks or ()))
+        assert lease.served == ("new" if text == "two" else "continued")
+    assert watchers[0] == watchers[-1]

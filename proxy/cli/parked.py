@@ -25,12 +25,16 @@ MAX_REMEMBERED: Final = 4096
 
 
 class _Parked:
-    """`settling` tells whether it can go on; `tokens`: its size; `since`: loop time."""
+    """`settling` tells whether it can go on; `tokens`: its size; `since`: loop time. `exited` is called when its child
+    exits, until it is parked no more."""
 
-    __slots__ = ("conversation", "settling", "since", "tokens")
+    __slots__ = ("conversation", "exited", "settling", "since", "tokens")
 
-    def __init__(self, conversation: Conversation, settling: asyncio.Task[bool], since: float) -> None:
+    def __init__(
+        self, conversation: Conversation, settling: asyncio.Task[bool], since: float, exited: Callable[[object], None]
+    ) -> None:
         self.conversation = conversation
+        self.exited = exited
         self.settling = settling
         self.since = since
         self.tokens = conversation.tokens.prompt + conversation.tokens.output
@@ -66,28 +70,28 @@ class ParkedConversations:
     def park(self, key: bytes, conversation: Conversation) -> None:
         """Keep it under the fingerprint of all that it holds. One that is there already gives way."""
         loop = asyncio.get_running_loop()
-        parked = _Parked(conversation, loop.create_task(conversation.settle()), loop.time())
-        self._give_up(key, "evicted")
-        self._parked[key] = parked
 
-        def drop() -> None:
+        def drop(_: object) -> None:
             if self._parked.get(key) is parked:
                 self._give_up(key, "ended")
 
         def settled(task: asyncio.Task[bool]) -> None:
             self._settled(conversation)
             if task.cancelled() or not task.result():
-                drop()
+                drop(task)
 
+        parked = _Parked(conversation, loop.create_task(conversation.settle()), loop.time(), drop)
+        self._give_up(key, "evicted")
+        self._parked[key] = parked
         parked.settling.add_done_callback(settled)
-        conversation.child.exited.add_done_callback(lambda _: drop())
+        conversation.child.exited.add_done_callback(drop)
 
     async def take(self, key: bytes, message: Message, before: Message | None = None) -> Conversation | None:
         """The conversation that `message` can go on, if there is one. It is parked no more then.
 
         `before`: the answer that it follows, as the client has it.
         """
-        parked = self._parked.pop(key, None)
+        parked = self._removed(key)
         if parked is None:
             return None
         self._taken.add(parked)
@@ -140,8 +144,16 @@ class ParkedConversations:
             self._give_up(key, "ended")
         return tuple(parked.conversation for parked in self._taken)
 
-    def _give_up(self, key: bytes, why: NotContinued) -> None:
+    def _removed(self, key: bytes) -> _Parked | None:
+        """The one under this key, which is parked no more."""
         parked = self._parked.pop(key, None)
+        if parked is not None:
+            # A conversation is parked after each of its answers.
+            parked.conversation.child.exited.remove_done_callback(parked.exited)
+        return parked
+
+    def _give_up(self, key: bytes, why: NotContinued) -> None:
+        parked = self._removed(key)
         if parked is not None:
             self._remember(key, why)
             self._end(parked.conversation, parked.settling)

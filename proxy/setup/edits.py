@@ -14,11 +14,7 @@ import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence
 from typing import Any, Final, Literal
 
-import tomlkit
-import tomlkit.exceptions
 from msgspec import Struct
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from proxy.setup import jsonc
 
@@ -114,7 +110,14 @@ def _json(text: str, wanted: Any) -> str:
         raise Unreadable(str(error)) from None
 
 
+# The editors' libraries take 4 MB, which a server that sets nothing up need not hold: they are imported when they are
+# used.
+
+
 def _toml(text: str, wanted: Any) -> str:
+    import tomlkit
+    import tomlkit.exceptions
+
     try:
         document = tomlkit.parse(text)
     except tomlkit.exceptions.ParseError as error:
@@ -124,6 +127,9 @@ def _toml(text: str, wanted: Any) -> str:
 
 
 def _yaml(text: str, wanted: Any) -> str:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 10_000
@@ -152,6 +158,9 @@ EDITORS: Final[dict[Format, Callable[[str, Any], str]]] = {"json": _json, "toml"
 
 def read(format: Format, text: str) -> Any:
     """The text's value; None for an empty one. Raises Unreadable."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         if format == "json":
             return jsonc.parse(text).value if text.strip() else None
