@@ -82,7 +82,8 @@ def test_turns_are_turns() -> None:
     assert plan.messages == (
         Message("user", (TextBlock("a"),)), Message("assistant", (TextBlock("b"),)), Message("user", (TextBlock("c"),)),
     )  # fmt: skip
-    assert (asked.model, plan.model, asked.stream, asked.ignored, asked.stop) == ("sonnet", "sonnet", True, (), ())
+    assert (asked.model, plan.model, asked.stream, asked.stop) == ("sonnet", "sonnet", True, ())
+    assert asked.ignored == ("messages.thinking",)
 
 
 def test_a_stream_is_what_is_meant() -> None:
@@ -280,7 +281,7 @@ def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
 def test_what_has_no_effect_is_named() -> None:
     options = {"num_ctx": 8192, "seed": 7, "repeat_penalty": 1.1, "use_mmap": False, "unheard_of": 1}
     assert chat(options=options, logprobs=True, shift=False, keep_alive="5m", rules=NATIVE).ignored == (
-        "num_ctx", "repeat_penalty", "seed", "use_mmap", "logprobs", "shift", "keep_alive",
+        "num_ctx", "repeat_penalty", "seed", "use_mmap", "logprobs", "shift", "keep_alive", "options.unheard_of",
     )  # fmt: skip
     assert generate(raw=True, steps=3).ignored == ("raw", "steps")
     assert chat(options={"temperature": 0.5, "top_k": 1}).ignored == ("temperature", "top_k")

@@ -40,7 +40,7 @@ def said(text: str, reason: Reason | None = Reason.END_TURN, **more: Any) -> Ans
 
 
 def test_the_model_is_asked_and_its_summary_stands_for_the_conversation() -> None:
-    asked, told = compacted(instructions="Mine.", client_metadata={})
+    asked, told = compacted(instructions="Mine.", client_metadata={"a": 1})
     (plan,) = asked.plans
     assert plan.system == "Mine.\n\nBe brief."
     last = json.loads(msgspec.json.encode(plan.messages[-1].content))

@@ -281,10 +281,8 @@ def test_thinking_of_the_past_says_who_wrote_it() -> None:
 def test_fields_that_nobody_knows_are_named() -> None:
     ignored = asked(RULES, client_metadata={"a": 1}, **{"odd\nfield": 1, "absent": None}).ignored
     assert ignored == ("client_metadata", "odd_field")
-    # A header has only so much room.
-    assert len(asked(RULES, **{f"x{number}": 1 for number in range(1000)}).ignored) == 100
     with pytest.raises(Rejection) as caught:
-        asked(msgspec.structs.replace(RULES, strict=True), client_metadata={})
+        asked(msgspec.structs.replace(RULES, strict=True), client_metadata={"a": 1})
     assert caught.value.failure.param == "client_metadata"
 
 

@@ -101,15 +101,21 @@ async def an_answer_can_be_echoed_whole(target: Target) -> None:
 
 
 @case("fields that clients send beyond the documented ones", shows=["behaviour.unknown fields"], uses=["chat/plain"])
-async def unknown_fields_are_skipped(target: Target) -> None:
-    """Fields that are not known, in the body, in a message and in a part, change nothing."""
+async def unknown_fields_are_named(target: Target) -> None:
+    """Fields that are not known, in the body, in a message and in a part, change nothing, and are named."""
     body = target.body("chat/plain", frobnicate={"deep": [1]}, n_predict=7)
     text = body["messages"][-1]["content"]
     body["messages"][-1] |= {
-        "content": [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}],
+        "content": [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}, "y": 1}],
         "x": 1,
     }
-    text_of(await target.whole(body))
+    answer = await target.send("POST", CHAT, body)
+    good(answer, "completion")
+    named = answer.headers.get("x-ignored-params", "").split(", ")
+    need(
+        set(named) >= {"frobnicate", "n_predict", "messages.x", "messages.content.y"},
+        f"these fields are named as ignored: {named}",
+    )
 
 
 @case("clients that send every field", shows=["behaviour.null for optional fields"], uses=["chat/plain"])

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
-from proxy.dialects import Rules
+from proxy.dialects import Rules, marks
 from proxy.protocol import native
 from proxy.protocol.failures import bad_request
 from proxy.protocol.models import EFFORTS, effort_level
@@ -21,6 +21,10 @@ from proxy.protocol.web_search import MUST_SEARCH
 # Parameters without effect, each with the values that ask for what is done anyway.
 Ignored = Mapping[str, Collection[Any]]
 
+
+# Names are told in a header, for which clients have little room; and what stands for those that are left out.
+MAX_TOLD: Final = 2000
+AND_OTHERS: Final = "others"
 
 Mode = Literal["auto", "none", "required"]
 MODES: Final[Mapping[str, Mode]] = {"auto": "auto", "none": "none", "required": "required"}
@@ -116,12 +120,23 @@ def without_effect(asked: object, ignored: Ignored, rules: Rules) -> list[str]:
     return found
 
 
-def told(names: Iterable[str], rules: Rules) -> tuple[str, ...]:
-    """What had no effect, each once, as the client is told. Raises Rejection when the server is strict about it."""
-    found = tuple(dict.fromkeys(names))
-    if found and rules.strict:
-        raise bad_request(f"`{found[0]}` has no effect here, and the server is set to refuse such.", found[0])
-    return found
+def told(names: Iterable[str], rules: Rules, harmless: Collection[str] = ()) -> tuple[str, ...]:
+    """What had no effect, each once, as the client is told. Raises Rejection when the server is strict about it.
+
+    `harmless`: without which an answer is the same, as it is without marks for the prompt cache: never refused.
+    """
+    found = dict.fromkeys(names)
+    for name in found if rules.strict else ():
+        if name not in harmless and name.partition(".")[0] != marks.NAME:
+            raise bad_request(f"`{name}` has no effect here, and the server is set to refuse such.", name)
+    kept: list[str] = []
+    room = MAX_TOLD
+    for name in found:
+        room -= len(name) + len(", ")
+        if room < 0:
+            return (*kept, AND_OTHERS)
+        kept.append(name)
+    return tuple(kept)
 
 
 def plan_of(

@@ -23,6 +23,7 @@ from proxy.dialects.anthropic.request import (
 )
 from proxy.dialects.marks import CacheControl, Marks
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
+from proxy.dialects.undeclared import Undeclared
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
@@ -34,6 +35,9 @@ from proxy.protocol.tools import Offer
 
 _decoder: Final = msgspec.json.Decoder(MessagesRequest)
 _counted_decoder: Final = msgspec.json.Decoder(Counted)
+_undeclared: Final = Undeclared(MessagesRequest)
+# Thinking of the past without a signature is not put in again.
+UNSIGNED: Final = "messages.thinking"
 MODES: Final[dict[type[api.AnyToolChoice], Mode]] = {
     api.AutoChoice: "auto",
     api.NoChoice: "none",
@@ -99,7 +103,7 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
         msgspec.structs.replace(made, caching=caching),
         bool(asked.stream),
         _stops(asked.stop_sequences),
-        _ignored(asked, talk, rules, thinking.on, lost_marks),
+        _ignored(body, asked, talk, rules, thinking.on, lost_marks),
     )
 
 
@@ -179,6 +183,8 @@ class _Talk:
                 # Without its signature it is not genuine, and the API would refuse it.
                 if block.signature:
                     yield plan.ThinkingBlock(block.thinking, block.signature)
+                else:
+                    self.ignored.append(UNSIGNED)
             elif isinstance(block, api.RedactedThinkingBlock):
                 yield plan.RedactedThinkingBlock(block.data)
             # A search of the web stands in the text; what it found can be read by the model of that time alone.
@@ -357,7 +363,9 @@ def _stops(stops: list[str] | None) -> tuple[str, ...]:
     return tuple(stops or ())
 
 
-def _ignored(asked: Counted, talk: _Talk, rules: Rules, thinking: bool, lost_marks: tuple[str, ...]) -> tuple[str, ...]:
+def _ignored(
+    body: bytes, asked: Counted, talk: _Talk, rules: Rules, thinking: bool, lost_marks: tuple[str, ...]
+) -> tuple[str, ...]:
     """What had no effect. Raises Rejection when the server is strict about it."""
     names = parameters.without_effect(asked, IGNORED, rules)
     if asked.thinking is not None:
@@ -370,8 +378,7 @@ def _ignored(asked: Counted, talk: _Talk, rules: Rules, thinking: bool, lost_mar
     for tool in asked.tools or ():
         names += [f"tools.{name}" for name in parameters.without_effect(tool, IGNORED_OF_TOOLS, rules)]
     names += web_search.without_effect(asked.tools or ())
-    names += talk.ignored
+    names += [*talk.ignored, *lost_marks, *_undeclared(body)]
     # Searches of the past stand in their answer's text.
     past = (web_search.PAST_NAME,) if any(map(web_search.searched, asked.messages)) else ()
-    # An answer is the same with a mark and without, so this is never refused.
-    return (*parameters.told(names, rules), *lost_marks, *past)
+    return parameters.told((*names, *past), rules, (UNSIGNED, *past))

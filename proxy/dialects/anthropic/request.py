@@ -1,6 +1,6 @@
 """The body of a Messages request as types; they decode it and describe it (`anthropic.types.MessageCreateParams`).
 
-Fields that are not declared here are skipped, as the API's clients expect of one that is older than they are.
+Fields that are not declared here have no effect, and are named.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -22,6 +22,7 @@ from proxy.dialects.ollama.request import (
     Tool,
 )
 from proxy.dialects.ollama.request import PastCall as SentCall
+from proxy.dialects.undeclared import Undeclared
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
@@ -33,6 +34,10 @@ from proxy.protocol.tools import Offer
 
 _chat_decoder: Final = msgspec.json.Decoder(ChatRequest)
 _generate_decoder: Final = msgspec.json.Decoder(GenerateRequest)
+_undeclared_of_chat: Final = Undeclared(ChatRequest, {"messages.tool_calls.type": ("function",)})
+_undeclared_of_generate: Final = Undeclared(GenerateRequest)
+# What clients send back of an answer, and what is not put in again; and what decides nothing, as nothing is loaded.
+HARMLESS: Final = frozenset(("messages.thinking", "messages.tool_calls.function.index", "keep_alive"))
 # A duration of nothing, as seconds or in Go's notation.
 _NOTHING: Final = re.compile(r"[+-]?0*\.?0*(?:ns|us|µs|ms|s|m|h)?")
 # Ollama's temperature may be higher than Claude's.
@@ -61,7 +66,7 @@ def decode_chat(body: bytes, rules: Rules) -> Decoded:
     if not asked.messages:
         return _load(asked)
     system, messages = _conversation(asked.messages)
-    return _decoded(asked, rules, system, messages, _tools(asked.tools or ()))
+    return _decoded(asked, rules, system, messages, _tools(asked.tools or ()), _undeclared_of_chat(body))
 
 
 def decode_generate(body: bytes, rules: Rules) -> Decoded:
@@ -84,7 +89,7 @@ def decode_generate(body: bytes, rules: Rules) -> Decoded:
     history.instruct(asked.system or "")
     history.ask(blocks)
     system, messages = history.finish()
-    return _decoded(asked, rules, system, messages, ())
+    return _decoded(asked, rules, system, messages, (), _undeclared_of_generate(body))
 
 
 def _load(asked: Asked) -> Decoded:
@@ -100,6 +105,7 @@ def _decoded(
     system: str | None,
     messages: tuple[plan.Message, ...],
     tools: tuple[plan.Tool, ...],
+    undeclared: Iterable[str],
 ) -> Decoded:
     model = rules.model_for(asked.model)
     options = asked.options or Options()
@@ -120,7 +126,7 @@ def _decoded(
         made,
         asked.stream is not False,
         tuple(filter(None, [stops] if isinstance(stops, str) else stops)),
-        _ignored(asked, options, rules),
+        _ignored(asked, options, rules, undeclared),
         thinking=rules.reasoning and _effort(asked) != "none",
     )
 
@@ -138,14 +144,14 @@ def _schema(asked: Asked) -> Schema | None:
     return answer_schema(Raw(msgspec.json.encode(asked.format)), "format")
 
 
-def _ignored(asked: Asked, options: Options, rules: Rules) -> tuple[str, ...]:
+def _ignored(asked: Asked, options: Options, rules: Rules, undeclared: Iterable[str]) -> tuple[str, ...]:
     """What had no effect. Raises Rejection when the server is strict about it."""
     names = parameters.without_effect(options, IGNORED_OPTIONS, rules)
     names += parameters.without_effect(asked, IGNORED, rules)
     if isinstance(asked, GenerateRequest):
         names += parameters.without_effect(asked, IGNORED_BY_GENERATE, rules)
-    # Nothing is kept loaded, so the answer is the same with and without: this is never refused.
-    return (*parameters.told(names, rules), *(() if asked.keep_alive is None else ("keep_alive",)))
+    names += [] if asked.keep_alive is None else ["keep_alive"]
+    return parameters.told((*names, *undeclared), rules, HARMLESS)
 
 
 def _tools(offered: Sequence[Tool]) -> tuple[plan.Tool, ...]:

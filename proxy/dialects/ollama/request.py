@@ -1,6 +1,6 @@
 """The bodies of Ollama's requests as types; they decode and describe them (`ollama._types` of the package `ollama`).
 
-Fields that are not declared here are skipped: a client may be newer than they are.
+Fields that are not declared here have no effect, and are named: a client may be newer than they are.
 """
 
 from __future__ import annotations
@@ -95,7 +95,6 @@ class InMessage(Struct, frozen=True):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
-    thinking: str | None = None
     images: Images | None = None
     tool_calls: list[PastCall] | None = None
     tool_name: str | None = None

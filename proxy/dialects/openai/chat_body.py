@@ -1,7 +1,7 @@
 """The body of `POST /v1/chat/completions` as types: they decode it and describe it in `/openapi.json`.
 
 Shapes: `openai.types.chat.completion_create_params` of the PyPI package `openai`, and what clients send beside them.
-Fields that are not declared here are skipped.
+Fields that are not declared here have no effect, and are named.
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ class ImageUrl(Struct, frozen=True):
     """A data URL (png, jpeg, gif or webp), or an address that the Messages API fetches."""
 
     url: Annotated[str, documented(pattern=IMAGE_URL)] = ""
-    detail: str | None = None
 
 
 class ImageUrlPart(Struct, frozen=True, tag="image_url"):
@@ -194,6 +193,9 @@ class PastThinking(Struct, frozen=True):
     text: str | None = None
     signature: str | None = None
     data: str | None = None
+    format: Any = None
+    id: Any = None
+    index: Any = None
 
 
 class AssistantMessage(Struct, frozen=True, tag_field="role", tag="assistant"):
@@ -340,7 +342,7 @@ class StreamOptions(Struct, frozen=True):
 
 
 class ChatRequest(Struct, frozen=True):
-    """The body of `POST /v1/chat/completions`, field by field; unknown fields are skipped."""
+    """The body of `POST /v1/chat/completions`, field by field; unknown fields are named as ignored."""
 
     model: Model
     messages: Annotated[

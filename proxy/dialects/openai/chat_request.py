@@ -19,6 +19,7 @@ from proxy.dialects.openai.response_format import response_format
 from proxy.dialects.openai.tools import CallStyle, tool_use, without_effect
 from proxy.dialects.openai.web_search import web_search_options
 from proxy.dialects.parameters import Ignored
+from proxy.dialects.undeclared import Undeclared
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Plan
@@ -68,6 +69,23 @@ HOTTEST: Final = 2
 
 
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
+_undeclared: Final = Undeclared(
+    ChatRequest,
+    {
+        "messages.content.image_url.detail": ("auto",),
+        "messages.tool_calls.type": ("function", "custom"),
+        "stream_options.include_obfuscation": (False,),
+    },
+)
+# What clients send back of an answer, or of its stream, and what is not put in again.
+ECHOED: Final = frozenset(
+    f"messages.{name}"
+    for name in (
+        "annotations", "audio", "id", "reasoning", "reasoning_content", "reasoning_details",
+        "thinking",
+        "thinking_blocks", "tool_calls.index",
+    )
+)  # fmt: skip
 
 
 def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
@@ -83,8 +101,11 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
     search, no_effect = web_search_options(chat.web_search_options)
     use, style = tool_use(chat, messages, search)
     parameters.may_search(use, "web_search_options", rules)
-    ignored = (*parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored, *without_effect(chat))
     caching, lost_marks = talk.marks.placed(messages, rules.cache_ttl)
+    ignored = (
+        *parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored, *without_effect(chat),
+        *lost_marks, *_undeclared(body),
+    )  # fmt: skip
     options = chat.stream_options
     plan = parameters.plan_of(
         rules,
@@ -102,7 +123,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         model=chat.model,
         stream=bool(chat.stream),
         include_usage=bool(chat.stream and options is not None and options.include_usage),
-        ignored=(*parameters.told(ignored, rules), *lost_marks),
+        ignored=parameters.told(ignored, rules, ECHOED),
         style=style,
         stop=stops_of(chat.stop),
         n=count_of(chat.n),

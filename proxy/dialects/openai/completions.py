@@ -21,6 +21,7 @@ from proxy.dialects.openai.chat_types import AnswerHead, Usage, usage_of
 from proxy.dialects.openai.errors import reply
 from proxy.dialects.openai.stream import PARAMS, ChunkEncoder
 from proxy.dialects.parameters import Ignored
+from proxy.dialects.undeclared import Undeclared
 from proxy.protocol.answer import Answer
 from proxy.protocol.decoding import decoded
 from proxy.protocol.deltas import Delta, Finished, Reason, Refusal, Started, Text, Tokens
@@ -42,7 +43,7 @@ _Texts = Annotated[list[Annotated[str, documented(pattern=r"\S")]], documented(m
 
 
 class CompletionRequest(Struct, frozen=True):
-    """The body, field by field; unknown fields are skipped."""
+    """The body, field by field; unknown fields are named as ignored."""
 
     model: Model
     prompt: _Text | _Texts
@@ -86,6 +87,7 @@ class Completions(Struct, frozen=True):
 
 
 _request_decoder: Final = msgspec.json.Decoder(CompletionRequest)
+_undeclared: Final = Undeclared(CompletionRequest, {"stream_options.include_obfuscation": (False,)})
 
 
 def decode(body: bytes, rules: Rules = RULES) -> Completions:
@@ -109,7 +111,7 @@ def decode(body: bytes, rules: Rules = RULES) -> Completions:
         model=asked.model,
         stream=bool(asked.stream),
         include_usage=bool(asked.stream and options is not None and options.include_usage),
-        ignored=parameters.told(parameters.without_effect(asked, IGNORED, rules), rules),
+        ignored=parameters.told((*parameters.without_effect(asked, IGNORED, rules), *_undeclared(body)), rules),
         stop=stops_of(asked.stop),
     )
 

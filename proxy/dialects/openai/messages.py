@@ -71,19 +71,21 @@ def conversation(messages: Sequence[AnyMessage]) -> Conversation:
     if not turns:
         raise bad_request("There is no message with content.", f"{where}.content")
     talk.marks.at_ends(talk.system_marks)
-    return Conversation(system, turns, talk.marks, ("messages.name",) if len(names) == 1 else ())
+    talk.ignored += ["messages.name"] if len(names) == 1 else []
+    return Conversation(system, turns, talk.marks, tuple(talk.ignored))
 
 
 class _Talk:
     """A conversation while it is put together, message by message."""
 
-    __slots__ = ("_images", "_tell_names", "history", "marks", "system_marks")
+    __slots__ = ("_images", "_tell_names", "history", "ignored", "marks", "system_marks")
 
     def __init__(self, history: History, *, tell_names: bool) -> None:
         self._tell_names = tell_names
         self.history = history
         self._images = 0
         self.marks = Marks()
+        self.ignored: list[str] = []
         self.system_marks: list[CacheControl | None] = []
 
     def take(self, message: AnyMessage, index: int) -> bool:
@@ -147,6 +149,7 @@ class _Talk:
             elif isinstance(part, ThinkingPart):
                 # Without its signature it is not genuine, and the Messages API would refuse it.
                 said += [ThinkingBlock(part.thinking, part.signature)] if part.signature else []
+                self.ignored += [] if part.signature else ["messages.thinking"]
             elif isinstance(part, RedactedThinkingPart):
                 said.append(RedactedThinkingBlock(part.data))
             else:
@@ -159,6 +162,9 @@ class _Talk:
         sent = list(signed.blocks(message.thinking_blocks or ()))
         if not sent:
             sent = list(signed.blocks(message.reasoning_details or ()))
+        if not sent:
+            self.ignored += ["messages.thinking_blocks"] if message.thinking_blocks else []
+            self.ignored += ["messages.reasoning_details"] if message.reasoning_details else []
         said += _calls(message, where, index)
         self.history.say([*sent, *said] if said else ())
         return not said

@@ -20,6 +20,7 @@ from proxy.dialects.openai.responses.kept import listed
 from proxy.dialects.openai.responses.reasoning import Seal, Summary
 from proxy.dialects.openai.responses.types import ResponseUsage, usage_of
 from proxy.dialects.parameters import Ignored
+from proxy.dialects.undeclared import Undeclared
 from proxy.protocol.answer import Answer
 from proxy.protocol.deltas import Delta, Reason, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
@@ -71,6 +72,7 @@ class CompactedResponse(Struct, frozen=True):
 
 
 _decoder: Final = msgspec.json.Decoder(CompactRequest)
+_undeclared: Final = Undeclared(CompactRequest)
 
 
 class _Kind(Struct, frozen=True):
@@ -134,7 +136,7 @@ class Compaction(Responses):
         sampling = parameters.sampling(rules, None, None)
         plan = parameters.plan_of(rules, rules.model_for(asked.model), system, messages, sampling=sampling)
         ignored = (
-            *parameters.without_effect(asked, IGNORED, rules), *request.unknown(CompactRequest, body), *talk.ignored
+            *parameters.without_effect(asked, IGNORED, rules), *_undeclared(body), *talk.ignored
         )  # fmt: skip
         encoder = partial(CompactEncoder, tuple(filter(_stays, talk.all)), talk.seal)
         return Request(asked.model, (plan,), False, encoder, ignored=request.told(ignored, talk, rules))

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.dialects.undeclared import Undeclared, named
 from proxy.protocol import media
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
@@ -30,6 +31,7 @@ class _Part(Struct, frozen=True):
 
 
 _part_decoder: Final = msgspec.json.Decoder(_Part)
+_undeclared: Final = Undeclared(_Part, {"input.content.detail": ("auto",), "input.output.detail": ("auto",)})
 NO_FILES: Final = "There are no stored files here: send the file itself."
 
 
@@ -58,10 +60,16 @@ def _file(part: _Part, where: str) -> DocumentBlock:
 
 
 def blocks(
-    content: str | Sequence[Raw] | None, where: str, *, text_only: bool = False, images_before: int = 0
+    content: str | Sequence[Raw] | None,
+    where: str,
+    *,
+    ignored: list[str],
+    text_only: bool = False,
+    images_before: int = 0,
 ) -> list[PartBlock]:
     """The content of one item. `where`: its path. Parts without visible text are left out: the Messages API refuses
-    them. `text_only`: images and files are refused. `images_before`: how many there are in the items before it."""
+    them. `ignored`: takes the names of fields without effect. `text_only`: images and files are refused.
+    `images_before`: how many there are in the items before it. Raises Rejection."""
     if content is None:
         return []
     if isinstance(content, str):
@@ -70,6 +78,7 @@ def blocks(
     for index, raw in enumerate(content):
         place = f"{where}[{index}]"
         part = decoded(_part_decoder, raw, place)
+        ignored += _undeclared(raw, named(where))
         if part.type in ("input_text", "output_text", "text"):
             if part.text is None:
                 raise bad_request("A text part needs `text`.", f"{place}.text")

@@ -7,7 +7,7 @@ meaning here is left out, and named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,8 @@ from msgspec import Raw, Struct
 from proxy.dialects import Lookup
 from proxy.dialects.openai.responses import content
 from proxy.dialects.openai.responses.reasoning import Seal, Summary
-from proxy.dialects.openai.responses.tools import flat_name, word
+from proxy.dialects.openai.responses.tools import flat_name
+from proxy.dialects.undeclared import Undeclared, named, word
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.history import History, PastCall, argument_object
@@ -28,7 +29,7 @@ COMPACTED: Final = "<summary_of_the_conversation_so_far>\n{}\n</summary_of_the_c
 
 
 class _Item(Struct, frozen=True):
-    """Any item; which fields count depends on `type`."""
+    """Any item; which fields count depends on `type`. `summary`: what `encrypted_content` holds, to be read."""
 
     type: str | None = None
     role: str | None = None
@@ -44,6 +45,7 @@ class _Item(Struct, frozen=True):
     operation: Raw = Raw()
     status: str | None = None
     encrypted_content: str | None = None
+    summary: Any = None
     tools: list[Raw] | None = None
 
 
@@ -62,6 +64,10 @@ _item_decoder: Final = msgspec.json.Decoder(_Item)
 _content_decoder: Final = msgspec.json.Decoder(str | list[Raw] | None)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _shell_output_decoder: Final = msgspec.json.Decoder(list[_ShellOutput])
+_undeclared: Final = Undeclared(_Item)
+_undeclared_output: Final = Undeclared(list[_ShellOutput])
+# Where a conversation goes on from.
+_KEPT: Final = ("previous_response_id", "conversation")
 
 
 class Talk:
@@ -104,6 +110,8 @@ class Talk:
             self._reference(item, where)
             return
         self.all.append(raw)
+        if kind in _KINDS:
+            self._note(_undeclared(raw, named(where)), where)
         if kind == "message":
             self._message(item, where)
         elif kind == "reasoning":
@@ -127,9 +135,16 @@ class Talk:
     def _blocks(self, raw: Raw, where: str, *, text_only: bool = False) -> list[PartBlock]:
         given = decoded(_content_decoder, raw, where) if bytes(raw) else None
         self.history.expect(where, parts=0 if isinstance(given, str) else len(given or ()))
-        blocks = content.blocks(given, where, text_only=text_only, images_before=self._images)
+        ignored: list[str] = []
+        blocks = content.blocks(given, where, ignored=ignored, text_only=text_only, images_before=self._images)
+        self._note(ignored, where)
         self._images += images_in(blocks)
         return blocks
+
+    def _note(self, ignored: Iterable[str], where: str) -> None:
+        """Remember what had no effect. What is kept of earlier requests has been named in their answers."""
+        if not where.startswith(_KEPT):
+            self.ignored += ignored
 
     def _message(self, item: _Item, where: str) -> None:
         where_content = f"{where}.content"
@@ -208,6 +223,7 @@ class Talk:
         if kind != "shell_call_output":
             yield from self._blocks(item.output, where)
             return
+        self._note(_undeclared_output(item.output, named(where)), where)
         for output in decoded(_shell_output_decoder, item.output, where):
             outcome = output.outcome
             ended = "timed out" if outcome.type == "timeout" else f"exit code {outcome.exit_code}"
@@ -223,6 +239,8 @@ _CALLS: Final[dict[str, str | None]] = {
     "apply_patch_call": "apply_patch",
 }
 _OUTPUTS: Final = frozenset(f"{kind}_output" for kind in _CALLS)
+# Those of which fields are looked at; others are named as a whole.
+_KINDS: Final = frozenset(("message", "reasoning", "compaction", "additional_tools", *_CALLS, *_OUTPUTS))
 
 
 def _arguments(given: dict[str, Any], kind: str) -> Raw:

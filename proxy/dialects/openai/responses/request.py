@@ -7,7 +7,6 @@ Shapes: `openai.types.responses.response_create_params` of the package `openai`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -17,10 +16,11 @@ from proxy.dialects import RULES, Rules, parameters
 from proxy.dialects.openai.chat_request import HOTTEST, limit_of
 from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
-from proxy.dialects.openai.responses.tools import CallForm, tool_use, word
+from proxy.dialects.openai.responses.tools import CallForm, tool_use
 from proxy.dialects.openai.responses.types import ConversationId, ReasoningConfig, Response, TextConfig
 from proxy.dialects.openai.responses.web_search import SOURCES
 from proxy.dialects.parameters import Ignored
+from proxy.dialects.undeclared import Undeclared, word
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Plan, Schema
@@ -49,8 +49,12 @@ class _Text(Struct, frozen=True):
 
 
 class _Format(Struct, frozen=True):
+    """`name` and `strict` change nothing here: an answer has to fit the schema anyway."""
+
     type: str
     schema: Raw = ABSENT
+    name: Any = None
+    strict: Any = None
 
 
 class _StreamOptions(Struct, frozen=True):
@@ -119,8 +123,10 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 SUMMARIES: Final = ("auto", "concise", "detailed")
 VERBOSITIES: Final = ("low", "medium", "high")
 MAX_METADATA: Final = 16
-# Names of what has no effect that a header has room for.
-MAX_NAMED: Final = 100
+# What clients send back of an answer, and what is not put in again.
+ECHOED: Final = frozenset(
+    f"input.{name}" for name in ("content.annotations", "content.logprobs", "created_by", "phase")
+)
 
 
 class AskedResponse(Struct, frozen=True):
@@ -150,7 +156,8 @@ class AskedResponse(Struct, frozen=True):
 
 _request_decoder: Final = msgspec.json.Decoder(ResponsesRequest)
 _format_decoder: Final = msgspec.json.Decoder(_Format)
-_all_fields: Final = msgspec.json.Decoder(dict[str, Raw])
+_undeclared: Final = Undeclared(ResponsesRequest)
+_undeclared_in_format: Final = Undeclared(_Format)
 
 
 class _WithModel(Protocol):
@@ -167,13 +174,6 @@ def fields(decoder: msgspec.json.Decoder[Asked], body: bytes) -> Asked:
     if not asked.model.strip():
         raise bad_request("A model must be named.", "model")
     return asked
-
-
-def unknown(type: type[Struct], body: bytes) -> Iterator[str]:
-    """The fields of a body that its type does not have, and that ask for something."""
-    for name, value in decoded(_all_fields, body, "").items():
-        if name not in type.__struct_fields__ and bytes(value) != b"null":
-            yield word(name)
 
 
 def talk_of(
@@ -220,7 +220,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, store, rules),
         *use.ignored, *talk.ignored,
         *(("max_tool_calls",) if asked.max_tool_calls is not None and use.search is None else ()),
-        *unknown(ResponsesRequest, body),
+        *_undeclared(body), *_undeclared_of_format(asked),
     )  # fmt: skip
     plan = parameters.plan_of(
         rules,
@@ -252,8 +252,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
 
 def told(ignored: Iterable[str], talk: Talk, rules: Rules) -> tuple[str, ...]:
     """What had no effect, as the client is told. Raises Rejection where the server is strict about what is asked."""
-    asked = parameters.told(islice(ignored, MAX_NAMED), rules)
-    return tuple(islice(dict.fromkeys((*asked, *talk.past)), MAX_NAMED))
+    return parameters.told((*ignored, *talk.past), rules, ECHOED.union(talk.past))
 
 
 def items_of(given: str | Sequence[Raw] | None) -> Sequence[Raw]:
@@ -290,6 +289,11 @@ def _schema(text: _Text | None) -> Schema | None:
     if not given(format.schema):
         raise bad_request("A schema is needed.", f"{where}.schema")
     return answer_schema(format.schema, f"{where}.schema")
+
+
+def _undeclared_of_format(asked: ResponsesRequest) -> Iterator[str]:
+    if asked.text is not None and given(asked.text.format):
+        yield from _undeclared_in_format(asked.text.format, "text.format")
 
 
 def _limit(limit: int | None) -> int | None:

@@ -6,7 +6,6 @@ is offered under one name made of both, and its calls go back with both.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
@@ -17,6 +16,7 @@ from proxy.dialects import parameters
 from proxy.dialects.openai.responses import web_search
 from proxy.dialects.openai.responses.builtin import TOOLS, BuiltinName
 from proxy.dialects.parameters import MODES, Mode, ToolUse
+from proxy.dialects.undeclared import Undeclared, named, word
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Grammar, Message, Search, Tool
@@ -26,8 +26,8 @@ from proxy.protocol.tools import Offer
 REFUSED: Final = frozenset((
     "file_search", "code_interpreter", "image_generation", "computer", "computer_use", "computer_use_preview", "mcp",
 ))  # fmt: skip
+_OFFERED: Final = frozenset(("function", "custom", "namespace", "local_shell", "shell", "apply_patch"))
 GRAMMAR: Final = "The input must match this {} grammar:\n\n{}"
-_WORD: Final = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
 class CallForm(Struct, frozen=True):
@@ -62,6 +62,7 @@ class _Tool(Struct, frozen=True):
     parameters: Raw = Raw()
     format: _Format | None = None
     tools: list[Raw] | None = None
+    strict: bool | None = None
 
 
 class _Function(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
@@ -86,11 +87,8 @@ class _Choice(Struct, frozen=True):
 _tool_decoder: Final = msgspec.json.Decoder(_Tool)
 _function_decoder: Final = msgspec.json.Decoder(_Function)
 _choice_decoder: Final = msgspec.json.Decoder(_Choice | str)
-
-
-def word(text: str) -> str:
-    """A client's word, fit for a header."""
-    return _WORD.sub("_", text[:60]) or "_"
+_undeclared: Final = Undeclared(_Tool)
+_undeclared_of_choice: Final = Undeclared(_Choice)
 
 
 def flat_name(name: str, namespace: str | None = None) -> str:
@@ -115,6 +113,8 @@ class _Offer:
     def take(self, raw: Raw, where: str, *, namespace: str | None = None, again: bool = False) -> None:
         """One tool. `again`: it may replace one of the same name. Raises Rejection."""
         tool = decoded(_tool_decoder, raw, where)
+        if tool.type in _OFFERED:
+            self.ignored += _undeclared(raw, named(where))
         if tool.type == "function":
             self._add(tool, "function", tool.description, tool.parameters, where, namespace, again)
         elif tool.type == "custom":
@@ -212,6 +212,7 @@ def tool_use(
     name: str | None = None
     choice = "auto" if tool_choice is None else decoded(_choice_decoder, tool_choice, where)
     if isinstance(choice, _Choice):
+        offer.ignored += _undeclared_of_choice(tool_choice or Raw(), where)
         tools, mode, name = _chosen(offer, choice)
     elif choice in MODES:
         mode = MODES[choice]
@@ -245,6 +246,7 @@ def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], Mode, str
             entry = decoded(_choice_decoder, raw, place)
             if isinstance(entry, str):
                 raise bad_request("An allowed tool is an object.", place)
+            offer.ignored += _undeclared_of_choice(raw, named(place))
             wanted |= _named(offer, entry, place)
         left = tuple(tool for name, tool in offer.tools.items() if name in wanted)
         if choice.mode == "required" and not left and _search_left(offer, choice) is None:

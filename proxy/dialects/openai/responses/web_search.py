@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from proxy.dialects.undeclared import Undeclared
 from proxy.protocol.decoding import decoded
 from proxy.protocol.deltas import Citation, Searched, SearchFailed, Searching
 from proxy.protocol.failures import bad_request
@@ -68,6 +69,7 @@ class WebSearchTool(Struct, frozen=True):
 
 
 _tool: Final = msgspec.json.Decoder(WebSearchTool)
+_undeclared: Final = Undeclared(WebSearchTool)
 
 
 def search(raw: Raw, where: str) -> tuple[Search | None, tuple[str, ...]]:
@@ -84,6 +86,7 @@ def search(raw: Raw, where: str) -> tuple[Search | None, tuple[str, ...]]:
     return Search(tuple(filters.allowed_domains or ()), tuple(filters.blocked_domains or ())), (
         *((f"tools.{tool.type}.search_context_size",) if sized else ()),
         *((f"tools.{tool.type}.user_location",) if place else ()),
+        *_undeclared(raw, f"tools.{tool.type}"),
     )
 
 
