@@ -119,6 +119,7 @@ def test_there_are_answers_of_every_kind() -> None:
     names = " ".join(asked.name for asked in ANSWERED)
     for topic in (
         "chat/plain",
+        "messages/told",
         "messages/",
         "tools/parallel",
         "reasoning/thinking",
@@ -131,6 +132,35 @@ def test_there_are_answers_of_every_kind() -> None:
 @each_recording(STREAMED)
 def test_a_stream_is_what_upstream_sent_and_the_cli_passed_on(asked: Asked) -> None:
     assert said(events_of(deltas_of(asked, asked.data))) == said(upstream_of(asked))
+
+
+UNLIKE = ("server_tool_use", "output_tokens")
+
+
+def told(value: dict[str, Any]) -> dict[str, Any]:
+    """What is said beside content, without what is null. Searches are counted here, not there; what an answer without
+    content has used is known before it begins."""
+    return {name: one for name, one in value.items() if one is not None and name not in UNLIKE}
+
+
+@each_recording(STREAMED)
+def test_what_upstream_says_beside_content_is_handed_on(asked: Asked) -> None:
+    events, upstream = events_of(deltas_of(asked, asked.data)), upstream_of(asked)
+    (start,) = (event["message"] for event in upstream if event["type"] == "message_start")
+    ours = events[0]["message"]
+    assert told(start["usage"]).items() <= told(ours["usage"]).items()
+    for name in ("container", "diagnostics"):
+        assert ours[name] == start.get(name)
+    for end in upstream:
+        if end["type"] == "message_delta":
+            assert told(end["usage"]).items() <= told(events[-2]["usage"]).items()
+            assert events[-2].get("context_management") == end.get("context_management")
+            assert events[-2]["delta"]["container"] == end["delta"].get("container")
+    # And in the whole answer.
+    whole, merged = whole_of(asked), {**start, **events[-2], **events[-2]["delta"]}
+    assert told(start["usage"] | events[-2]["usage"]).items() <= told(whole["usage"]).items()
+    for name in ("container", "diagnostics", "context_management"):
+        assert whole.get(name) == merged.get(name)
 
 
 @every_answer

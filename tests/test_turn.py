@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from proxy.protocol import kinds
+from proxy.protocol.assembly import Assembly
 from proxy.protocol.deltas import (
     Arguments,
     BlockBreak,
@@ -22,6 +23,7 @@ from proxy.protocol.deltas import (
     Finished,
     Reason,
     RedactedThinking,
+    Remarks,
     Signature,
     Started,
     Text,
@@ -33,7 +35,7 @@ from proxy.protocol.deltas import (
 from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.kinds import Kind as LineKind
 from proxy.protocol.kinds import classify
-from proxy.protocol.lines import Garbage, Line, Malformed, StopDetails, Unknown
+from proxy.protocol.lines import Garbage, Line, Malformed, StopDetails, TokenUsage, Unknown
 from proxy.protocol.plan import Schema, Search
 from proxy.protocol.turn import OVER, TRANSITIONS, State, Turn
 from tests import cli_lines as say
@@ -95,7 +97,8 @@ def led_to(state: State) -> Turn:
     return turn
 
 
-STARTED = Started(say.OPUS, "msg_01", Tokens(10, 7, 5, 1))
+STANDARD = Remarks(service_tier=Raw(b'"standard"'))
+STARTED = Started(say.OPUS, "msg_01", Tokens(10, 7, 5, 1), STANDARD)
 
 
 def failure(deltas: list[Delta]) -> Failure:
@@ -222,7 +225,7 @@ def test_it_does_not_matter_how_lines_are_grouped(given_lines: list[Line], cuts:
 def test_a_plain_answer() -> None:
     assert fed(*say.answer("Hel", "lo")) == [
         STARTED, Text("Hel"), Text("lo"),
-        Finished(Reason.END_TURN, Tokens(input=10, cache_read=7, cache_write=5, output=12)),
+        Finished(Reason.END_TURN, Tokens(input=10, cache_read=7, cache_write=5, output=12), remarks=STANDARD),
     ]  # fmt: skip
 
 
@@ -244,6 +247,29 @@ def test_usage_merges_both_events_and_the_later_one_wins_where_it_speaks() -> No
     assert deltas[-1] == Finished(Reason.END_TURN, Tokens(3, 40, 2, 50, 20))
 
 
+def test_tokens_that_are_kept_for_an_hour_are_no_searches() -> None:
+    head = {"input_tokens": 3, "cache_creation_input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 4}}
+    deltas = fed(say.start(usage=head), say.opened(), say.piece("x"), say.closed(), say.end("end_turn"))
+    assert isinstance(deltas[-1], Finished)
+    assert (deltas[-1].tokens.searches, deltas[-1].tokens.cache_write_1h) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ((b"[1]", b"[2, 3]"), b"[1,2, 3]"),
+        ((b"[]", b" [2] "), b"[2]"),
+        ((b"[1]", b""), b"[1]"),
+        ((b"[1]", b"null"), b"[1]"),
+    ],
+)
+def test_iterations_of_all_messages_of_an_answer_stand_together(said: tuple[bytes, ...], told: bytes) -> None:
+    content = Assembly(None)
+    for each in said:
+        content.head(say.OPUS, "msg_01", TokenUsage(iterations=Raw(each), speed=Raw(b'"fast"')))
+    assert content.remarks == Remarks(iterations=Raw(told), speed=Raw(b'"fast"'))
+
+
 def test_two_text_blocks_follow_each_other() -> None:
     deltas = fed(
         say.start(), say.opened(0), say.piece("one", 0), say.snapshot(say.text_block("one")), say.closed(0),
@@ -255,7 +281,8 @@ def test_two_text_blocks_follow_each_other() -> None:
 
 def test_an_empty_answer_is_an_answer() -> None:
     assert fed(say.start(), say.end(), say.stopped()) == [
-        Started(say.OPUS, "msg_01", Tokens(10, 7, 5, 12)), Finished(Reason.END_TURN, Tokens(10, 7, 5, 12))
+        Started(say.OPUS, "msg_01", Tokens(10, 7, 5, 12), STANDARD),
+        Finished(Reason.END_TURN, Tokens(10, 7, 5, 12), remarks=STANDARD),
     ]  # fmt: skip
 
 

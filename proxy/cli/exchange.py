@@ -363,7 +363,7 @@ class Exchange:
     async def _end(self, conversation: Conversation, deltas: list[Delta], last: Finished) -> list[Delta]:
         """The end of the answer, with all that was held back."""
         deltas, self._held = self._held + deltas, []
-        finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence, last.details)
+        finished = Finished(last.reason, self._spent + last.tokens, last.stop_sequence, last.details, last.remarks)
         tools = {tool.name: tool for tool in self._plan.tools}
         calls = conversation.answer.answer().calls
         faults = await self._faults(*(question(tools.get(call.name), call.arguments) for call in calls))

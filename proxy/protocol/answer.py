@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Raw, Struct
 
 from proxy.protocol.deltas import (
+    NO_REMARKS,
     Arguments,
     BlockBreak,
     Citation,
@@ -17,6 +18,7 @@ from proxy.protocol.deltas import (
     Reason,
     RedactedThinking,
     Refusal,
+    Remarks,
     Retracted,
     Searched,
     SearchError,
@@ -91,6 +93,7 @@ class Answer(Struct, frozen=True):
     stop_sequence: str | None = None
     tokens: Tokens = Tokens()
     details: StopDetails | None = None
+    remarks: Remarks = NO_REMARKS
 
     @property
     def text(self) -> str:
@@ -237,4 +240,5 @@ class Fold:
             None if ended is None else ended.stop_sequence,
             started.tokens if ended is None else ended.tokens,
             None if ended is None else ended.details,
+            started.remarks if ended is None or ended.remarks == NO_REMARKS else ended.remarks,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from proxy.protocol.deltas import (
     Arguments,
@@ -16,6 +17,7 @@ from proxy.protocol.deltas import (
     Reason,
     RedactedThinking,
     Refusal,
+    Remarks,
     Retracted,
     Signature,
     Started,
@@ -39,6 +41,15 @@ STRUCTURED_OUTPUT: Final = "StructuredOutput"
 BYTES_PER_TOKEN: Final = 4
 
 
+NOTHING: Final = Raw(b"")
+
+
+def joined(one: Raw, other: Raw) -> Raw:
+    """Two JSON lists as one."""
+    inner = [bytes(each).strip()[1:-1].strip() for each in (one, other)]
+    return Raw(b"[" + b",".join(filter(None, inner)) + b"]")
+
+
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
@@ -48,8 +59,8 @@ class Assembly:
 
     __slots__ = (
         "_announced", "_block_index", "_block_kind", "_calls", "_counted", "_empty", "_json_block", "_message_id",
-        "_model", "_prose", "_search", "_searches", "_spent", "_structured", "_tokens", "_tools", "_uncounted",
-        "_unwrapper", "_wrapped", "attempts", "has_json", "out", "started",
+        "_model", "_prose", "_remarks", "_search", "_searches", "_spent", "_structured", "_tokens", "_tools",
+        "_uncounted", "_unwrapper", "_wrapped", "attempts", "has_json", "out", "started",
     )  # fmt: skip
 
     def __init__(self, schema: Schema | None, search: Search | None = None) -> None:
@@ -67,6 +78,7 @@ class Assembly:
         self._model = ""
         self._message_id = ""
         self._tokens = Tokens()
+        self._remarks: dict[str, Raw] = {}
         # How much output there was when it was last said, and how many bytes have come since.
         self._counted = 0
         self._uncounted = 0
@@ -148,26 +160,42 @@ class Assembly:
         """What has become of searches."""
         self.out += self._searches.ended(line)
 
+    def remark(self, said: object) -> None:
+        """What an event, or the usage in it, says beside content and tokens. Later words count, but lists add up."""
+        for name in Remarks.__struct_fields__:
+            value = getattr(said, name, NOTHING)
+            if bytes(value) in (b"", b"null"):
+                continue
+            if name in self._remarks and name == "iterations":
+                value = joined(self._remarks[name], value)
+            self._remarks[name] = value
+
+    @property
+    def remarks(self) -> Remarks:
+        return Remarks(**self._remarks)
+
     def count(self, usage: TokenUsage) -> None:
-        old = self._tokens
+        self.remark(usage)
         if usage.output_tokens is not None:
             self._counted, self._uncounted = usage.output_tokens, 0
         details = usage.output_tokens_details
-        self._tokens = Tokens(
-            old.input if usage.input_tokens is None else usage.input_tokens,
-            old.cache_read if usage.cache_read_input_tokens is None else usage.cache_read_input_tokens,
-            old.cache_write if usage.cache_creation_input_tokens is None else usage.cache_creation_input_tokens,
-            old.output if usage.output_tokens is None else usage.output_tokens,
-            old.reasoning if details is None or details.thinking_tokens is None else details.thinking_tokens,
-            old.cache_write_1h if usage.cache_creation is None else usage.cache_creation.ephemeral_1h_input_tokens,
-        )
+        said = {
+            "input": usage.input_tokens,
+            "cache_read": usage.cache_read_input_tokens,
+            "cache_write": usage.cache_creation_input_tokens,
+            "output": usage.output_tokens,
+            "reasoning": None if details is None else details.thinking_tokens,
+            "cache_write_1h": None if usage.cache_creation is None else usage.cache_creation.ephemeral_1h_input_tokens,
+        }
+        counts = {name: count for name, count in said.items() if count is not None}
+        self._tokens = msgspec.structs.replace(self._tokens, **counts)
 
     def begin(self) -> None:
         """Hand on `Started`, before the first content."""
         self.started = True
         if not self._announced:
             self._announced = True
-            self.out.append(Started(self._model, self._message_id, self.tokens))
+            self.out.append(Started(self._model, self._message_id, self.tokens, self.remarks))
 
     def open(self, index: int, block: BlockHead) -> None:
         if block.type == "tool_use" and self._structured and block.name == STRUCTURED_OUTPUT:
@@ -268,7 +296,7 @@ class Assembly:
         self.out += self._searches.give_up()
         if self._prose.rest and not self.has_json:
             self.out.append(Text(self._prose.rest))
-        self.out.append(Finished(reason, self.tokens, stop_sequence, details))
+        self.out.append(Finished(reason, self.tokens, stop_sequence, details, self.remarks))
 
     def propose(self) -> None:
         """The message has ended: JSON that was written as prose may be the answer."""
@@ -288,7 +316,7 @@ class Assembly:
             self.out.append(Refusal(self._prose.text))
         elif not self.has_json and not self._prose.handed:
             self.out.append(Text(texts[0]))
-        self.out.append(Finished(Reason.END_TURN, self.tokens))
+        self.out.append(Finished(Reason.END_TURN, self.tokens, remarks=self.remarks))
 
     @property
     def _given(self) -> bool:

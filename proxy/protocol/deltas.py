@@ -67,15 +67,35 @@ class Tokens(Struct, frozen=True):
         return self.input + self.cache_read + self.cache_write
 
 
+class Remarks(Struct, frozen=True):
+    """What the Messages API says of an answer beside its content and tokens, in its own form; empty: nothing.
+
+    `iterations`: a list, of all messages that the answer took.
+    """
+
+    service_tier: Raw = Raw(b"")
+    inference_geo: Raw = Raw(b"")
+    speed: Raw = Raw(b"")
+    iterations: Raw = Raw(b"")
+    container: Raw = Raw(b"")
+    diagnostics: Raw = Raw(b"")
+    context_management: Raw = Raw(b"")
+
+
+NO_REMARKS: Final = Remarks()
+
+
 class Started(Struct, frozen=True):
     """The first content (or the end of an empty answer) is here. Once a turn.
 
-    `model`: the one that answers; `message_id`: the upstream message's; `tokens`: what it has used so far.
+    `model`: the one that answers; `message_id`: the upstream message's; `tokens`: what it has used so far; `remarks`:
+    what has been said of it so far.
     """
 
     model: str
     message_id: str = ""
     tokens: Tokens = Tokens()
+    remarks: Remarks = NO_REMARKS
 
 
 class Text(Struct, frozen=True):
@@ -211,6 +231,7 @@ class Finished(Struct, frozen=True):
     tokens: Tokens
     stop_sequence: str | None = None
     details: StopDetails | None = None
+    remarks: Remarks = NO_REMARKS
 
 
 class Failed(Struct, frozen=True):

@@ -27,7 +27,8 @@ class CacheCreation(Struct, frozen=True):
 
 
 class TokenUsage(Struct, frozen=True):
-    """Token counts of one upstream message. None: not said here (the other event of the message says it)."""
+    """Token counts of one upstream message, and how it was served. None, or empty: not said here (the other event of
+    the message says it)."""
 
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
@@ -35,12 +36,18 @@ class TokenUsage(Struct, frozen=True):
     output_tokens: int | None = None
     output_tokens_details: OutputDetails | None = None
     cache_creation: CacheCreation | None = None
+    service_tier: Raw = Raw(b"")
+    inference_geo: Raw = Raw(b"")
+    speed: Raw = Raw(b"")
+    iterations: Raw = Raw(b"")
 
 
 class MessageHead(Struct, frozen=True):
     model: str
     id: str = ""
     usage: TokenUsage = TokenUsage()
+    container: Raw = Raw(b"")
+    diagnostics: Raw = Raw(b"")
 
 
 class BlockHead(Struct, frozen=True):
@@ -76,6 +83,7 @@ class StopDelta(Struct, frozen=True):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     stop_details: StopDetails | None = None
+    container: Raw = Raw(b"")
 
 
 class MessageStart(Struct, frozen=True, tag="message_start"):
@@ -99,6 +107,7 @@ class BlockStop(Struct, frozen=True, tag="content_block_stop"):
 class MessageDelta(Struct, frozen=True, tag="message_delta"):
     delta: StopDelta
     usage: TokenUsage = TokenUsage()
+    context_management: Raw = Raw(b"")
 
 
 class MessageStop(Struct, frozen=True, tag="message_stop"):
@@ -134,6 +143,9 @@ class SnapshotMessage(Struct, frozen=True):
     stop_reason: str | None = None
     stop_sequence: str | None = None
     usage: TokenUsage = TokenUsage()
+    container: Raw = Raw(b"")
+    diagnostics: Raw = Raw(b"")
+    context_management: Raw = Raw(b"")
 
 
 class Assistant(Struct, frozen=True, tag="assistant"):

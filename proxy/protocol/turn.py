@@ -153,6 +153,7 @@ class Turn:
     def _read_head(self, event: MessageStart) -> None:
         self._error = None
         self._content.head(event.message.model, event.message.id, event.message.usage)
+        self._content.remark(event.message)
 
     def _block(self, event: BlockStart) -> None:
         self._content.open(event.index, event.content_block)
@@ -165,6 +166,8 @@ class Turn:
 
     def _progress(self, event: MessageDelta) -> None:
         self._content.count(event.usage)
+        self._content.remark(event)
+        self._content.remark(event.delta)
 
     def _finish(self, event: MessageDelta) -> State | None:
         self._progress(event)
@@ -260,6 +263,7 @@ class Turn:
             self._content.head(message.model, message.id, message.usage)
         else:
             self._content.count(message.usage)
+        self._content.remark(message)
         for block in message.content:
             self._content.whole(block)
         if message.stop_reason is None:

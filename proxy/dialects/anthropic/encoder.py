@@ -30,6 +30,7 @@ from proxy.dialects.anthropic.types import (
     ToolUse,
     delta_usage_of,
     details_of,
+    said,
     usage_of,
 )
 from proxy.dialects.anthropic.types import RedactedThinking as RedactedOut
@@ -112,18 +113,20 @@ class MessageEncoder:
             elif isinstance(delta, Refusal):
                 self._piece(out, "text", TextOut(""), TextDelta(delta.text))
             elif isinstance(delta, Started):
-                out.append(event(MessageStart(self._head(delta.message_id, delta.model, delta.tokens))))
+                out.append(event(MessageStart(self._head(delta))))
             elif isinstance(delta, Finished):
                 self._stop(out)
                 self._finished = delta
         return out
 
     def close(self, tokens: Tokens) -> Sequence[Event]:
-        finished = self._finished
-        stop = Stop(Reason.END_TURN.value)
-        if finished is not None:
-            stop = Stop(finished.reason.value, finished.stop_sequence, details_of(finished.details))
-        return event(MessageDelta(stop, delta_usage_of(tokens))), event(MessageStop())
+        finished = self._finished or Finished(Reason.END_TURN, tokens)
+        remarks = finished.remarks
+        stop = Stop(
+            finished.reason.value, finished.stop_sequence, details_of(finished.details), said(remarks.container)
+        )
+        delta = MessageDelta(stop, delta_usage_of(tokens, remarks), said(remarks.context_management) or UNSET)
+        return event(delta), event(MessageStop())
 
     def fail(self, failure: Failure) -> Sequence[Event]:
         return (Event(envelope(failure, None), "error"),)
@@ -140,7 +143,10 @@ class MessageEncoder:
             stop_reason=(answer.reason or Reason.END_TURN).value,
             stop_sequence=answer.stop_sequence,
             stop_details=details_of(answer.details),
-            usage=usage_of(tokens),
+            container=said(answer.remarks.container),
+            diagnostics=said(answer.remarks.diagnostics),
+            context_management=said(answer.remarks.context_management) or UNSET,
+            usage=usage_of(tokens, answer.remarks),
         )
 
     def _search(self, out: list[Event], delta: Searching | Searched | SearchFailed) -> None:
@@ -173,8 +179,15 @@ class MessageEncoder:
                 blocks.append(ThinkingOut(part.text if self._thinking else "", part.signature))
         return blocks
 
-    def _head(self, message_id: str, model: str, tokens: Tokens) -> AnswerMessage:
-        return AnswerMessage(id=message_id or self._message_id, model=model, usage=usage_of(tokens))
+    def _head(self, started: Started) -> AnswerMessage:
+        remarks = started.remarks
+        return AnswerMessage(
+            id=started.message_id or self._message_id,
+            model=started.model,
+            container=said(remarks.container),
+            diagnostics=said(remarks.diagnostics),
+            usage=usage_of(started.tokens, remarks),
+        )
 
     def _piece(self, out: list[Event], kind: str, block: AnswerBlock, piece: BlockPiece) -> None:
         if kind != self._kind:

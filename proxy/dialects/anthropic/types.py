@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from proxy.dialects.described import documented
 from proxy.protocol import lines
-from proxy.protocol.deltas import Tokens
+from proxy.protocol.deltas import Remarks, Tokens
 
 
 class OutputTokensDetails(Struct, frozen=True):
@@ -26,19 +27,26 @@ class CacheCreation(Struct, frozen=True):
     ephemeral_5m_input_tokens: int
 
 
+# What upstream says, as it says it.
+Word = Annotated[Raw | None, documented(anyOf=[{"type": "string"}, {"type": "null"}])]
+Table = Annotated[Raw | None, documented(anyOf=[{"type": "object"}, {"type": "null"}])]
+IfSaid = Annotated[Raw | UnsetType, documented("Left out unless upstream says it.")]
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """`input_tokens` leaves the cached ones out. What the CLI does not say is null."""
 
     cache_creation: CacheCreation
-    inference_geo: None = None
-    speed: None = None
+    inference_geo: Word = None
+    speed: Word = None
+    iterations: IfSaid = UNSET
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: OutputTokensDetails
     server_tool_use: ServerToolUse | None = None
-    service_tier: Literal["standard"] = "standard"
+    service_tier: Word = None
 
 
 class DeltaUsage(Struct, frozen=True):
@@ -50,10 +58,19 @@ class DeltaUsage(Struct, frozen=True):
     output_tokens: int
     output_tokens_details: OutputTokensDetails
     server_tool_use: ServerToolUse | None = None
+    iterations: IfSaid = UNSET
 
 
-def usage_of(tokens: Tokens) -> Usage:
+def said(value: Raw) -> Raw | None:
+    return value if bytes(value) else None
+
+
+def usage_of(tokens: Tokens, remarks: Remarks) -> Usage:
     return Usage(
+        inference_geo=said(remarks.inference_geo),
+        speed=said(remarks.speed),
+        service_tier=said(remarks.service_tier),
+        iterations=said(remarks.iterations) or UNSET,
         input_tokens=tokens.input,
         cache_creation=CacheCreation(tokens.cache_write_1h, tokens.cache_write - tokens.cache_write_1h),
         cache_creation_input_tokens=tokens.cache_write,
@@ -64,7 +81,7 @@ def usage_of(tokens: Tokens) -> Usage:
     )
 
 
-def delta_usage_of(tokens: Tokens) -> DeltaUsage:
+def delta_usage_of(tokens: Tokens, remarks: Remarks) -> DeltaUsage:
     return DeltaUsage(
         tokens.input,
         tokens.cache_write,
@@ -72,6 +89,7 @@ def delta_usage_of(tokens: Tokens) -> DeltaUsage:
         tokens.output,
         OutputTokensDetails(tokens.reasoning),
         ServerToolUse(tokens.searches) if tokens.searches else None,
+        said(remarks.iterations) or UNSET,
     )
 
 
@@ -166,8 +184,9 @@ class AnswerMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="me
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     stop_details: RefusalDetails | None = None
-    container: None = None
-    diagnostics: None = None
+    container: Table = None
+    diagnostics: Table = None
+    context_management: IfSaid = UNSET
     usage: Usage
 
 
@@ -218,12 +237,13 @@ class Stop(Struct, frozen=True):
     stop_reason: StopReason
     stop_sequence: str | None = None
     stop_details: RefusalDetails | None = None
-    container: None = None
+    container: Table = None
 
 
 class MessageDelta(Struct, frozen=True, tag_field="type", tag="message_delta"):
     delta: Stop
     usage: DeltaUsage
+    context_management: IfSaid = UNSET
 
 
 class MessageStop(Struct, frozen=True, tag_field="type", tag="message_stop"):
