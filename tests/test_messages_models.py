@@ -8,7 +8,7 @@ import anthropic
 import httpx
 import httpx2
 import pytest
-from anthropic.types import ModelInfo
+from anthropic.types import ModelCapabilities, ModelInfo
 
 from proxy.dialects.anthropic import models
 from proxy.dialects.anthropic.models import page
@@ -50,6 +50,36 @@ class Server:
 def ids(found: models.ModelPage) -> str:
     assert (found.first_id, found.last_id) == ((found.data[0].id, found.data[-1].id) if found.data else (None, None))
     return "".join(model.id for model in found.data) + ("+" if found.has_more else "")
+
+
+@pytest.mark.parametrize("web_search", [True, False])
+async def test_what_a_model_can_be_asked_for(web_search: bool) -> None:
+    server = Server(web_search=web_search)
+    server.pool.warm_pool.models = (
+        ListedModel("opus", OPUS, ["low", "high"], supportsThinkingOff=True, supportsAdaptiveThinking=True),
+        ListedModel("haiku", "claude-haiku-5-5"),
+    )
+    async with server.client() as client:
+        opus, haiku, unlisted = [await client.models.retrieve(id) for id in ("opus", "haiku", "claude-opus-4-7")]
+    assert opus.capabilities is not None
+    told: Any = opus.capabilities.to_dict()
+    # The client's type has a word for every capability, and each is said.
+    assert set(told) == set(ModelCapabilities.model_fields)
+    levels = [name for name, one in told["effort"].items() if one == {"supported": True}]
+    assert (told["effort"]["supported"], sorted(levels)) == (True, ["high", "low"])
+    types = [name for name, one in told["thinking"]["types"].items() if one["supported"]]
+    assert sorted(types) == ["adaptive", "disabled"]
+    assert told["server_tools"] == {
+        "supported": web_search,
+        "web_search": {"supported": web_search},
+        "code_execution": {"supported": False},
+    }
+    flat = [told[name]["supported"] for name in ("image_input", "pdf_input", "structured_outputs", "batch")]
+    assert flat == [True, True, True, False]
+    assert haiku.capabilities is not None
+    assert not haiku.capabilities.effort.supported
+    assert not haiku.capabilities.thinking.supported
+    assert unlisted.capabilities is None
 
 
 @pytest.mark.parametrize(

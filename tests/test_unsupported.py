@@ -45,6 +45,29 @@ async def test_what_is_absent_is_named(path: str, what: str) -> None:
     assert what in (await ask("POST", path)).json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1/messages/batches", "no batches"), ("/v1/messages/batches/msgbatch_1/results", "no batches"),
+        ("/v1/batches", "no batches"), ("/v1/files", "no files"), ("/v1/files/file_1/content", "no files"),
+        ("/v1/skills", "no skills"), ("/v1/complete", "/v1/messages"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("anthropic", [True, False])
+async def test_what_anthropics_api_has_beside_messages_is_said_to_be_absent(
+    path: str, words: str, anthropic: bool
+) -> None:
+    transport = httpx.ASGITransport(app=cast(Any, instant.application()))
+    headers = {"anthropic-version": "2023-06-01"} if anthropic else {}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3456", headers=headers) as client:
+        response = await client.get(path)
+    assert (response.status_code, response.json().get("type")) == (
+        404,
+        "error" if anthropic or "/v1/messages" in path else None,
+    )
+    assert words in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", ["/v1/embeddingsx", "/v1/imagesx", "/v2/embeddings", "/assistants", "/v1/assistants"])
 async def test_other_paths_are_unknown(path: str) -> None:
     response = await ask("POST", path)

@@ -9,7 +9,7 @@ import falcon.asgi
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from proxy.dialects.anthropic.models import ModelInfo, line_of, page
+from proxy.dialects.anthropic.models import ModelInfo, capabilities_of, line_of, page
 from proxy.http.service import Service
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.lines import ListedModel, ModelUse
@@ -39,12 +39,16 @@ class ModelList(Struct, frozen=True):
 
 
 class Described(Struct, frozen=True):
-    """What is known of a name: the CLI's own entry for it, if it lists one, and sizes in tokens."""
+    """What is known of a name: the CLI's own entry for it, if it lists one, and sizes in tokens.
+
+    `web_search`: the server has the web searched.
+    """
 
     id: str
     listed: ListedModel
     context: int | None
     answer: int | None
+    web_search: bool
 
     @property
     def openai(self) -> Model:
@@ -59,6 +63,9 @@ class Described(Struct, frozen=True):
             display_name=self.id if own else self.listed.displayName or self.id,
             max_input_tokens=self.context,
             max_tokens=self.answer,
+            capabilities=capabilities_of(self.listed, web_search=self.web_search)
+            if self.listed.resolvedModel
+            else None,
             line=line_of(resolved),
         )
 
@@ -86,7 +93,7 @@ def described(service: Service, id: str) -> Described:
     known = service.counter.known_windows
     sizes = (known.get(name) for name in (target, listed.value, listed.resolvedModel))
     context = used.contextWindow or next(filter(None, sizes), None)
-    return Described(id, listed, context or None, used.maxOutputTokens or None)
+    return Described(id, listed, context or None, used.maxOutputTokens or None, service.settings.web_search)
 
 
 class Models:

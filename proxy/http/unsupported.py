@@ -10,6 +10,7 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 
 _NONE: Final = "The Claude Code CLI has no {}, so this server has none."
 _FIXED: Final = "The models are Anthropic's, and all of them are there: none can be {}."
+_BATCHES: Final = "This server takes no batches of requests: send each by itself."
 UNSUPPORTED: Final = {
     "/api/embed": _NONE.format("embeddings"),
     "/api/embeddings": _NONE.format("embeddings"),
@@ -23,6 +24,11 @@ UNSUPPORTED: Final = {
     "/v1/images": _NONE.format("image generation"),
     "/v1/audio": _NONE.format("audio"),
     "/v1/moderations": _NONE.format("moderation"),
+    "/v1/messages/batches": _BATCHES,
+    "/v1/batches": _BATCHES,
+    "/v1/files": "This server stores no files: send each in the message that it belongs to.",
+    "/v1/skills": _NONE.format("skills of the API"),
+    "/v1/complete": "Anthropic's old completions are not served: use /v1/messages.",
 }
 
 

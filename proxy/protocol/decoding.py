@@ -86,7 +86,8 @@ def _choices(decoder: msgspec.json.Decoder[Any], path: str) -> str:
     types = [inspect.type_info(decoder.type)]
     for step in (*_STEP.findall(path), ""):
         types = [inner for one in types for inner in _inner(one, step)]
-    return ", ".join(str(value) for one in types if isinstance(one, inspect.LiteralType) for value in one.values)
+    words = (str(value) for one in types if isinstance(one, inspect.LiteralType) for value in one.values)
+    return ", ".join(dict.fromkeys(words))
 
 
 def decoded(decoder: msgspec.json.Decoder[T], raw: bytes | Raw, where: str) -> T:

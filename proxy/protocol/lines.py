@@ -276,6 +276,7 @@ class ListedModel(Struct, frozen=True):
     resolvedModel: str = ""
     supportedEffortLevels: list[str] = field(default_factory=list)
     supportsThinkingOff: bool = False
+    supportsAdaptiveThinking: bool = False
     displayName: str = ""
 
 

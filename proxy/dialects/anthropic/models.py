@@ -8,6 +8,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from proxy.protocol.failures import bad_request
+from proxy.protocol.lines import ListedModel
 from proxy.protocol.models import FAMILIES
 
 DEFAULT_LIMIT: Final = 20
@@ -16,15 +17,83 @@ MAX_LIMIT: Final = 1000
 UNKNOWN_DATE: Final = "1970-01-01T00:00:00Z"
 
 
+class Support(Struct, frozen=True):
+    supported: bool
+
+
+YES: Final = Support(True)
+NO: Final = Support(False)
+
+
+class ContextManagement(Support, frozen=True):
+    """Edits of the conversation by the API: a client's own are not passed on."""
+
+    clear_thinking_20251015: Support = NO
+    clear_tool_uses_20250919: Support = NO
+    compact_20260112: Support = NO
+
+
+class EffortLevels(Support, frozen=True):
+    low: Support
+    medium: Support
+    high: Support
+    xhigh: Support
+    max: Support
+
+
+class ServerTools(Support, frozen=True):
+    web_search: Support
+    code_execution: Support = NO
+
+
+class ThinkingTypes(Struct, frozen=True):
+    """With `enabled` there is thinking, but not with the budget that it names."""
+
+    adaptive: Support
+    disabled: Support
+    enabled: Support = NO
+    between_tools: Support = NO
+
+
+class ThinkingSupport(Support, frozen=True):
+    types: ThinkingTypes
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a model can be asked for here. All models that the CLI offers read images and PDFs."""
+
+    batch: Support = NO
+    citations: Support = YES
+    code_execution: Support = NO
+    context_management: ContextManagement = ContextManagement(False)
+    effort: EffortLevels
+    image_input: Support = YES
+    pdf_input: Support = YES
+    server_tools: ServerTools
+    structured_outputs: Support = YES
+    thinking: ThinkingSupport
+
+
+def capabilities_of(listed: ListedModel, *, web_search: bool) -> Capabilities:
+    """Those of a model that the CLI lists. `web_search`: the server has the web searched."""
+    levels = (Support(level in listed.supportedEffortLevels) for level in ("low", "medium", "high", "xhigh", "max"))
+    adaptive, off = listed.supportsAdaptiveThinking, listed.supportsThinkingOff
+    return Capabilities(
+        effort=EffortLevels(bool(listed.supportedEffortLevels), *levels),
+        server_tools=ServerTools(web_search, Support(web_search)),
+        thinking=ThinkingSupport(adaptive, ThinkingTypes(Support(adaptive), Support(off))),
+    )
+
+
 class ModelInfo(Struct, frozen=True, kw_only=True, tag_field="type", tag="model"):
-    """Sizes in tokens; None until the CLI has said them. Of `capabilities` it says too little."""
+    """Sizes in tokens; None until the CLI has said them. `capabilities`: None of a model that it does not list."""
 
     id: str
     display_name: str
     created_at: str = UNKNOWN_DATE
     max_input_tokens: int | None = None
     max_tokens: int | None = None
-    capabilities: None = None
+    capabilities: Capabilities | None = None
     lifecycle: Literal["active"] = "active"
     line: Literal[FAMILIES] | None = None  # type: ignore[valid-type]
     deprecated_at: None = None

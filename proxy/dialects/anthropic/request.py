@@ -25,7 +25,6 @@ from proxy.protocol.media import IMAGE_TYPES
 
 Visible = documented(pattern=r"\S")
 Mark = CacheControl | None
-Name = Annotated[str, documented(minLength=1)]
 Limit = Annotated[int, documented(minimum=1)]
 
 # Content
@@ -214,7 +213,7 @@ class Tool(Struct, frozen=True):
     """A tool that the client runs; or, with a type such as `web_search_20250305`, a search of the web, which has no
     schema and the last four fields. Of tools with other types the API knows the schema: not here."""
 
-    name: Name
+    name: Annotated[str, documented(minLength=1)] = ""
     type: str | None = None
     description: str | None = None
     input_schema: ToolParameters = field(default_factory=Raw)
@@ -240,9 +239,9 @@ _SEARCH: Final[dict[str, Any]] = {
 }
 _TOOL_FORMS: Final = documented(
     anyOf=[
-        {"properties": {"type": {"enum": ["custom", None]}}},
+        {"required": ["name"], "properties": {"type": {"enum": ["custom", None]}}},
         {
-            "required": ["type"],
+            "required": ["name", "type"],
             "properties": _SEARCH,
             "anyOf": [{"properties": {one: {"anyOf": _NOTHING}}} for one in _DOMAINS],
         },
