@@ -7,6 +7,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic import TypeAdapter
 
+from conformance import open_responses
 from conformance.apis import Section
 from conformance.events import named
 from conformance.shapes import misfits
@@ -112,7 +113,7 @@ def wrong(status: int, body: Any) -> list[str]:
         error = body.get("error") if isinstance(body, dict) else None
         shaped = isinstance(error, dict) and {"message", "type", "param", "code"} <= error.keys()
         return [] if shaped else [f"not an error: {body}"]
-    return misfits(_response, body)
+    return misfits(_response, body) or open_responses.wrong(body)
 
 
 def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
@@ -129,7 +130,7 @@ def wrong_stream(asked: Mapping[str, Any], text: str) -> list[str]:
     for name, data in events:
         if data.get("type") != name:
             found.append(f"the event {name!r} has data of type {data.get('type')!r}")
-        found += [f"{name}: {words}" for words in misfits(_event, data)]
+        found += [f"{name}: {words}" for words in misfits(_event, data) or open_responses.wrong_event(data)]
     return found + _items(events)
 
 

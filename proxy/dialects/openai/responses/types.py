@@ -192,6 +192,7 @@ class Response(Struct, frozen=True, kw_only=True):
     completed_at: int | None = None
     conversation: ConversationId | None = None
     error: ResponseError | None = None
+    frequency_penalty: float = 0.0
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None = None
     max_output_tokens: int | None = None
@@ -199,6 +200,7 @@ class Response(Struct, frozen=True, kw_only=True):
     model: str = ""
     output: tuple[OutputItem, ...] = ()
     parallel_tool_calls: bool = True
+    presence_penalty: float = 0.0
     previous_response_id: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
