@@ -12,7 +12,7 @@ from tests.responses_api import PATH, client, events
 BODY = {"model": "opus", "input": "Hello."}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def response() -> dict[str, Any]:
     async with client() as http:
         found: dict[str, Any] = (await http.post(PATH, json=BODY)).json()
