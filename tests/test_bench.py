@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from conformance import bench
-from conformance.bench import messages_api
+from conformance.bench import apis, messages_api
 from conformance.bench.figures import Figure, median, paired, ratio, table
-from conformance.bench.processes import FLAGS, ask, begin
+from conformance.bench.processes import FLAGS, BenchError, Place, ask, begin, server, upstream
 from conformance.promptcache import Counted
 
 
@@ -143,3 +143,20 @@ def test_what_cannot_be_measured_is_said(capsys: pytest.CaptureFixture[str], tmp
     assert "not measured" in capsys.readouterr().out
     report = msgspec.json.decode(out.read_bytes(), type=bench.Report)
     assert [figure.value for group in report.figures.values() for figure in group] == [None]
+
+
+def test_every_api_is_spoken(instant: Path, tmp_path: Path) -> None:
+    home, empty = tmp_path / "home", tmp_path / "empty"
+    home.mkdir()
+    empty.mkdir()
+    with upstream() as port, server(Place(str(instant), home, empty, port)) as running:
+        for api in ("chat", "responses", "messages"):
+            with apis.Speaker(running.port, api) as speaker:
+                heard = speaker.ask([{"role": "user", "content": f"Say it to {api}. deltas=3"}])
+                assert 0 < heard.event <= heard.text
+                assert heard.served == "new"
+                with pytest.raises(BenchError, match="400"):
+                    speaker.ask([{"role": "nobody", "content": "x"}])
+        for api in ("chat", "responses"):
+            with apis.following(running, api) as turn:
+                assert turn() > 0

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from conformance.bench import lives, measure
+from conformance.bench import apis, lives, measure
 from conformance.bench.figures import Figure, table
 from conformance.bench.processes import BenchError, Place, upstream
 
@@ -30,8 +30,10 @@ MEASURES: dict[str, tuple[Callable[[Place, bool], list[Figure]], str, bool]] = {
     "many": (measure.many, "new conversations, 8 at once", True),
     "follow": (measure.follow_ups, "follow-up requests, 8 at once", True),
     "cache": (lives.cache, "input that is read from the prompt cache, by what becomes of a conversation", True),
+    "apis": (apis.first, "the Responses and Messages APIs against chat", True),
     "instant": (measure.instant, "the server's own cost: instant CLI, 32 at once", False),
     "deltas": (measure.deltas, "the server's own cost: long answers of an instant CLI", False),
+    "api deltas": (apis.cost, "the server's own cost: long answers of an instant CLI, in each API", False),
 }
 
 
