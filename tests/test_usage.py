@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import msgspec
@@ -19,6 +19,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension
 from syrupy.location import PyTestLocation
 
 from proxy.__main__ import main
+from proxy.cli.parked import NotContinued
 from proxy.http.accounts import duration, plan_headers
 from proxy.protocol.allowance import Allowance
 from proxy.protocol.deltas import Tokens
@@ -403,6 +404,19 @@ def test_the_terminal_shows_the_same(state: Path, capsys: pytest.CaptureFixture[
     assert "Served: 1 continued, 1 new." in said
     assert "Not continued: 1 expired." in said
     assert "saved 3.00 $" in said
+
+
+def test_the_terminal_says_in_words_why_conversations_were_not_continued(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = sorted(set(get_args(NotContinued)) - {""})
+    write(state, *(record(why, served="replayed", not_continued=why) for why in reasons))
+    assert main(["usage"]) == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "Not continued" in line)
+    assert said == (
+        "  Not continued: 1 continued by another request, 1 edited, 1 whose process had ended, 1 given up for memory, "
+        "1 expired, 1 with other settings, 1 with what no living process takes, 1 not known."
+    )
 
 
 class Page(SingleFileSnapshotExtension):

@@ -26,6 +26,15 @@ NAME: Final = 24
 MAX_DAYS: Final = 14
 MAX_ROWS: Final = 20
 LAST_SHOWN: Final = 250_000_000_000
+# Why conversations were not continued in their processes.
+WHY: Final[dict[str, str]] = {
+    "continued": "continued by another request",
+    "ended": "whose process had ended",
+    "evicted": "given up for memory",
+    "settings": "with other settings",
+    "unfit": "with what no living process takes",
+    "unknown": "not known",
+}
 
 
 class _Ink(Struct, frozen=True):
@@ -122,9 +131,9 @@ def words(found: UsageReport, ink: _Ink, now: float) -> Iterator[str]:
     said = ", ".join(f"{count} {end}" for end, count in ends.items() if count)
     if said:
         yield f"  Of these {said}."
-    for said, counts in (("Served", totals.served), ("Not continued", totals.not_continued)):
+    for said, counts, why in (("Served", totals.served, {}), ("Not continued", totals.not_continued, WHY)):
         if counts:
-            ways = ", ".join(f"{count} {_name(way, way)}" for way, count in sorted(counts.items()))
+            ways = ", ".join(f"{count} {why.get(way) or _name(way, way)}" for way, count in sorted(counts.items()))
             yield f"  {said}: {ways}."
     if totals.without_price:
         yield f"  For {totals.without_price} the CLI has not said what they would have cost: they are not in the price."
