@@ -132,7 +132,7 @@ def driven(dialogue: Dialogue, cli: Cli, draw: st.DataObject, *, leave: bool) ->
     deltas: list[Delta] = []
     lines: list[say.Table] = []
     while True:
-        data = dialogue.to_send()
+        data = b"".join(dialogue.to_send())
         lines += cli.take(data) if data else ()
         if not lines:
             break
@@ -201,4 +201,4 @@ def test_what_is_sent_is_sent_once(count: int) -> None:
     dialogue = Dialogue()
     dialogue.begin(Plan("opus", None, (*[user("a"), Message("assistant", (TextBlock("b"),))] * count, user("c"))))
     assert dialogue.to_send()
-    assert dialogue.to_send() == b""
+    assert dialogue.to_send() == []

@@ -36,7 +36,7 @@ def begun(*messages: Message, opening: bool = True) -> tuple[Dialogue, list[Any]
 
 
 def sent(dialogue: Dialogue) -> list[Any]:
-    return [json.loads(line) for line in dialogue.to_send().splitlines()]
+    return [json.loads(line) for line in b"".join(dialogue.to_send()).splitlines()]
 
 
 def kinds(lines: list[Any]) -> list[str]:

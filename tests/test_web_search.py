@@ -233,7 +233,7 @@ def hook(tool: str, id: str, **input: Any) -> say.Table:
 
 
 def decisions(dialogue: Dialogue) -> list[dict[str, Any]]:
-    replies = [msgspec.json.decode(line) for line in dialogue.to_send().splitlines()]
+    replies = [msgspec.json.decode(line) for line in b"".join(dialogue.to_send()).splitlines()]
     return [reply["response"]["response"]["hookSpecificOutput"] for reply in replies]
 
 

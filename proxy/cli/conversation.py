@@ -228,8 +228,7 @@ class Conversation:
 
     def _send(self) -> None:
         """Write what is to be written, tell what is to be told."""
-        data = self._dialogue.to_send()
-        if data:
+        for data in self._dialogue.to_send():
             self.child.write(data)
         for report in self._dialogue.reports():
             if isinstance(report, Ready):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from proxy.cli.pool import Pool
 from proxy.offload import off_loop
+from proxy.protocol import fingerprint
 from proxy.protocol.counting import Count, countable
 from proxy.protocol.failures import Rejection
 from proxy.protocol.plan import Plan, size_of_plan
@@ -28,8 +28,6 @@ MAX_KEPT: Final = 1000
 MAX_AGE: Final = 3600.0
 # How long (seconds) the sizes of models are waited for; they are left out then.
 WINDOWS_WAIT: Final = 5.0
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class _Kept(Struct, frozen=True):
@@ -99,4 +97,4 @@ class Counter:
 
 
 def _key(plan: Plan, owner: str) -> bytes:
-    return hashlib.sha256(_encode((owner, plan))).digest()
+    return fingerprint.digest(plan, fingerprint.start(owner))

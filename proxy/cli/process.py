@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,6 +31,8 @@ STDERR_KEPT: Final = 8192
 # Lines and bytes decoded but not yet taken: above either the pipe is left alone until they are (back-pressure).
 MAX_LINES_UNREAD: Final = 1000
 MAX_BYTES_UNREAD: Final = 256 << 10
+# Bytes handed to its stdin at once.
+WRITTEN_AT_ONCE: Final = 256 << 10
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
 STOP_GRACE: Final = 2.0
 # A line that grows beyond this is no line of the CLI: it is ended.
@@ -53,6 +56,8 @@ class Child(asyncio.SubprocessProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._stderr = bytearray()
         self._unread = 0
+        self._unwritten: deque[memoryview] = deque()
+        self._writing_paused = False
         self._paused = False
         self._ended = False
         self._suspended = False
@@ -115,7 +120,16 @@ class Child(asyncio.SubprocessProtocol):
             self._paused = True
             self._stdout.pause_reading()
 
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._write_on()
+
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 0:
+            self._unwritten.clear()
         if fd == 1:
             self._lines += self._decoder.close()
             self._ended = True
@@ -178,7 +192,16 @@ class Child(asyncio.SubprocessProtocol):
     def write(self, data: bytes) -> None:
         """Queue bytes for its stdin. Nothing happens if it is gone: `read` will say so."""
         if self._stdin is not None and not self._stdin.is_closing():
-            self._stdin.write(data)
+            self._unwritten.append(memoryview(data))
+            self._write_on()
+
+    def _write_on(self) -> None:
+        """As much as its pipe takes: what the transport cannot write it copies, all of it at once."""
+        while self._unwritten and not self._writing_paused and self._stdin is not None:
+            data = self._unwritten.popleft()
+            if len(data) > WRITTEN_AT_ONCE:
+                self._unwritten.appendleft(data[WRITTEN_AT_ONCE:])
+            self._stdin.write(data[:WRITTEN_AT_ONCE])
 
     def _signal_group(self, number: signal.Signals) -> None:
         # Once it is known to have exited its number may be another's.

@@ -144,6 +144,10 @@ class Exchange:
             self._response.add(message.get("body", b""))
 
     def line(self, to: Literal["cli", "proxy"], data: bytes) -> None:
+        if len(data) > MAX_LINES:
+            # One line, of which nothing could be kept.
+            self._cut = True
+            return
         *whole, self._open[to] = (self._open[to] + data).split(b"\n")
         if len(self._open[to]) > MAX_LINES:
             self._open[to] = b""

@@ -41,6 +41,7 @@ from proxy.protocol.lines import (
     RateLimitInfo,
     Result,
 )
+from proxy.protocol.pieces import PIECE
 from proxy.protocol.plan import Message, Plan, Schema, Search, ToolResultBlock, has_thinking
 from proxy.protocol.translation import Heard, Translation
 from proxy.protocol.turn import State, Turn
@@ -265,11 +266,10 @@ class Dialogue:
         """End the answer from outside (the process died, is silent, takes too long)."""
         return self._handed_on(self._turn.fail(failure))
 
-    def to_send(self) -> bytes:
-        """What is to be written to the CLI now; whole lines."""
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
+    def to_send(self) -> list[bytes]:
+        """What is to be written to the CLI now: whole lines, at once where they are not large."""
+        lines, self._out = list(filter(None, self._out)), []
+        return [b"".join(lines)] if lines and sum(map(len, lines)) <= PIECE else lines
 
     def reports(self) -> Sequence[Report]:
         """What the CLI has said beside its answers since the last call."""

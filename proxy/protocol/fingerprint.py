@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from proxy.protocol.answer import Answer, CallPart, RedactedPart, SearchPart, TextPart, ThinkingPart
 from proxy.protocol.history import argument_object, clean_id
+from proxy.protocol.pieces import in_pieces
 from proxy.protocol.plan import (
     Block,
     Message,
@@ -50,6 +51,14 @@ def _normal(message: Message, before: Message | None) -> Message:
     return Message("assistant", tuple(blocks))
 
 
+def digest(value: object, before: bytes = b"") -> bytes:
+    """The hash of the value's JSON, behind these bytes."""
+    found = hashlib.sha256(before)
+    for piece in in_pieces(value, _encode):
+        found.update(piece)
+    return found.digest()
+
+
 def start(owner: str) -> bytes:
     """The fingerprint of no message yet, for the API key named `owner`."""
     return hashlib.sha256(owner.encode()).digest()
@@ -57,12 +66,12 @@ def start(owner: str) -> bytes:
 
 def extend(fingerprint: bytes, message: Message, before: Message | None = None) -> bytes:
     """The fingerprint of messages with one more. `before`: the last of them, whose calls it may have results of."""
-    return hashlib.sha256(fingerprint + _encode(_normal(message, before))).digest()
+    return digest(_normal(message, before), fingerprint)
 
 
 def under(plan: Plan, fingerprint: bytes) -> bytes:
     """The fingerprint of messages that were answered under the plan's settings."""
-    return hashlib.sha256(fingerprint + _encode(msgspec.structs.replace(plan, messages=(), caching=None))).digest()
+    return digest(msgspec.structs.replace(plan, messages=(), caching=None), fingerprint)
 
 
 def of_all(plan: Plan, owner: str) -> tuple[bytes, tuple[bytes, ...]]:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.protocol.lines import ControlRequest
+from proxy.protocol.pieces import in_pieces
 from proxy.protocol.plan import SERVER, Search, TextBlock, Tool, ToolResultBlock
 from proxy.protocol.web_search import TOO_MANY, held_to
 
@@ -24,8 +25,12 @@ def encoded(value: object) -> bytes:
     """One line. What clients sent may be in it as it came (`Raw`), so whatever could end the line is taken out of it:
     between JSON tokens a line break is white space, and inside a string only these two can stand unescaped.
     """
-    data = _encode(value).replace(b"\n", b" ").replace(b"\r", b" ")
-    return data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029") + b"\n"
+    return b"".join((*map(_unbroken, in_pieces(value, _encode)), b"\n"))
+
+
+def _unbroken(piece: bytes) -> bytes:
+    data = piece.replace(b"\n", b" ").replace(b"\r", b" ")
+    return data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
 
 
 class _ServerInfo(Struct, frozen=True):
