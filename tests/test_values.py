@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
 
-from proxy.http.values import MAX_VALUES, too_many
+from proxy.http.values import MAX_TEXT, MAX_VALUES, is_utf8, too_many, too_much_text
 from tests.outcomes import Expects
 from tests.responses_api import client
 
@@ -60,3 +61,26 @@ async def test_no_api_takes_more(expects: Expects, path: str) -> None:
         answer = await http.post(path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert f"more than {MAX_VALUES} JSON values" in answer.text
+
+
+def test_text_that_no_window_holds_is_refused() -> None:
+    words = b'{"a": "' + b"some words, and more of them " * (MAX_TEXT // 29) + b'"}'
+    assert not too_much_text(words[:MAX_TEXT])
+    assert too_much_text(words + words[:200_000])
+    assert too_much_text("日本".encode() * (MAX_TEXT // 5))
+
+
+def test_media_may_be_larger() -> None:
+    data = base64.encodebytes(bytes(range(256)) * 70_000)
+    assert len(data) > MAX_TEXT
+    assert not too_much_text(data)
+    assert not too_much_text(data.replace(b"\n", b"\\r\\n"))
+    assert not too_much_text(data.replace(b"\n", b"").replace(b"/", b"\\/"))
+
+
+@pytest.mark.parametrize("size", [0, 1024 * 1024 - 1])
+def test_what_is_no_utf8_is_found_wherever_it_is(size: int) -> None:
+    assert is_utf8(b"a" * size + "é日😀".encode())
+    for wrong in (b"\xff", b"\xc3", b"\xed\xa0\x80", "😀".encode()[:3]):
+        assert not is_utf8(b"a" * size + wrong)
+        assert not is_utf8(b"a" * size + wrong + b"a")

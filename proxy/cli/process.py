@@ -197,7 +197,7 @@ class Child(asyncio.SubprocessProtocol):
 
     def _write_on(self) -> None:
         """As much as its pipe takes: what the transport cannot write it copies, all of it at once."""
-        while self._unwritten and not self._writing_paused and self._stdin is not None:
+        while self._unwritten and not self._writing_paused and self._stdin is not None and not self._stdin.is_closing():
             data = self._unwritten.popleft()
             if len(data) > WRITTEN_AT_ONCE:
                 self._unwritten.appendleft(data[WRITTEN_AT_ONCE:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -31,6 +32,18 @@ def _decompressed(body: bytes, applied: tuple[str, ...], max_size: int) -> bytes
     except codings.NotDecodable:
         message = f"The body cannot be decompressed: it is not complete, valid {', '.join(applied)}."
         raise Rejection(Failure(Kind.BAD_REQUEST, message)) from None
+
+
+def _check(body: bytes) -> None:
+    """Refuse what is not worth decoding. Raises Rejection."""
+    if values.too_many(body):
+        words = f"The body holds more than {values.MAX_VALUES} JSON values."
+        raise Rejection(Failure(Kind.BAD_REQUEST, words))
+    if values.too_much_text(body):
+        words = f"The request is too long: it holds more than {values.MAX_TEXT} bytes of text, which no model can read."
+        raise Rejection(Failure(Kind.PROMPT_TOO_LONG, words))
+    if not values.is_utf8(body):
+        raise Rejection(Failure(Kind.BAD_REQUEST, "The body is not valid UTF-8."))
 
 
 def _with_model(body: bytes, model: str) -> bytes:
@@ -87,14 +100,15 @@ async def read_json(
 
     def finish() -> _Decoded:
         body = b"".join(pieces)
+        pieces.clear()
         if applied:
             body = _decompressed(body, applied, max_size)
         body = body.removeprefix(_BOM)
-        if values.too_many(body):
-            words = f"The body holds more than {values.MAX_VALUES} JSON values."
-            raise Rejection(Failure(Kind.BAD_REQUEST, words))
+        _check(body)
         model = req.scope.get(DEPLOYMENT)
         return decode(body if model is None else _with_model(body, model))
 
-    # A few bytes may become many.
-    return await off_loop(LARGE if applied or large else size, finish)
+    if size < LARGE and (applied or large):
+        # A few bytes may become many.
+        return await asyncio.to_thread(finish)
+    return await off_loop(size, finish)

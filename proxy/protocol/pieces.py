@@ -39,8 +39,9 @@ def _slices(raw: Raw) -> Iterator[bytes]:
     at = 0
     while at < len(data):
         end = min(at + PIECE, len(data))
+        # Not within a character.
         while end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1
+            end += 1
         yield bytes(data[at:end])
         at = end
 
