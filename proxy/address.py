@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import http.client
 import json
 import os
 import socket
 import ssl
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -52,21 +54,41 @@ def uds_path(settings: Settings) -> Path:
     return Path(settings.uds or "").expanduser().absolute()
 
 
+def _lock(directory: int) -> None:
+    """Until it is closed; not for ever, as anyone who can read it could hold it."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.05)
+
+
 def bind_unix(path: Path) -> socket.socket:
-    """A Unix socket that only this user can connect to. One that a server left behind is replaced. Raises OSError."""
+    """A Unix socket that only this user can connect to. One that a server left behind is replaced. Raises OSError.
+
+    It listens at once: what does not listen is taken for left behind by another server that starts.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
+    # Of two that start together one looks, removes and binds first.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mask = None
     try:
+        _lock(directory)
+        mask = os.umask(0o177)
         if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
             with contextlib.suppress(ConnectionRefusedError), _connect_unix(path):
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             path.unlink()
         sock.bind(str(path))
+        sock.listen()
     except BaseException:
         sock.close()
         raise
     finally:
-        os.umask(mask)
+        if mask is not None:
+            os.umask(mask)
+        os.close(directory)
     return sock
 
 

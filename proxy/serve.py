@@ -187,10 +187,11 @@ async def _serve(
         settings, launch(cli.path, settings, environ, str(workspace.cwd)), start, accounts,
         refusals=refusals, recall=Recall(time.monotonic, disk=answers),
     )  # fmt: skip
+    secret = None if state is None else server_secret(state)
     service = Service(
         settings, pool, cli.version_text, cli.login_method, demo=cli.demo, accounts=accounts,
-        keyring=Keyring(settings.api_keys, loaded.stored_keys), inspector=Inspector(texts=inspect),
-        secret=None if cli.demo else server_secret(state_dir(settings, environ, sys.platform)),
+        keyring=Keyring(settings.api_keys, loaded.stored_keys, secret or b""), inspector=Inspector(texts=inspect),
+        secret=secret,
         store=store,
     )  # fmt: skip
     service.fallback = other = fallback(loaded, cli, workspace, start, service)

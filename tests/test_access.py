@@ -227,8 +227,8 @@ async def test_a_key_may_come_in_the_headers_of_other_apis(local: Serve, name: s
 
 
 def test_the_key_that_was_found() -> None:
-    assert Keyring(KEYS).find(["sk-bob"]) == "bob"
-    assert Keyring(KEYS).find(["none", "sk-alice"]) == "alice"
+    ring = Keyring(KEYS)
+    assert [found and found[0] for found in map(ring.find, (["sk-bob"], ["none", "sk-alice"]))] == ["bob", "alice"]
     assert Keyring(KEYS).find([]) is None
     assert Keyring(()).find(["sk-bob"]) is None
 
@@ -242,6 +242,8 @@ def test_every_key_is_compared_whatever_is_given(monkeypatch: pytest.MonkeyPatch
         def compare_digest(one: str, other: str) -> bool:
             compared.append(one)
             return hmac.compare_digest(one, other)
+
+        digest = hmac.digest
 
     monkeypatch.setattr(keyring, "hmac", Watched)
     Keyring(KEYS).find([given, given])

@@ -157,7 +157,7 @@ def test_what_is_written_has_the_mark_and_one_time_to_live_for_all() -> None:
     assert plan.caching == at(2, 0, "5m")
     dialogue = Dialogue()
     dialogue.begin(plan, opening=False)
-    lines = [json.loads(line) for line in dialogue.to_send().splitlines()]
+    lines = [json.loads(line) for line in b"".join(dialogue.to_send()).splitlines()]
     env = next(line["request"]["settings"]["env"] for line in lines if "settings" in line.get("request", {}))
     assert env["CLAUDE_CODE_PROMPT_CACHE_TTL"] == "5m"
     asked = json.loads(commands.ask(plan.messages[2], 2, plan.caching))["message"]

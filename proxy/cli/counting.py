@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from proxy.cli.pool import Pool
@@ -49,7 +48,7 @@ class Counter:
     async def count(self, plan: Plan, owner: str) -> Count:
         """How many tokens the plan's conversation has. Raises Rejection, as an answer does.
 
-        `owner`: the name of the API key. What the CLI has guessed is not remembered: it may count the next time.
+        `owner`: of the API key. What the CLI has guessed is not remembered: it may count the next time.
         """
         plan = countable(plan)
         key = await off_loop(size_of_plan(plan), _key, plan, owner)

@@ -150,7 +150,7 @@ class Pool:
     async def open(self, plan: Plan, owner: str) -> Lease:
         """A conversation for `plan`; `Rejection` when there is no room or no child. The caller must `release` it.
 
-        `owner`: the name of the API key, to whose requests a parked conversation belongs.
+        `owner`: of the API key, to whose requests a parked conversation belongs.
         """
         before, keys = await off_loop(size_of_plan(plan), fingerprint.of_all, plan, owner)
         await self._limiter.acquire(owner)
@@ -178,7 +178,7 @@ class Pool:
     async def spare(self, owner: str, *, search: bool = False) -> AsyncIterator[Conversation]:
         """A slot and a process for what is to be neither answered nor gone on with; it is ended afterwards.
 
-        `owner`: the name of the API key; `search`: the process may search the web. Raises Rejection, as `open` does.
+        `owner`: of the API key; `search`: the process may search the web. Raises Rejection, as `open` does.
         """
         await self._limiter.acquire(owner)
         conversation: Conversation | None = None

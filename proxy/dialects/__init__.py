@@ -114,8 +114,8 @@ class Rules(Struct, frozen=True):
 
     `native`: what a model may refuse is asked for in the Messages API's own fields (`proxy.protocol.native`). `strict`:
     a parameter without effect is refused. `web_search`: a client may have the web searched. `reasoning`: the client is
-    shown the model's thinking; `signed`: and gets it in a form that it can send back. `owner`: the name of the key that
-    asks. `cache_ttl`: for how long the prompt cache keeps a conversation that a client marks in it; None: as
+    shown the model's thinking; `signed`: and gets it in a form that it can send back. `owner`: whose key it is
+    that asks. `cache_ttl`: for how long the prompt cache keeps a conversation that a client marks in it; None: as
     the client says. `secret`: by which the server knows again what it has signed. `lookup`: what is kept for the owner.
     """
 

@@ -52,7 +52,8 @@ def given_keys(req: falcon.asgi.Request) -> list[str]:
 
 
 class AccessControl:
-    """Falcon middleware. Puts the key's name into `req.context.key_name` (empty without keys)."""
+    """Falcon middleware. Puts the key's name into `req.context.key_name`, and its owner (`Keyring.find`) into
+    `req.context.owner`; both are empty without keys."""
 
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -61,7 +62,7 @@ class AccessControl:
         self._hosts = frozenset(map(host_name, (*LOOPBACK_NAMES, *settings.hosts)))
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        req.context.key_name = ""
+        req.context.key_name = req.context.owner = ""
         if sum(name == b"host" for name, _ in req.scope["headers"]) > 1:
             raise Rejection(Failure(Kind.BAD_REQUEST, "The request has more than one Host header."))
         host = req.get_header("host") or ""
@@ -78,14 +79,14 @@ class AccessControl:
             return
         if self._keyring and req.path not in OPEN_PATHS:
             given = given_keys(req)
-            name = self._keyring.find(given)
-            if name is None and given:
+            found = self._keyring.find(given)
+            if found is None and given:
                 message = "Incorrect API key provided: it is none of this server's keys."
                 raise Rejection(Failure(Kind.BAD_KEY, message))
-            if name is None:
+            if found is None:
                 message = "No API key given: send `Authorization: Bearer KEY` or `x-api-key: KEY`."
                 raise Rejection(Failure(Kind.NO_KEY, message))
-            req.context.key_name = name
+            req.context.key_name, req.context.owner = found
 
     def _check_origin(self, origin: str, host: str, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         origin = origin.rstrip("/").lower()

@@ -112,7 +112,7 @@ class Accounts:
     ) -> None:
         trace: Trace = req.scope[TRACE]
         trace.endpoint = req.uri_template or ""
-        trace.key_name = req.context.key_name
+        trace.key_name, trace.owner = req.context.key_name, req.context.owner
         # Resources that put what is posted to a model say which API it is written in; no others do.
         trace.api = getattr(resource, "api", "")
         if trace.api and req.method == "POST" and self.ledger is not None:

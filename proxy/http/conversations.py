@@ -107,7 +107,7 @@ class Conversations(_Resource):
     """`POST /v1/conversations`."""
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        store, owner = self._kept.store, req.context.key_name
+        store, owner = self._kept.store, req.context.owner
         asked = await read_json(
             req, self._service.settings.max_body, lambda body: decoded(_new, Raw(body.strip() or b"{}"), "")
         )
@@ -123,12 +123,12 @@ class OneConversation(_Resource):
     """`GET`, `POST` and `DELETE /v1/conversations/{id}`."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
-        self._tell(resp, await self._get(req.context.key_name, conversation_id))
+        self._tell(resp, await self._get(req.context.owner, conversation_id))
 
     on_head = on_get
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
-        owner = req.context.key_name
+        owner = req.context.owner
         found = await self._get(owner, conversation_id)
         asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_changed, body, ""))
         changed = msgspec.structs.replace(found, metadata=self._metadata(asked.metadata))
@@ -138,7 +138,7 @@ class OneConversation(_Resource):
 
     async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
         remove = self._kept.store.remove
-        await self._kept.call("conversation", None, remove, req.context.key_name, "conversation", conversation_id)
+        await self._kept.call("conversation", None, remove, req.context.owner, "conversation", conversation_id)
         self._tell(resp, DeletedConversation(conversation_id))
 
 
@@ -146,13 +146,13 @@ class ConversationItems(_Resource):
     """`GET` and `POST /v1/conversations/{id}/items`."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
-        told = await page(Query(req), self._kept, req.context.key_name, "conversation", conversation_id)
+        told = await page(Query(req), self._kept, req.context.owner, "conversation", conversation_id)
         self._tell(resp, told)
 
     on_head = on_get
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str) -> None:
-        owner = req.context.key_name
+        owner = req.context.owner
         past = await self._all(owner, conversation_id)
         asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_items, body, ""))
         items = await asyncio.to_thread(self._checked, owner, past, asked.items, resp)
@@ -167,7 +167,7 @@ class OneConversationItem(_Resource):
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str, item_id: str
     ) -> None:
         query, read = Query(req), self._kept.store.item_of
-        item = await self._kept.call("item", None, read, req.context.key_name, "conversation", conversation_id, item_id)
+        item = await self._kept.call("item", None, read, req.context.owner, "conversation", conversation_id, item_id)
         told = list(kept.shown([(item.data, item.part)], query.encrypted))
         if not told:
             raise not_found("item", item_id, None)
@@ -178,7 +178,7 @@ class OneConversationItem(_Resource):
     async def on_delete(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, conversation_id: str, item_id: str
     ) -> None:
-        owner = req.context.key_name
+        owner = req.context.owner
         found = await self._get(owner, conversation_id)
         await self._kept.call("item", None, self._kept.store.remove_item, owner, conversation_id, item_id)
         self._tell(resp, found)

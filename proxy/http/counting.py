@@ -28,7 +28,7 @@ class CountTokens:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         service = self._service
         trace: Trace = req.scope[TRACE]
-        owner: str = req.context.key_name
+        owner: str = req.context.owner
         rules = service.rules_for(owner)
         large = isinstance(self._dialect, ResponsesCount)
         request = await read_json(

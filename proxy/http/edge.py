@@ -39,7 +39,8 @@ class Trace:
 
     __slots__ = (
         "answer", "api", "at", "attempts", "began", "complete", "endpoint", "fallback", "first_delta", "id",
-        "invalid_calls", "kept", "key_name", "left", "login", "model", "not_continued", "outcome", "requested_model",
+        "invalid_calls", "kept", "key_name", "left", "login", "model", "not_continued", "outcome", "owner",
+        "requested_model",
         "served", "status", "tokens", "web_searches",
     )  # fmt: skip
 
@@ -50,9 +51,10 @@ class Trace:
         self.at = time.time()
         self.began = time.perf_counter()
         self.first_delta: float | None = None
-        # The route, as it is declared, and the name of the key.
+        # The route, as it is declared, the name of the key, and whose it is: see `Keyring.find`.
         self.endpoint = ""
         self.key_name = ""
+        self.owner = ""
         # Which API the request is written in, for the usage file: a short name such as `openai-chat`.
         self.api = ""
         self.requested_model = ""
@@ -85,7 +87,7 @@ class Trace:
     def handed_over(self) -> Trace:
         """A trace that goes on where this one, of a request that is answered before its work is done, leaves off."""
         other = Trace()
-        for name in ("id", "at", "began", "endpoint", "key_name", "api", "requested_model", "kept"):
+        for name in ("id", "at", "began", "endpoint", "key_name", "owner", "api", "requested_model", "kept"):
             setattr(other, name, getattr(self, name))
         other.status = 200
         # There is one row of usage, and it is the other's.

@@ -128,8 +128,8 @@ class Exchange:
         return found
 
     @property
-    def key_name(self) -> str:
-        return self.trace.key_name if self.trace is not None else ""
+    def owner(self) -> str:
+        return self.trace.owner if self.trace is not None else ""
 
     # What comes by.
 
@@ -233,10 +233,10 @@ class Inspector:
 
         return inspected
 
-    def of(self, key_name: str) -> list[Exchange]:
+    def of(self, owner: str) -> list[Exchange]:
         """The requests that this key sent, newest first; of all, where no key is needed."""
         found = sorted((*self._running, *self._ended), key=lambda exchange: exchange.summary().began, reverse=True)
-        return [exchange for exchange in found if not key_name or exchange.key_name == key_name]
+        return [exchange for exchange in found if not owner or exchange.owner == owner]
 
     @property
     def under_way(self) -> int:
@@ -250,7 +250,7 @@ class InspectorList:
         self._inspector = inspector
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        data = tuple(exchange.summary() for exchange in self._inspector.of(req.context.key_name))
+        data = tuple(exchange.summary() for exchange in self._inspector.of(req.context.owner))
         resp.data = msgspec.json.encode(InspectedList(texts=self._inspector.texts, data=data))
         resp.content_type = falcon.MEDIA_JSON
 
@@ -264,7 +264,7 @@ class InspectorRequest:
         self._inspector = inspector
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, request_id: str) -> None:
-        for exchange in self._inspector.of(req.context.key_name):
+        for exchange in self._inspector.of(req.context.owner):
             if exchange.summary().id == request_id:
                 resp.data = msgspec.json.encode(exchange.whole())
                 resp.content_type = falcon.MEDIA_JSON

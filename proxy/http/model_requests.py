@@ -64,7 +64,7 @@ class ModelRequests:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         service, trace = self._service, req.scope[TRACE]
-        rules = service.rules_for(req.context.key_name)
+        rules = service.rules_for(req.context.owner)
         request = await read_json(
             req, service.settings.max_body, lambda body: self._dialect.decode(body, rules), large=self._from_store
         )
@@ -73,9 +73,9 @@ class ModelRequests:
             _send(resp, request.encoder(_identity(service, trace)).whole((), Tokens()))
             return
         # All choices have the same tools, and are to have the same form.
-        await service.pool.validator.check(req.context.key_name, request.plans[0])
-        request = await self._checkable(request, rules, req.context.key_name)
-        await self._answer(Answering(service, self._dialect, request, req.context.key_name, trace), req, resp)
+        await service.pool.validator.check(req.context.owner, request.plans[0])
+        request = await self._checkable(request, rules, req.context.owner)
+        await self._answer(Answering(service, self._dialect, request, req.context.owner, trace), req, resp)
 
     async def _checkable(self, request: Request, rules: Rules, owner: str) -> Request:
         """The request without the grammars that nothing can be checked against, which are named as ignored."""

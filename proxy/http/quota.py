@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import falcon.asgi
 
+from proxy.http.counting import CountTokens
 from proxy.keys.keyring import Keyring
 from proxy.keys.quota import Quota, UsedToday, midnight
+from proxy.keys.store import KeyLimits
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.usage.reader import Reader
 from proxy.usage.writer import Ledger
@@ -18,6 +20,7 @@ from proxy.usage.writer import Ledger
 log: Final = logging.getLogger("proxy.keys")
 # Seconds to wait for what has just ended to be in the usage file.
 FRESH_WAIT: Final = 1.0
+NOT_TOLD: Final = "What this key uses in a day cannot be {}, so that its limits cannot be kept."
 
 
 class KeyQuota:
@@ -34,9 +37,12 @@ class KeyQuota:
     ) -> None:
         name: str = req.context.key_name
         limits = self._keyring.limits(name)
-        # Resources of an API put what is posted to the model; others cost nothing.
-        if req.method != "POST" or not limits or not getattr(resource, "api", ""):
+        # Resources of an API put what is posted to the model. To count takes a process, but no tokens.
+        asks, counts = getattr(resource, "api", ""), isinstance(resource, CountTokens)
+        if req.method != "POST" or not limits or not (asks or counts):
             return
+        if counts:
+            limits = KeyLimits(limits.requests_per_minute)
         used = await self._used(name) if limits.by_day else UsedToday()
         if failure := self._quota.spent(name, limits, used):
             raise Rejection(failure)
@@ -45,7 +51,8 @@ class KeyQuota:
         """Raises Rejection when it cannot be told: a limit that is not looked at is none."""
         if self._ledger is None:
             return UsedToday()
-        await self._ledger.written(FRESH_WAIT)
+        if not await self._ledger.written(FRESH_WAIT) and self._ledger.failing:
+            raise Rejection(Failure(Kind.INTERNAL, NOT_TOLD.format("written")))
         path, since = self._ledger.path, midnight(self._quota.now())
 
         def read() -> UsedToday:
@@ -56,5 +63,4 @@ class KeyQuota:
             return await asyncio.to_thread(read)
         except (sqlite3.Error, OSError) as error:
             log.warning("usage cannot be read from %s (%s)", path, error)
-            words = "What this key has used today cannot be read, so that its limits cannot be kept."
-            raise Rejection(Failure(Kind.INTERNAL, words)) from None
+            raise Rejection(Failure(Kind.INTERNAL, NOT_TOLD.format("read"))) from None

@@ -85,13 +85,13 @@ class OneResponse:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
         query = Query(req)
         stream, after = query.switch("stream"), query.whole("starting_after", 0, MAX_EVENTS)
-        job = self._jobs.find(req.context.key_name, response_id)
+        job = self._jobs.find(req.context.owner, response_id)
         if stream and job is not None and req.method == "GET":
             _follow(req, resp, job, -1 if after is None else after)
         elif job is not None and not job.ended:
             _json(resp, msgspec.json.encode(job.response))
         else:
-            found = await self.stored(req.context.key_name, response_id, query.encrypted)
+            found = await self.stored(req.context.owner, response_id, query.encrypted)
             if stream:
                 background = msgspec.json.decode(found)["background"]
                 raise bad_request(REPLAYED_NO_MORE if background else NOT_IN_BACKGROUND, "stream")
@@ -100,7 +100,7 @@ class OneResponse:
     on_head = on_get
 
     async def on_delete(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
-        owner = req.context.key_name
+        owner = req.context.owner
         job = self._jobs.find(owner, response_id)
         if job is not None:
             await job.cancel()
@@ -129,7 +129,7 @@ class CancelResponse:
         self._jobs = service.jobs
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
-        owner = req.context.key_name
+        owner = req.context.owner
         job = self._jobs.find(owner, response_id)
         if job is not None:
             await job.cancel()
@@ -148,7 +148,7 @@ class InputItems:
         self._kept = service.kept
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, response_id: str) -> None:
-        told = await page(Query(req), self._kept, req.context.key_name, "response", response_id, ("input",))
+        told = await page(Query(req), self._kept, req.context.owner, "response", response_id, ("input",))
         _json(resp, msgspec.json.encode(told))
 
     on_head = on_get

@@ -108,9 +108,12 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise ValueError("name the key with letters, digits and any of _ . @ -")
         loaded = load(vars(arguments), environ)
         directory = state_dir(loaded.settings, loaded.environ, sys.platform)
-        if arguments.action == "add":
-            return _add(loaded, directory, arguments.name, limits)
-        return _list(loaded, directory) if arguments.action == "list" else _revoke(loaded, directory, arguments.name)
+        if arguments.action == "list":
+            return _list(loaded, directory)
+        with store.changing(directory):
+            if arguments.action == "add":
+                return _add(loaded, directory, arguments.name, limits)
+            return _revoke(loaded, directory, arguments.name)
     except (SettingError, ValueError) as error:
         print(f"claude-max-api keys: {error}", file=sys.stderr)
         return 2

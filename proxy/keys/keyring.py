@@ -10,9 +10,13 @@ from proxy.settings import Key
 
 
 class Keyring:
-    """The keys of a running server; they can be replaced while it runs. Falsy without any: then none is needed."""
+    """The keys of a running server; they can be replaced while it runs. Falsy without any: then none is needed.
 
-    def __init__(self, given: tuple[Key, ...] = (), stored: tuple[StoredKey, ...] = ()) -> None:
+    `secret`: the server's own, which keeps what is made of a key from telling the key.
+    """
+
+    def __init__(self, given: tuple[Key, ...] = (), stored: tuple[StoredKey, ...] = (), secret: bytes = b"") -> None:
+        self._secret = secret
         self._digests: tuple[tuple[str, str], ...] = ()
         self._limits: dict[str, KeyLimits] = {}
         self.replace(given, stored)
@@ -28,15 +32,21 @@ class Keyring:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def find(self, given: Sequence[str]) -> str | None:
-        """The name of the key that is among those given. Takes the same time whichever it is, or none."""
+    def find(self, given: Sequence[str]) -> tuple[str, str] | None:
+        """Name and owner of the key that is among those given. Takes the same time whichever it is, or none.
+
+        The owner is made of the key itself: another key that is given the name later has nothing of this one's.
+        """
         found = None
         for text in given:
             wanted = digest(text.encode("utf-8", "surrogateescape"))
             for name, known in self._digests:
                 if hmac.compare_digest(known, wanted):
-                    found = name
-        return found
+                    found = name, known
+        if found is None:
+            return None
+        name, known = found
+        return name, hmac.digest(self._secret, known.encode(), "sha256").hex()[:32]
 
     def limits(self, name: str) -> KeyLimits:
         return self._limits.get(name, KeyLimits())

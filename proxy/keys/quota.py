@@ -34,10 +34,11 @@ def tomorrow(now: float) -> float:
 
 
 class Quota:
-    """One per server. `clock`: seconds since 1970."""
+    """One per server. `clock`: seconds since 1970. `steady`: seconds that nobody can set back."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._steady = steady
         self._minute: dict[str, deque[float]] = {}
 
     def now(self) -> float:
@@ -54,6 +55,7 @@ class Quota:
                 words = f"The key {name!r} has used {part:.6g} {what} today, of {limit:g} that it may use in a day."
                 return Failure(Kind.KEY_LIMIT, words, resets_at=tomorrow(now))
         if limits.requests_per_minute is not None:
+            now = self._steady()
             recent = self._minute.setdefault(name, deque())
             while recent and recent[0] <= now - 60:
                 recent.popleft()

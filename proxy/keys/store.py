@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +16,10 @@ import msgspec
 from msgspec import Struct
 
 from proxy import files
+from proxy.settings.paths import make_private
 
 FILE: Final = "keys.json"
+LOCK: Final = "keys.lock"
 PREFIX: Final = "cmx-"
 
 
@@ -94,8 +99,20 @@ def read(directory: Path) -> tuple[StoredKey, ...]:
     return keys
 
 
+@contextlib.contextmanager
+def changing(directory: Path) -> Iterator[None]:
+    """While the keys are read and written again: no other program of this does so. Raises OSError."""
+    make_private(directory)
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write(directory: Path, keys: tuple[StoredKey, ...]) -> None:
     """In one go. Raises OSError."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(directory)
     data = msgspec.json.format(msgspec.json.encode(Stored(keys)), indent=2) + b"\n"
     files.replace(directory / FILE, data)

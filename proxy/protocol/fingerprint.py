@@ -60,7 +60,7 @@ def digest(value: object, before: bytes = b"") -> bytes:
 
 
 def start(owner: str) -> bytes:
-    """The fingerprint of no message yet, for the API key named `owner`."""
+    """The fingerprint of no message yet, for the API key of this owner."""
     return hashlib.sha256(owner.encode()).digest()
 
 

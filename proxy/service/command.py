@@ -14,11 +14,12 @@ from typing import Final
 
 from msgspec import Struct
 
+from proxy import files
 from proxy.address import base_url, ours, spoken
 from proxy.cli.find import CliProblem, look
 from proxy.service.units import LABEL, NAME, agent_path, launchd_agent, log_path, systemd_unit, unit_path
 from proxy.settings import SETTINGS, SettingError
-from proxy.settings.paths import config_file
+from proxy.settings.paths import config_file, make_private
 from proxy.settings.sources import Loaded, load
 
 ACTIONS: Final = ("install", "status", "logs", "reload", "remove")
@@ -121,13 +122,12 @@ def install(loaded: Loaded, environ: Mapping[str, str], platform: str) -> int:
     variables = service_environment(environ)
     check({"config": loaded.path} if named else {}, variables, platform)
     grace = loaded.settings.grace
-    at.file.parent.mkdir(parents=True, exist_ok=True)
+    make_private(at.file.parent)
     if platform == "darwin":
-        log_path(home).parent.mkdir(parents=True, exist_ok=True)
-        at.file.write_bytes(launchd_agent(command, variables, grace, log_path(home)))
+        make_private(log_path(home).parent)
+        files.replace(at.file, launchd_agent(command, variables, grace, log_path(home)))
     else:
-        at.file.write_text(systemd_unit(command, variables, grace))
-    at.file.chmod(0o600)
+        files.replace(at.file, systemd_unit(command, variables, grace).encode("utf-8", "surrogateescape"))
     print(f"Written: {at.file}")
     for words in at.enable:
         print(f"Running: {shlex.join(words)}", flush=True)

@@ -26,9 +26,9 @@ def log_path(home: Path) -> Path:
 
 
 def _quoted(word: str) -> str:
-    """A word for a line of a unit: `%` and `$` mean something there."""
+    """A word for a line of a unit: `%` and `$` mean something there, and a line break would begin another line."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
+    return '"' + "".join(f"\\x{ord(char):02x}" if ord(char) < 32 else char for char in escaped) + '"'
 
 
 def systemd_unit(command: Sequence[str], environ: Mapping[str, str], grace: float) -> str:

@@ -215,7 +215,10 @@ SETTINGS: Final = (
         "grace", "CLAUDE_PROXY_GRACE", None, seconds(0),
         "Time that running answers get to end when the server is told to stop, in seconds.",
     ),
-    Setting("max_body", "CLAUDE_PROXY_MAX_BODY", None, whole(1024), "Largest request body, in bytes."),
+    Setting(
+        "max_body", "CLAUDE_PROXY_MAX_BODY", None, whole(1024),
+        "Largest request body, in bytes; the Messages API takes no more.",
+    ),
     Setting(
         "origins", "CLAUDE_PROXY_ORIGINS", None, origin_list,
         "Web origins that may call the server from a browser, separated by commas. None: no web page may.",

@@ -20,6 +20,7 @@ from proxy import files
 from proxy.address import base_url, ours
 from proxy.http.routes import ROUTES
 from proxy.settings import SettingError, Settings
+from proxy.settings.paths import make_private
 from proxy.settings.sources import load
 from proxy.settings.values import url as read_url
 from proxy.setup import sizes
@@ -85,7 +86,7 @@ def undone(edit: Edit) -> Change:
 def _write(path: Path, text: str) -> None:
     """In one go; links and permissions stay. A new file is private: it may hold a key. Raises OSError."""
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
     files.replace(path, text.encode(), mode=mode)
 
@@ -94,11 +95,12 @@ def apply(change: Change) -> None:
     """Write it, and keep what was there before the first change. Raises OSError."""
     assert change.new is not None
     kept = _beside(change.path, BEFORE), _beside(change.path, CREATED)
-    change.path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(change.path.parent)
     if change.old is None:
         kept[1].touch()
     elif not any(path.exists() for path in kept):
-        shutil.copy2(change.path, kept[0])
+        # It may hold a key: no moment with wider permissions than its own.
+        files.replace(kept[0], change.old.encode(), mode=stat.S_IMODE(change.path.stat().st_mode))
     _write(change.path, change.new)
 
 

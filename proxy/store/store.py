@@ -32,6 +32,8 @@ WITH RECURSIVE chain (number, previous, depth) AS (
     WHERE entries.owner = :owner AND entries.kind = 'response' AND entries.used >= :since
 )
 """
+DAY: Final = 86_400
+DAYS_ASIDE: Final = 2
 _TOP: Final = "SELECT owner FROM owners ORDER BY {} DESC LIMIT 1"
 
 
@@ -310,7 +312,15 @@ class Store:
             )
 
     def _expire(self, run: Callable[..., sqlite3.Cursor]) -> None:
-        run("DELETE FROM entries WHERE used < ?", (self._since,))
+        """Remove what is too old: by the clock, and by the days on which there has been any use, the newest left aside.
+        A clock that is wrong for a day or two hides entries, and removes none."""
+        newest, before = 0.0, math.inf
+        for _ in range(DAYS_ASIDE + 1):
+            newest = run("SELECT max(used) FROM entries WHERE used < ?", (before,)).fetchone()[0]
+            if newest is None:
+                return
+            before = newest // DAY * DAY
+        run("DELETE FROM entries WHERE used < ?", (min(newest - self._limits.age, self._since),))
 
     def _shrink(self, run: Callable[..., sqlite3.Cursor]) -> None:
         """Remove what is too much."""

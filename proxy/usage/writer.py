@@ -177,6 +177,11 @@ class Ledger:
         """How many entries are not in the file and never will be."""
         return self._overflowed + self._dropped
 
+    @property
+    def failing(self) -> bool:
+        """The file cannot be written at the moment."""
+        return self._trouble
+
     def start(self) -> None:
         self._thread.start()
 

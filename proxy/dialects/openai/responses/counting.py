@@ -19,7 +19,7 @@ def _named(body: bytes) -> bytes:
     """The body with a model; what is no JSON object is left to whoever decodes it."""
     try:
         fields = _fields.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return body
     named = bytes(fields.get("model", b"null")) != b"null"
     return body if named else msgspec.json.encode(fields | {"model": MODEL})
