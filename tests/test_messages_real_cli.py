@@ -37,10 +37,15 @@ def answer(request: Arrived) -> Reply:
         return messages.counted(request.body)
     said = json.dumps(messages.simplified(request.body)["messages"])
     model = request.body["model"]
+    tools = [tool["name"] for tool in request.body.get("tools", ())]
+    if tools and (step := next_step(said, said.count('"tool_result"'))) is not None:
+        name = next(tool for tool in tools if tool.startswith(step[0]))
+        call = messages.tool_use(f"toolu_{request.number}", name, json.dumps(step[1]))
+        identifier = f"msg_{request.number}"
+        return messages.stream(messages.message(call, stop="tool_use", model=model, identifier=identifier))
     if "tool_result" in said:
         found = WORD if WORD in said else "not there"
         return messages.stream(messages.message(messages.text("The word is ", found, "."), model=model))
-    tools = [tool["name"] for tool in request.body.get("tools", ())]
     wanted = next((name for name in tools if "Read" in name or name == "secret"), None)
     if "CALL" in said and wanted is not None:
         path = said.partition("CALL ")[2].partition(" ")[0]
@@ -49,6 +54,22 @@ def answer(request: Arrived) -> Reply:
         blocks = [messages.thinking("I look."), messages.text("I look ", "it up."), call]
         return messages.stream(messages.message(*blocks, stop="tool_use", model=model, identifier="msg_call"))
     return messages.stream(messages.message(messages.text("Hel", "lo ", "wörld 🌍"), model=model))
+
+
+def next_step(said: str, done: int) -> tuple[str, dict[str, Any]] | None:
+    """The next call of a task: a file is edited and run, or an agent is asked something. `done`: calls with results."""
+    path = said.partition("EDIT ")[2].partition(" ")[0]
+    steps: list[tuple[str, dict[str, Any]]] = []
+    if path:
+        steps = [
+            ("Read", {"file_path": path}),
+            ("Edit", {"file_path": path, "old_string": "hello", "new_string": WORD}),
+            ("Bash", {"command": f"python3 {path}", "description": "Run it"}),
+        ]
+    elif "DELEGATE" in said:
+        prompt = {"description": "A question", "prompt": "Greet me.", "subagent_type": "general-purpose"}
+        steps = [("Agent", prompt)]
+    return steps[done] if done < len(steps) else None
 
 
 class Here(NamedTuple):
@@ -177,15 +198,10 @@ async def test_errors_are_those_of_the_client(here: Here) -> None:
         await here.client.with_options(api_key="sk-other").messages.create(**asked("Hi."))
 
 
-async def test_claude_code_reads_a_file_through_this_server(here: Here, tmp_path: Path) -> None:
-    work, home = tmp_path / "work", tmp_path / "home"
-    work.mkdir()
-    home.mkdir()
-    note = work / "note.txt"
-    note.write_text(f"the word is {WORD}\n")
+async def claude_code(here: Here, home: Path, work: Path, *arguments: str) -> bytes:
+    """What Claude Code prints when it is asked once, by way of this server."""
     process = await asyncio.create_subprocess_exec(
-        os.environ["CLAUDE_CLI"], "-p", f"CALL {note} and tell me the word.", "--allowedTools", "Read",
-        "--model", "opus", "--output-format", "stream-json", "--verbose", "--include-partial-messages",
+        os.environ["CLAUDE_CLI"], "--model", "opus", "-p", *arguments,
         cwd=work, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={
             "PATH": os.environ["PATH"], "HOME": str(home), "ANTHROPIC_BASE_URL": here.server.url,
@@ -199,8 +215,21 @@ async def test_claude_code_reads_a_file_through_this_server(here: Here, tmp_path
         if process.returncode is None:
             process.kill()
             await process.wait()
-    lines = [json.loads(line) for line in out.splitlines()]
     assert process.returncode == 0, errors.decode()[-2000:]
+    return out
+
+
+async def test_claude_code_reads_a_file_through_this_server(here: Here, tmp_path: Path) -> None:
+    work, home = tmp_path / "work", tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    note = work / "note.txt"
+    note.write_text(f"the word is {WORD}\n")
+    out = await claude_code(
+        here, home, work, f"CALL {note} and tell me the word.", "--allowedTools", "Read",
+        "--output-format", "stream-json", "--verbose", "--include-partial-messages",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in out.splitlines()]
     assert (lines[-1]["type"], lines[-1]["is_error"], lines[-1]["result"]) == ("result", False, f"The word is {WORD}.")
     # The tool is called by its own name here, and streamed; to the model it has another.
     started = [
@@ -214,3 +243,27 @@ async def test_claude_code_reads_a_file_through_this_server(here: Here, tmp_path
     assert (first["api"], second["api"]) == ("anthropic-messages", "anthropic-messages")
     # Its result went on in the process that had made the call.
     assert (first["served"], second["served"]) == ("new", "continued")
+
+
+async def test_claude_code_edits_and_runs_a_file_resumes_and_delegates(here: Here, tmp_path: Path) -> None:
+    work, home = tmp_path / "work", tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    program = work / "program.py"
+    program.write_text("print('hello')\n")
+    tools = ("--allowedTools", "Read", "Edit", "Bash", "Agent", "--output-format", "json")
+    edited = json.loads(await claude_code(here, home, work, f"EDIT {program} please.", *tools))
+    assert (edited["is_error"], edited["num_turns"]) == (False, 4)
+    assert program.read_text() == f"print('{WORD}')\n"
+    # It has run what it has edited, and said what that printed.
+    assert edited["result"] == f"The word is {WORD}."
+    resumed = await claude_code(here, home, work, "And now?", "--resume", edited["session_id"], *tools)
+    assert not json.loads(resumed)["is_error"]
+    past = json.dumps(messages.simplified(here.upstream.requests[-1].body)["messages"])
+    assert [past.count(f'"name": "{name}') for name in ("Read", "Edit", "Bash")] == [1, 1, 1]
+    before = len(here.upstream.requests)
+    delegated = json.loads(await claude_code(here, home, work, "DELEGATE it.", *tools))
+    assert not delegated["is_error"]
+    # The agent's conversation is one of its own, and its answer comes back as the result of the call.
+    assert len({request.session for request in here.upstream.requests[before:]}) == 2
+    assert "Hello w" in json.dumps(here.upstream.requests[-1].body["messages"][-1])
