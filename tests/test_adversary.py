@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -271,3 +272,36 @@ def test_depth_is_bad_input_to_a_count(server: Served) -> None:
     headers = bearer("plain") | {"content-type": "application/json"}
     found = httpx.post(f"{server.url}/v1/responses/input_tokens", content=deep, headers=headers, timeout=60)
     assert found.status_code == 400
+
+
+# What is kept of a request, and comes back.
+
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/responses": {"input": "hi"},
+    "/v1/responses/compact": {"input": "hi"},
+    "/v1/responses/input_tokens": {"input": "hi"},
+    "/api/chat": {"messages": [{"role": "user", "content": "hi"}]},
+    "/api/generate": {"prompt": "hi"},
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_a_name_of_a_megabyte_is_neither_kept_nor_echoed(server: Served, expects: Expects, path: str) -> None:
+    expects("faults", f"a model's name of 1 MB to {path}", "400; it is not kept, and no piece of an answer has it")
+    body = ASKED[path] | {"model": "m" * 1_000_000}
+    found = httpx.post(server.url + path, json=body, headers=bearer("plain"), timeout=60, trust_env=False)
+    assert found.status_code == 400
+    assert "256 characters" in found.text
+    assert len(server.get("/v1/inspector", headers=bearer("plain")).content) < 100_000
+
+
+@pytest.mark.parametrize("metadata", [{"a" * 65: "b"}, {"a": "b" * 513}])
+def test_metadata_are_as_short_as_those_of_openai(server: Served, metadata: dict[str, str]) -> None:
+    for path, body in (("/v1/responses", {"model": "opus", "input": "hi"}), ("/v1/conversations", {})):
+        asked = body | {"metadata": metadata}
+        found = httpx.post(server.url + path, json=asked, headers=bearer("plain"), timeout=60, trust_env=False)
+        assert (found.status_code, found.json()["error"]["param"]) == (400, "metadata")

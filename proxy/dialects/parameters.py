@@ -22,6 +22,8 @@ from proxy.protocol.web_search import MUST_SEARCH
 Ignored = Mapping[str, Collection[Any]]
 
 
+# Characters of a model's name: it is kept of each request, and comes back in each piece of some answers.
+MAX_MODEL: Final = 256
 # Names are told in a header, for which clients have little room; and what stands for those that are left out.
 MAX_TOLD: Final = 2000
 AND_OTHERS: Final = "others"
@@ -51,6 +53,13 @@ class Thinking(Struct, frozen=True):
 
 
 NO_THINKING: Final = Thinking(on=False)
+
+
+def model_of(rules: Rules, name: str) -> str:
+    """What the CLI is asked for when a client asks for `name`. Raises Rejection."""
+    if len(name) > MAX_MODEL:
+        raise bad_request(f"A model's name has at most {MAX_MODEL} characters.", "model")
+    return rules.model_for(name)
 
 
 def tool_use(

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from proxy.dialects.openai.responses import kept
 from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
-from proxy.dialects.openai.responses.request import MAX_METADATA
+from proxy.dialects.openai.responses.request import checked_metadata
 from proxy.http.body import read_json
 from proxy.http.listing import Query, page, whole_list
 from proxy.http.service import Service
@@ -75,11 +75,6 @@ class _Resource:
         resp.data = told if isinstance(told, bytes) else msgspec.json.encode(told)
         resp.content_type = falcon.MEDIA_JSON
 
-    def _metadata(self, metadata: dict[str, str] | None) -> dict[str, str]:
-        if len(metadata or ()) > MAX_METADATA:
-            raise bad_request(f"At most {MAX_METADATA} pairs can be given.", "metadata")
-        return metadata or {}
-
     async def _get(self, owner: str, id: str) -> Conversation:
         store = self._kept.store
         return _conversation.decode(await self._kept.call("conversation", None, store.get, owner, "conversation", id))
@@ -111,7 +106,7 @@ class Conversations(_Resource):
         asked = await read_json(
             req, self._service.settings.max_body, lambda body: decoded(_new, Raw(body.strip() or b"{}"), "")
         )
-        made = Conversation(f"conv_{uuid.uuid4().hex}", int(time.time()), self._metadata(asked.metadata))
+        made = Conversation(f"conv_{uuid.uuid4().hex}", int(time.time()), checked_metadata(asked.metadata))
         items = await asyncio.to_thread(self._checked, owner, [], asked.items or [], resp)
         await self._kept.call(
             "conversation", None, store.add, owner, "conversation", made.id, msgspec.json.encode(made), items
@@ -131,7 +126,7 @@ class OneConversation(_Resource):
         owner = req.context.owner
         found = await self._get(owner, conversation_id)
         asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_changed, body, ""))
-        changed = msgspec.structs.replace(found, metadata=self._metadata(asked.metadata))
+        changed = msgspec.structs.replace(found, metadata=checked_metadata(asked.metadata))
         update, body = self._kept.store.update, msgspec.json.encode(changed)
         await self._kept.call("conversation", None, update, owner, "conversation", conversation_id, body)
         self._tell(resp, changed)

@@ -77,7 +77,7 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
             raise bad_request("Not supported: Claude Code has no way to pass it on.", name)
     if asked.thread is not None and asked.thread.type != "create":
         raise Rejection(Failure(Kind.NOT_FOUND, "No thread is kept here: send the whole conversation.", THREAD))
-    model = rules.model_for(asked.model)
+    model = parameters.model_of(rules, asked.model)
     talk = _conversation(asked)
     system, messages = talk.history.finish()
     if not messages:

@@ -107,7 +107,7 @@ def _decoded(
     tools: tuple[plan.Tool, ...],
     undeclared: Iterable[str],
 ) -> Decoded:
-    model = rules.model_for(asked.model)
+    model = parameters.model_of(rules, asked.model)
     options = asked.options or Options()
     limit, stops = options.num_predict, options.stop or ()
     made = parameters.plan_of(

@@ -95,7 +95,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         raise bad_request("A model must be named.", "model")
     if any(one != "text" for one in chat.modalities or ()):
         raise bad_request("Claude Code gives text and nothing else.", "modalities")
-    model = rules.model_for(chat.model)
+    model = parameters.model_of(rules, chat.model)
     talk = conversation(chat.messages)
     messages = talk.messages
     search, no_effect = web_search_options(chat.web_search_options)

@@ -120,7 +120,7 @@ def _plan(asked: CompletionRequest, text: str, rules: Rules) -> Plan:
     pieces = [text, asked.suffix] if asked.suffix and asked.suffix.strip() else [text]
     return parameters.plan_of(
         rules,
-        rules.model_for(asked.model),
+        parameters.model_of(rules, asked.model),
         FILL if len(pieces) > 1 else COMPLETE,
         (Message("user", tuple(map(TextBlock, pieces))),),
         max_tokens=limit_of(None, asked.max_tokens),

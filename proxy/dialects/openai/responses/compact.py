@@ -134,7 +134,7 @@ class Compaction(Responses):
         talk.history.ask([TextBlock(SUMMARISE)])
         system, messages = talk.history.finish()
         sampling = parameters.sampling(rules, None, None)
-        plan = parameters.plan_of(rules, rules.model_for(asked.model), system, messages, sampling=sampling)
+        plan = parameters.plan_of(rules, parameters.model_of(rules, asked.model), system, messages, sampling=sampling)
         ignored = (
             *parameters.without_effect(asked, IGNORED, rules), *_undeclared(body), *talk.ignored
         )  # fmt: skip

@@ -123,6 +123,8 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 SUMMARIES: Final = ("auto", "concise", "detailed")
 VERBOSITIES: Final = ("low", "medium", "high")
 MAX_METADATA: Final = 16
+MAX_METADATA_NAME: Final = 64
+MAX_METADATA_VALUE: Final = 512
 # What clients send back of an answer, and what is not put in again.
 ECHOED: Final = frozenset(
     f"input.{name}" for name in ("content.annotations", "content.logprobs", "created_by", "phase")
@@ -176,6 +178,17 @@ def fields(decoder: msgspec.json.Decoder[Asked], body: bytes) -> Asked:
     return asked
 
 
+def checked_metadata(metadata: dict[str, str] | None) -> dict[str, str]:
+    """Raises Rejection for more than api.openai.com takes. It comes back in every event that holds the response."""
+    metadata = metadata or {}
+    if len(metadata) > MAX_METADATA:
+        raise bad_request(f"At most {MAX_METADATA} pairs can be given.", "metadata")
+    if any(len(name) > MAX_METADATA_NAME or len(value) > MAX_METADATA_VALUE for name, value in metadata.items()):
+        words = f"Names can have {MAX_METADATA_NAME} characters, values {MAX_METADATA_VALUE}."
+        raise bad_request(words, "metadata")
+    return metadata
+
+
 def talk_of(
     instructions: str | None,
     previous: str | None,
@@ -215,7 +228,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         asked.max_tool_calls,
     )
     parameters.may_search(use, "tools", rules)
-    model = rules.model_for(asked.model)
+    model = parameters.model_of(rules, asked.model)
     ignored = (
         *parameters.without_effect(asked, IGNORED, rules), *_ignored_parts(asked, store, rules),
         *use.ignored, *talk.ignored,
@@ -332,8 +345,7 @@ def _template(
     asked: ResponsesRequest, tools: tuple[Raw, ...], conversation: ConversationId | None, store: bool
 ) -> Response:
     """The response with what is told back of the request."""
-    if len(asked.metadata or ()) > MAX_METADATA:
-        raise bad_request(f"At most {MAX_METADATA} pairs can be given.", "metadata")
+    metadata = checked_metadata(asked.metadata)
     wanted, text = asked.reasoning or _Reasoning(), asked.text or _Text()
     return Response(
         background=bool(asked.background),
@@ -357,5 +369,5 @@ def _template(
         top_p=1.0 if asked.top_p is None else asked.top_p,
         truncation="auto" if asked.truncation == "auto" else "disabled",
         user=asked.user,
-        metadata=asked.metadata or {},
+        metadata=metadata,
     )
