@@ -215,3 +215,37 @@ def test_how_much_all_tools_can_be(api: Api, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr(tools, "MAX_TOOLS", 2)
     assert refused(api, tools=[api.tool(f"t{number}", {}) for number in range(3)])[0] == "tools"
+
+
+def test_an_answer_that_has_to_be_a_call_has_no_form() -> None:
+    """instructor asks for a call and for the same as JSON: the call is forced, not left to words beside the form."""
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    function = {"name": "user", "parameters": schema}
+    form = {"name": "user", "schema": schema}
+    bodies: dict[Dialect, dict[str, Any]] = {
+        Chat(): {
+            "messages": [{"role": "user", "content": "Ada"}],
+            "tools": [{"type": "function", "function": function}],
+            "tool_choice": {"type": "function", "function": {"name": "user"}},
+            "response_format": {"type": "json_schema", "json_schema": form},
+        },
+        Responses(): {
+            "input": "Ada",
+            "tools": [{"type": "function"} | function],
+            "tool_choice": {"type": "function", "name": "user"},
+            "text": {"format": {"type": "json_schema"} | form},
+        },
+        Messages(): {
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": "Ada"}],
+            "tools": [{"name": "user", "input_schema": schema}],
+            "tool_choice": {"type": "tool", "name": "user"},
+            "output_config": {"format": {"type": "json_schema", "schema": schema}},
+        },
+    }
+    for dialect, body in bodies.items():
+        (plan,) = dialect.decode(json.dumps({"model": "opus"} | body).encode(), NATIVE).plans
+        assert (plan.schema, plan.tool_choice, plan.must_call) == (None, ToolChoice("tool", name="user"), True)
+        free = body | {"tool_choice": {"type": "auto"} if isinstance(dialect, Messages) else "auto"}
+        (plan,) = dialect.decode(json.dumps({"model": "opus"} | free).encode(), NATIVE).plans
+        assert (plan.schema is None, plan.tool_choice, plan.must_call) == (False, None, False)

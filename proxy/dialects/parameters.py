@@ -160,7 +160,10 @@ def plan_of(
     max_tokens: int | None = None,
     schema: Schema | None = None,
 ) -> Plan:
-    """The plan of a request. `model`: what the CLI is asked for."""
+    """The plan of a request. `model`: what the CLI is asked for; `schema`: the form of an answer in words."""
+    if use.demand is not None and use.search is None:
+        # The answer is a call: there are no words that could have a form.
+        schema = None
     plan = Plan(
         model=model,
         system=system,
