@@ -220,3 +220,31 @@ def test_an_answer_that_is_too_large_to_be_stored_says_so(most: int, stored: boo
         last = told[-1]
         assert isinstance(last, Event)
         assert json.loads(msgspec.json.encode(last.data))["response"]["store"] is stored
+
+
+TOOLS: list[dict[str, Any]] = [{"type": "function", "name": "f"}, {"type": "custom", "name": "run"}, {"type": "shell"}]
+
+
+@pytest.mark.parametrize("reason", [Reason.MAX_TOKENS, Reason.CONTEXT_WINDOW])
+@pytest.mark.parametrize(
+    ("name", "arguments", "status"),
+    [
+        ("f", '{"x":', "incomplete"),
+        ("f", "", "incomplete"),
+        ("f", '{"x":1}', "completed"),
+        ("run", '{"input":"ls', "incomplete"),
+        ("shell", '{"commands":["ls"', "incomplete"),
+        ("shell", '{"commands":["ls"]}', "completed"),
+    ],
+)
+def test_a_call_that_the_limit_cuts_is_not_told_as_a_whole_one(
+    reason: Reason, name: str, arguments: str, status: str
+) -> None:
+    """The Messages API ends its block as it ends every other."""
+    before = (ToolCall(0, "toolu_0", "f"), Arguments(0, "{}"), ToolEnd(0))
+    for ended in ((ToolEnd(1),), ()):
+        cut = (ToolCall(1, "toolu_1", name), Arguments(1, arguments), *ended, Finished(reason, TOKENS))
+        told = streamed(*before, *cut, tools=TOOLS)
+        assert [item["status"] for item in told[-1]["response"]["output"]] == ["completed", status]
+        done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+        assert done == told[-1]["response"]["output"]

@@ -49,7 +49,6 @@ from proxy.protocol.deltas import (
     Thinking,
     Tokens,
     ToolCall,
-    ToolEnd,
 )
 from proxy.protocol.failures import Failure
 from proxy.protocol.plan import RedactedThinkingBlock, ThinkingBlock
@@ -187,8 +186,6 @@ class ResponsesEncoder:
             self._end_search(delta.search_index, delta)
         elif isinstance(delta, ToolCall):
             self._begin_call(delta)
-        elif isinstance(delta, ToolEnd):
-            self._end_call(delta.tool_index, "completed")
         elif isinstance(delta, Refusal):
             self._refuse(delta.text)
         elif isinstance(delta, Started):
@@ -317,7 +314,8 @@ class ResponsesEncoder:
         open = self._calls.pop(tool_index, None)
         if open is None or open.form is None:
             return
-        item = item_of_call(open, open.text, status)
+        # Whether it is whole or was cut is known by what follows: a limit ends its block like any other (`ToolEnd`).
+        item = item_of_call(open, open.text, "completed" if status == "completed" or open.is_object else "incomplete")
         if open.index is None:
             open.index = self._next_index()
             if isinstance(item, FunctionCallItem):

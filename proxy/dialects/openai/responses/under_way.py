@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from proxy.dialects.openai.responses.builtin import call_item
@@ -34,6 +35,14 @@ class UnderWay:
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def is_object(self) -> bool:
+        """Its text is a whole JSON object."""
+        try:
+            return isinstance(msgspec.json.decode(self.text), dict)
+        except (ValueError, RecursionError):
+            return False
 
 
 def item_of_call(open: UnderWay, arguments: str, status: ItemStatus) -> Any:
