@@ -105,7 +105,7 @@ def _search(item: dict[str, Any]) -> dict[str, Any]:
 def read_stream(text: str) -> dict[str, Any]:
     """The last event holds the whole response; its text is that of the deltas by the laws of a stream."""
     name, data = named(text)[-1]
-    return read(data["response"]) | {"done": name == "response.completed"}
+    return read(data["response"]) | {"done": name in ("response.completed", "response.incomplete")}
 
 
 def wrong(status: int, body: Any) -> list[str]:
