@@ -122,8 +122,9 @@ def test_images_have_bounds_and_places() -> None:
     assert plan.messages[-1].content == (ToolResultBlock("call_1_0", (image, TextBlock("seen"))),)
 
 
-def test_results_are_paired_by_name() -> None:
-    plan = plan_of(chat(user("a"), called("f", "g"), result("of g", tool_name="g"), result("of f", tool_name="f")))
+@pytest.mark.parametrize("field", ["tool_name", "name"])
+def test_results_are_paired_by_name(field: str) -> None:
+    plan = plan_of(chat(user("a"), called("f", "g"), result("of g", **{field: "g"}), result("of f", **{field: "f"})))
     assert [block for block in plan.messages[1].content if isinstance(block, ToolUseBlock)] == [
         ToolUseBlock("call_1_0", "f", Raw(b"{}")), ToolUseBlock("call_1_1", "g", Raw(b"{}")),
     ]  # fmt: skip
@@ -340,3 +341,13 @@ def test_the_tag_is_dropped_for_the_cli() -> None:
 def test_too_many_messages_are_refused() -> None:
     assert refused(chat, *[user("a")] * 10_001) == "messages"
     assert refused(chat, user("a"), called(*["f"] * 10_001)) == "messages[1]"
+
+
+def test_a_name_of_another_message_has_no_effect_and_is_told() -> None:
+    assert chat(user("a") | {"name": "Ada"}).ignored == ("messages.name",)
+    assert chat(user("a"), called("f"), result("1", name="f")).ignored == ()
+    # What is no call's name pairs by place.
+    plan = plan_of(chat(user("a"), called("f", "g"), result("1", name="x"), result("2", name="x")))
+    assert [block.tool_use_id for block in plan.messages[2].content if isinstance(block, ToolResultBlock)] == [
+        "call_1_0", "call_1_1",
+    ]  # fmt: skip

@@ -151,6 +151,8 @@ def _ignored(asked: Asked, options: Options, rules: Rules, undeclared: Iterable[
     if isinstance(asked, GenerateRequest):
         names += parameters.without_effect(asked, IGNORED_BY_GENERATE, rules)
     names += [] if asked.keep_alive is None else ["keep_alive"]
+    messages = asked.messages or () if isinstance(asked, ChatRequest) else ()
+    names += ["messages.name"] if any(message.name and message.role != "tool" for message in messages) else []
     return parameters.told((*names, *undeclared), rules, HARMLESS)
 
 
@@ -228,8 +230,8 @@ class _Talk:
     def _answered(self, message: InMessage, where: str) -> PastCall:
         """The call whose result this is: by id, by the tool's name, or the oldest one where nothing is said."""
         found = next((call for call in self._waiting if call.id == message.tool_call_id), None)
-        if found is None and message.tool_name:
-            found = next((call for call in self._waiting if call.name == message.tool_name), None)
+        for name in filter(None, (message.tool_name, message.name)):
+            found = found or next((call for call in self._waiting if call.name == name), None)
         if found is None and (len(self._waiting) == 1 or not (message.tool_name or message.tool_call_id)):
             found = next(iter(self._waiting), None)
         if found is None:

@@ -89,6 +89,7 @@ class PastCall(Struct, frozen=True):
 
 class InMessage(Struct, frozen=True):
     """`tool_name`, `tool_call_id`: of the call whose result this is; without both it is that of the oldest one open.
+    `name`: what older clients call `tool_name`; it has no effect in other messages.
 
     `thinking` is not passed on: without a signature it is not genuine.
     """
@@ -99,6 +100,7 @@ class InMessage(Struct, frozen=True):
     tool_calls: list[PastCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
+    name: str | None = None
 
 
 class ToolFunction(Struct, frozen=True):
