@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from proxy.dialects import Rules
 from proxy.dialects.openai.chat_request import ChatPlan, decode
 from proxy.protocol.decoding import MAX_FRACTIONS
 from proxy.protocol.failures import Kind, Rejection, of_result
@@ -19,6 +20,7 @@ from proxy.protocol.plan import (
     ImageBlock,
     TextBlock,
     ThinkingBlock,
+    ToolChoice,
     ToolResultBlock,
     ToolUseBlock,
 )
@@ -197,3 +199,39 @@ def test_arguments_that_are_no_object_are_not_lost_in_silence(given: str) -> Non
     with pytest.raises(Rejection) as caught:
         decode(f'{{"model": "opus", "messages": [{{"role": "assistant", "content": [{call}]}}]}}'.encode())
     assert caught.value.failure.param == "messages[0].content[0].input"
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "must", "sent"),
+    [
+        ({"type": "function", "name": "b"}, ["a", "b"], True, ToolChoice("tool", name="b")),
+        ({"type": "tool", "name": "b"}, ["a", "b"], True, ToolChoice("tool", name="b")),
+        ({"type": "any"}, ["a", "b"], True, ToolChoice("any")),
+        ({"type": "any", "disable_parallel_tool_use": True}, ["a", "b"], True, ToolChoice("any", True)),
+        ({"type": "auto"}, ["a", "b"], False, None),
+        ({"type": "auto", "disable_parallel_tool_use": True}, ["a", "b"], False, ToolChoice("auto", True)),
+        ({"type": "none"}, [], False, None),
+    ],
+)
+def test_a_choice_of_tools_in_the_form_of_another_api(
+    choice: Any, names: list[str], must: bool, sent: ToolChoice | None
+) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("a", "b")]
+    body = {"model": "opus", "messages": [user("go")], "tools": tools, "tool_choice": choice}
+    found = decode(json.dumps(body).encode(), Rules(native=True))
+    assert [tool.name for tool in found.plan.tools] == names
+    assert (found.plan.must_call, found.plan.tool_choice, found.ignored) == (must, sent, ())
+
+
+@pytest.mark.parametrize(
+    ("choice", "param"),
+    [
+        ({"type": "function"}, "tool_choice.function"), ({"type": "custom"}, "tool_choice.custom"),
+        ({"type": "tool"}, "tool_choice.name"), ({"type": "tool", "name": "c"}, "tool_choice.name"),
+        ({"type": "some"}, "tool_choice.type"),
+    ],
+)  # fmt: skip
+def test_a_choice_without_a_tool_is_refused(choice: Any, param: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        asked(user("go"), tools=[{"type": "function", "function": {"name": "a"}}], tool_choice=choice)
+    assert caught.value.failure.param == param

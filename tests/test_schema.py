@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.dialects.openai.chat_body import JsonFormat, PlainText, SchemaFormat
+from proxy.dialects.openai.chat_body import JsonFormat, SchemaFormat
+from proxy.dialects.openai.chat_tools import PlainText
 from proxy.dialects.openai.response_format import response_format
 from proxy.protocol.checking import fault
 from proxy.protocol.decoding import decoded

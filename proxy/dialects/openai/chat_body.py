@@ -6,7 +6,7 @@ Fields that are not declared here have no effect, and are named.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from msgspec import Raw, Struct, field
 
@@ -22,10 +22,25 @@ from proxy.dialects.described import (
     Temperature,
     TokenLimit,
     ToolName,
-    ToolParameters,
     documented,
 )
 from proxy.dialects.marks import CacheControl
+from proxy.dialects.openai.chat_tools import (
+    TOOL_FORMS,
+    AllowedChoice,
+    AnyChoice,
+    AutoChoice,
+    ChoiceWord,
+    CustomChoice,
+    FunctionChoice,
+    FunctionDefinition,
+    Named,
+    NoChoice,
+    PlainText,
+    ToolChoice,
+    ToolDefinition,
+    named_in,
+)
 from proxy.dialects.openai.web_search import WebSearchOptions
 from proxy.protocol.media import IMAGE_TYPES
 
@@ -228,89 +243,6 @@ class FunctionMessage(Struct, frozen=True, tag_field="role", tag="function"):
 
 AnyMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
 
-# Tools
-
-
-class PlainText(Struct, frozen=True, tag="text"):
-    pass
-
-
-GrammarSyntax = Literal["", "lark", "regex"]
-
-
-class Grammar(Struct, frozen=True):
-    syntax: GrammarSyntax = ""
-    definition: str = ""
-
-
-class GrammarFormat(Struct, frozen=True, tag="grammar"):
-    """In `grammar`, or beside `type` in the form of the Responses API; a definition and its syntax are needed."""
-
-    grammar: Grammar | None = None
-    syntax: GrammarSyntax = ""
-    definition: str = ""
-
-
-class FunctionDefinition(Struct, frozen=True):
-    name: ToolName
-    description: str | None = None
-    parameters: ToolParameters = field(default_factory=Raw)
-    strict: bool | None = None
-
-
-class CustomDefinition(Struct, frozen=True):
-    name: ToolName
-    description: str | None = None
-    format: PlainText | GrammarFormat | None = None
-
-
-class ToolDefinition(Struct, frozen=True):
-    """A function, or a custom tool, which takes free text.
-
-    Also flat as in the Responses API, or bare as in the Messages API: Cursor sends all three.
-    """
-
-    type: str | None = None
-    function: FunctionDefinition | None = None
-    custom: CustomDefinition | None = None
-    name: ToolName | None = None
-    description: str | None = None
-    parameters: ToolParameters = field(default_factory=Raw)
-    input_schema: ToolParameters = field(default_factory=Raw)
-    format: PlainText | GrammarFormat | None = None
-    strict: bool | None = None
-
-
-class Named(Struct, frozen=True):
-    name: str
-
-
-class FunctionChoice(Struct, frozen=True, tag="function"):
-    function: Named
-
-
-class CustomChoice(Struct, frozen=True, tag="custom"):
-    custom: Named
-
-
-class AllowedTools(Struct, frozen=True):
-    mode: Literal["auto", "required"]
-    tools: list[FunctionChoice | CustomChoice]
-
-
-class AllowedChoice(Struct, frozen=True, tag="allowed_tools"):
-    allowed_tools: AllowedTools
-
-
-ChoiceWord = Annotated[str, documented(enum=["none", "auto", "required"])]
-_TOOL_FORMS: Final = documented(
-    anyOf=[
-        {"required": ["type", kind], "properties": {"type": {"const": kind}, kind: {"type": "object"}}}
-        for kind in ("function", "custom")
-    ]
-    + [{"required": ["name"], "properties": {"type": {"enum": ["function", "custom"]}, "name": {"type": "string"}}}]
-)
-
 # The form of an answer
 
 
@@ -354,9 +286,19 @@ class ChatRequest(Struct, frozen=True):
     max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     n: Count | None = None
-    tools: list[Annotated[ToolDefinition, _TOOL_FORMS]] | None = None
+    tools: list[Annotated[ToolDefinition, TOOL_FORMS]] | None = None
     functions: list[FunctionDefinition] | None = None
-    tool_choice: ChoiceWord | FunctionChoice | CustomChoice | AllowedChoice | None = None
+    tool_choice: (
+        ChoiceWord
+        | Annotated[FunctionChoice, named_in("function")]
+        | Annotated[CustomChoice, named_in("custom")]
+        | AllowedChoice
+        | AutoChoice
+        | AnyChoice
+        | NoChoice
+        | ToolChoice
+        | None
+    ) = None
     function_call: ChoiceWord | Named | None = None
     parallel_tool_calls: bool | None = None
     response_format: PlainText | JsonFormat | SchemaFormat | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.dialects.openai.chat_body import JsonFormat, PlainText, SchemaFormat
+from proxy.dialects.openai.chat_body import JsonFormat, SchemaFormat
+from proxy.dialects.openai.chat_tools import PlainText
 from proxy.protocol.plan import Schema
 from proxy.protocol.schema import FREE, answer_schema
 

@@ -12,9 +12,11 @@ from typing import Final
 from msgspec import Struct
 
 from proxy.dialects import parameters
-from proxy.dialects.openai.chat_body import (
+from proxy.dialects.openai.chat_body import ChatRequest
+from proxy.dialects.openai.chat_tools import (
     AllowedChoice,
-    ChatRequest,
+    AnyChoice,
+    AutoChoice,
     CustomChoice,
     CustomDefinition,
     FunctionChoice,
@@ -22,6 +24,9 @@ from proxy.dialects.openai.chat_body import (
     Grammar,
     GrammarFormat,
     Named,
+    NoChoice,
+    PlainChoice,
+    ToolChoice,
     ToolDefinition,
 )
 from proxy.dialects.parameters import MODES, Mode, ToolUse
@@ -130,7 +135,7 @@ def tool_use(chat: ChatRequest, messages: Sequence[Message], search: Search | No
         wanted.mode,
         wanted.where,
         messages=messages,
-        single=legacy or chat.parallel_tool_calls is False,
+        single=legacy or chat.parallel_tool_calls is False or _one_at_a_time(choice),
         name=wanted.name,
         search=search if choice is None or isinstance(choice, str) else None,
     )
@@ -146,7 +151,8 @@ class _Wanted(Struct, frozen=True):
     name: str | None = None
 
 
-Choice = str | Named | FunctionChoice | CustomChoice | AllowedChoice | None
+Choice = str | Named | FunctionChoice | CustomChoice | AllowedChoice | PlainChoice | None
+_PLAIN: Final[dict[type[PlainChoice], Mode]] = {AutoChoice: "auto", AnyChoice: "required", NoChoice: "none"}
 
 
 def _wanted(tools: tuple[Tool, ...], choice: Choice, where: str) -> _Wanted:
@@ -158,17 +164,26 @@ def _wanted(tools: tuple[Tool, ...], choice: Choice, where: str) -> _Wanted:
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
     if isinstance(choice, AllowedChoice):
         allowed, place = choice.allowed_tools, f"{where}.allowed_tools.tools"
-        names = [_named(entry)[0] for entry in allowed.tools]
+        names = [_named(entry, f"{place}[{index}]")[0] for index, entry in enumerate(allowed.tools)]
         return _Wanted(_only(tools, names, place), MODES[allowed.mode], place)
-    name, path = _named(choice)
+    if isinstance(choice, AutoChoice | AnyChoice | NoChoice):
+        return _Wanted(tools, _PLAIN[type(choice)], where)
+    name, path = _named(choice, where)
     _only(tools, [name], f"{where}.{path}")
     return _Wanted(tools, "required", where, name)
 
 
-def _named(choice: Named | FunctionChoice | CustomChoice) -> tuple[str, str]:
-    """The name of a tool, and where it stands in the choice."""
-    if isinstance(choice, FunctionChoice):
-        return choice.function.name, "function.name"
-    if isinstance(choice, CustomChoice):
-        return choice.custom.name, "custom.name"
+def _one_at_a_time(choice: Choice) -> bool:
+    return isinstance(choice, PlainChoice) and bool(choice.disable_parallel_tool_use)
+
+
+def _named(choice: Named | FunctionChoice | CustomChoice | ToolChoice, where: str) -> tuple[str, str]:
+    """The name of a tool, and where it stands in the choice. Raises Rejection."""
+    if isinstance(choice, FunctionChoice | CustomChoice):
+        kind, inner = ("function", choice.function) if isinstance(choice, FunctionChoice) else ("custom", choice.custom)
+        if inner is not None:
+            return inner.name, f"{kind}.name"
+        if choice.name is None:
+            raise bad_request(f"The tool's name is needed: `{where}.{kind}.name`.", f"{where}.{kind}")
+        return choice.name, "name"
     return choice.name, "name"
