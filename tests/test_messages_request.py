@@ -315,6 +315,18 @@ def test_blank_parts_of_a_document_are_left_out() -> None:
     assert refusal[0] == "messages[0].content[0].source.content"
 
 
+def test_an_answer_that_is_sent_back_whole_is_not_refused_by_a_strict_server() -> None:
+    answer = said("assistant", text("Yes.")) | {
+        "id": "msg_1",
+        "model": "m",
+        "stop_reason": "end_turn",
+        "usage": {"output_tokens": 5},
+    }
+    past = [said("user", text("A")), answer, said("user", text("B"))]
+    found = made(Rules(native=True, strict=True), messages=past)
+    assert set(found.ignored) == {"messages.id", "messages.model", "messages.stop_reason", "messages.usage"}
+
+
 def test_a_count_needs_no_limit() -> None:
     body = {name: value for name, value in ASKED.items() if name != "max_tokens"}
     assert decode(json.dumps(body).encode(), NATIVE, counting=True).plan.max_tokens is None

@@ -21,6 +21,7 @@ from proxy.dialects.anthropic.request import (
     Counted,
     MessagesRequest,
 )
+from proxy.dialects.anthropic.types import AnswerMessage
 from proxy.dialects.marks import CacheControl, Marks
 from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
 from proxy.dialects.undeclared import Undeclared
@@ -45,6 +46,8 @@ MODES: Final[dict[type[api.AnyToolChoice], Mode]] = {
     api.ToolChoice: "required",
 }
 B = TypeVar("B", bound=AnyBlock)
+# What a message of the assistant has beside its content where a client sends all of an answer back.
+ANSWERED: Final = frozenset(f"messages.{field}" for field in ("type", *AnswerMessage.__struct_fields__))
 NO_FILES: Final = "There are no stored files here: send the file itself."
 EMPTY_DOCUMENT: Final = "The document is empty."
 # A system message for one turn alone.
@@ -381,4 +384,4 @@ def _ignored(
     names += [*talk.ignored, *lost_marks, *_undeclared(body)]
     # Searches of the past stand in their answer's text.
     past = (web_search.PAST_NAME,) if any(map(web_search.searched, asked.messages)) else ()
-    return parameters.told((*names, *past), rules, (UNSIGNED, *past))
+    return parameters.told((*names, *past), rules, (UNSIGNED, *past, *ANSWERED))
