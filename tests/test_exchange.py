@@ -17,6 +17,7 @@ from proxy.cli.pool import Lease, Pool
 from proxy.protocol.checking import fault
 from proxy.protocol.deltas import (
     Arguments,
+    BlockBreak,
     Delta,
     Failed,
     Finished,
@@ -680,7 +681,7 @@ async def test_a_text_that_does_not_match_is_asked_for_again_by_its_result(strea
     scripted = Scripted([[BEGUN, Text("a"), wrong[0]], wrong[1:], [CALLED]], [[BEGUN, *better], [CALLED]])
     pool = ScriptedPool(scripted)
     exchange, deltas = await exchanged(pool, RUNS, streamed=streamed)
-    assert deltas == [BEGUN, Text("a"), *better, Finished(Reason.TOOL_USE, USED + USED)]
+    assert deltas == [BEGUN, Text("a"), BlockBreak(), Text("\n\n"), *better, Finished(Reason.TOOL_USE, USED + USED)]
     first, second = results(scripted.asked[1])
     assert first[:2] == ("toolu_0", True)
     assert "It matches up to character 0, but not from there on: 'echo 1'." in first[2]
@@ -690,9 +691,10 @@ async def test_a_text_that_does_not_match_is_asked_for_again_by_its_result(strea
 
 
 async def test_it_is_asked_for_again_once() -> None:
-    pool = ScriptedPool(Scripted([[BEGUN, *run("echo 1"), CALLED]], [[BEGUN, *run("echo 2"), CALLED]]))
+    said: list[Delta] = [Text("a"), Text("b"), *run("echo 2")]
+    pool = ScriptedPool(Scripted([[BEGUN, *run("echo 1"), CALLED]], [[BEGUN, *said, CALLED]]))
     exchange, deltas = await exchanged(pool, RUNS)
-    assert deltas == [BEGUN, *run("echo 2"), Finished(Reason.TOOL_USE, USED + USED)]
+    assert deltas == [BEGUN, *said, Finished(Reason.TOOL_USE, USED + USED)]
     assert exchange.invalid_calls == 1
 
 

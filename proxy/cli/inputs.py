@@ -8,10 +8,22 @@ another call has gone out, which the client would take for one of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
-from proxy.protocol.deltas import Arguments, Delta, Failed, Finished, Reason, Retracted, Started, ToolCall, ToolEnd
+from proxy.protocol.deltas import (
+    Arguments,
+    BlockBreak,
+    Delta,
+    Failed,
+    Finished,
+    Reason,
+    Retracted,
+    Started,
+    Text,
+    ToolCall,
+    ToolEnd,
+)
 from proxy.protocol.judging import Item, grammars, of_grammar
 from proxy.protocol.plan import Grammar, Message, Plan, TextBlock, Tool, ToolResultBlock
 from proxy.protocol.schema import FREE
@@ -37,11 +49,13 @@ class Inputs:
         # What is wrong with texts, by the ids of their calls.
         self._wrong: dict[str, str] = {}
         self._asked_again = False
+        # Text has gone out, of which the next text is no continuation.
+        self._said = False
 
     async def take(self, deltas: list[Delta]) -> list[Delta]:
         """What of these, and of what was held back, can go out; what is held back at the answer's end stays so."""
         if self._asked_again:
-            return [delta for delta in deltas if not isinstance(delta, Started)]
+            return [one for delta in deltas for one in self._of_second(delta)]
         if not self._grammars:
             return deltas
         out: list[Delta] = []
@@ -58,6 +72,7 @@ class Inputs:
                 # It goes out: from then on none can be asked for again.
                 self._grammars = {}
             if not self._texts and not self._held:
+                self._said = self._said or isinstance(delta, Text)
                 out.append(delta)
                 continue
             self._held.append(delta)
@@ -65,6 +80,16 @@ class Inputs:
                 out += self.let_go()
                 self._grammars = {}
         return out
+
+    def _of_second(self, delta: Delta) -> Iterator[Delta]:
+        """A delta of the answer that was asked for again: text of it is a paragraph of its own."""
+        if isinstance(delta, Started):
+            return
+        if self._said and isinstance(delta, Text):
+            self._said = False
+            yield BlockBreak()
+            yield Text("\n\n")
+        yield delta
 
     async def _look(self, delta: Delta) -> None:
         if isinstance(delta, ToolCall):
