@@ -204,7 +204,6 @@ def test_arguments_that_are_no_object_are_not_lost_in_silence(given: str) -> Non
 @pytest.mark.parametrize(
     ("choice", "names", "must", "sent"),
     [
-        ({"type": "function", "name": "b"}, ["a", "b"], True, ToolChoice("tool", name="b")),
         ({"type": "tool", "name": "b"}, ["a", "b"], True, ToolChoice("tool", name="b")),
         ({"type": "any"}, ["a", "b"], True, ToolChoice("any")),
         ({"type": "any", "disable_parallel_tool_use": True}, ["a", "b"], True, ToolChoice("any", True)),

@@ -318,7 +318,7 @@ def test_no_tool_may_be_allowed() -> None:
         ([], "tool_choice"),
         ({}, "tool_choice.type"),
         ({"type": "function"}, "tool_choice.function"),
-        ({"type": "function", "name": "delete"}, "tool_choice.name"),
+        ({"type": "function", "name": "get"}, "tool_choice.function"),
         ({"type": "tool", "function": {"name": "get"}}, "tool_choice.name"),
         ({"type": "some", "function": {"name": "get"}}, "tool_choice.type"),
         ({"type": "function", "function": {}}, "tool_choice.function.name"),

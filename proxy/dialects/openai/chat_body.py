@@ -39,7 +39,6 @@ from proxy.dialects.openai.chat_tools import (
     PlainText,
     ToolChoice,
     ToolDefinition,
-    named_in,
 )
 from proxy.dialects.openai.web_search import WebSearchOptions
 from proxy.protocol.media import IMAGE_TYPES
@@ -290,8 +289,8 @@ class ChatRequest(Struct, frozen=True):
     functions: list[FunctionDefinition] | None = None
     tool_choice: (
         ChoiceWord
-        | Annotated[FunctionChoice, named_in("function")]
-        | Annotated[CustomChoice, named_in("custom")]
+        | FunctionChoice
+        | CustomChoice
         | AllowedChoice
         | AutoChoice
         | AnyChoice

@@ -6,7 +6,7 @@ and what the Responses and Messages APIs have in their place.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Raw, Struct, field
 
@@ -68,15 +68,11 @@ class Named(Struct, frozen=True):
 
 
 class FunctionChoice(Struct, frozen=True, tag="function"):
-    """The name stands in `function`, or beside `type` in the form of the Responses API."""
-
-    function: Named | None = None
-    name: ToolName | None = None
+    function: Named
 
 
 class CustomChoice(Struct, frozen=True, tag="custom"):
-    custom: Named | None = None
-    name: ToolName | None = None
+    custom: Named
 
 
 class _PlainChoice(Struct, frozen=True):
@@ -119,7 +115,3 @@ TOOL_FORMS: Final = documented(
     ]
     + [{"required": ["name"], "properties": {"type": {"enum": ["function", "custom"]}, "name": {"type": "string"}}}]
 )
-
-
-def named_in(kind: str) -> Any:
-    return documented(anyOf=[{"required": [kind], "properties": {kind: {"type": "object"}}}, {"required": ["name"]}])

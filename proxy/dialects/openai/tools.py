@@ -164,11 +164,11 @@ def _wanted(tools: tuple[Tool, ...], choice: Choice, where: str) -> _Wanted:
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
     if isinstance(choice, AllowedChoice):
         allowed, place = choice.allowed_tools, f"{where}.allowed_tools.tools"
-        names = [_named(entry, f"{place}[{index}]")[0] for index, entry in enumerate(allowed.tools)]
+        names = [_named(entry)[0] for entry in allowed.tools]
         return _Wanted(_only(tools, names, place), MODES[allowed.mode], place)
     if isinstance(choice, AutoChoice | AnyChoice | NoChoice):
         return _Wanted(tools, _PLAIN[type(choice)], where)
-    name, path = _named(choice, where)
+    name, path = _named(choice)
     _only(tools, [name], f"{where}.{path}")
     return _Wanted(tools, "required", where, name)
 
@@ -177,13 +177,10 @@ def _one_at_a_time(choice: Choice) -> bool:
     return isinstance(choice, PlainChoice) and bool(choice.disable_parallel_tool_use)
 
 
-def _named(choice: Named | FunctionChoice | CustomChoice | ToolChoice, where: str) -> tuple[str, str]:
-    """The name of a tool, and where it stands in the choice. Raises Rejection."""
-    if isinstance(choice, FunctionChoice | CustomChoice):
-        kind, inner = ("function", choice.function) if isinstance(choice, FunctionChoice) else ("custom", choice.custom)
-        if inner is not None:
-            return inner.name, f"{kind}.name"
-        if choice.name is None:
-            raise bad_request(f"The tool's name is needed: `{where}.{kind}.name`.", f"{where}.{kind}")
-        return choice.name, "name"
+def _named(choice: Named | FunctionChoice | CustomChoice | ToolChoice) -> tuple[str, str]:
+    """The name of a tool, and where it stands in the choice."""
+    if isinstance(choice, FunctionChoice):
+        return choice.function.name, "function.name"
+    if isinstance(choice, CustomChoice):
+        return choice.custom.name, "custom.name"
     return choice.name, "name"
