@@ -30,7 +30,8 @@ class CacheCreation(Struct, frozen=True):
 # What upstream says, as it says it.
 Word = Annotated[Raw | None, documented(anyOf=[{"type": "string"}, {"type": "null"}])]
 Table = Annotated[Raw | None, documented(anyOf=[{"type": "object"}, {"type": "null"}])]
-IfSaid = Annotated[Raw | UnsetType, documented("Left out unless upstream says it.")]
+# Left out unless upstream says it.
+IfSaid = Raw | UnsetType
 
 
 class Usage(Struct, frozen=True, kw_only=True):
