@@ -102,7 +102,7 @@ def test_any_object(asked: Any) -> None:
 
 
 def test_what_stands_beside_the_schema_is_skipped() -> None:
-    assert made(POINT, strict=True, description="A point.") == made(POINT)
+    assert made(POINT, strict=True, name="point") == made(POINT)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,20 @@ def test_properties_that_are_named_like_keywords_are_kept() -> None:
     schema = {"type": "object", "properties": {"a": named}}
     assert offered(schema) == schema
     assert made(schema).source == Raw(json.dumps(schema, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "object"}, "Beside."),
+        ({"type": "object", "description": "Within."}, "Within."),
+        ({"type": "array", "description": "Within."}, "Beside."),
+    ],
+)
+def test_what_is_said_of_a_schema_is_shown_with_it(schema: Any, said: str) -> None:
+    made = answer_schema(Raw(json.dumps(schema).encode()), "schema", "Beside.")
+    assert json.loads(bytes(made.offered))["description"] == said
+    assert json.loads(bytes(made.source)) == schema
 
 
 @pytest.mark.parametrize("format", ["date-time", "email", "uri", "uuid", "int32", "frobnicate"])

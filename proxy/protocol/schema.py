@@ -148,10 +148,11 @@ def _wrapped(schema: Any) -> Any:
     return outer | {"properties": {WRAPPER: inner}, "required": [WRAPPER], "additionalProperties": False}
 
 
-def answer_schema(raw: Raw, where: str) -> Schema:
+def answer_schema(raw: Raw, where: str, description: str | None = None) -> Schema:
     """The form of an answer that the client's JSON Schema asks for. Raises Rejection. `where`: its path.
 
-    Whether it is a JSON Schema at all is left to be judged.
+    `description`: what the model is told of it, if the schema itself says nothing at its root. Whether it is a JSON
+    Schema at all is left to be judged.
     """
     check_size(raw, where)
     schema = decoded(_any_decoder, raw, where)
@@ -160,7 +161,10 @@ def answer_schema(raw: Raw, where: str) -> Schema:
     wrap = not _is_object(schema)
     try:
         clean = _clean(schema, f"/properties/{WRAPPER}" if wrap else "")
-        source, offered = map(msgspec.json.encode, (schema, _wrapped(clean) if wrap else clean))
+        shown = _wrapped(clean) if wrap else clean
+        if description:
+            shown = {"description": description} | shown
+        source, offered = map(msgspec.json.encode, (schema, shown))
     except _TooMany:
         raise bad_request(f"It has more than {MAX_SCHEMAS} schemas.", where) from None
     except RecursionError:

@@ -252,9 +252,11 @@ class JsonFormat(Struct, frozen=True, tag="json_object"):
 
 
 class SchemaDefinition(Struct, frozen=True):
+    """`name` and `strict` change nothing: an answer has to fit the schema anyway."""
+
     name: str = ""
     schema: AnswerSchema = field(default_factory=Raw)
-    description: Any = None
+    description: str | None = None
     strict: Any = None
 
 

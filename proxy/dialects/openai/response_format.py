@@ -13,7 +13,8 @@ def response_format(format: PlainText | JsonFormat | SchemaFormat | None) -> Sch
     if format is None or isinstance(format, PlainText):
         return None
     if isinstance(format, JsonFormat):
-        schema, where = format.schema, "response_format.schema"
+        schema, where, description = format.schema, "response_format.schema", None
     else:
-        schema, where = format.json_schema.schema, "response_format.json_schema.schema"
-    return FREE if bytes(schema) in (b"", b"null") else answer_schema(schema, where)
+        asked = format.json_schema
+        schema, where, description = asked.schema, "response_format.json_schema.schema", asked.description
+    return FREE if bytes(schema) in (b"", b"null") else answer_schema(schema, where, description)

@@ -54,6 +54,7 @@ class _Format(Struct, frozen=True):
     type: str
     schema: Raw = ABSENT
     name: Any = None
+    description: str | None = None
     strict: Any = None
 
 
@@ -301,7 +302,7 @@ def _schema(text: _Text | None) -> Schema | None:
         raise bad_request("Must be one of text, json_object, json_schema.", f"{where}.type")
     if not given(format.schema):
         raise bad_request("A schema is needed.", f"{where}.schema")
-    return answer_schema(format.schema, f"{where}.schema")
+    return answer_schema(format.schema, f"{where}.schema", format.description)
 
 
 def _undeclared_of_format(asked: ResponsesRequest) -> Iterator[str]:
