@@ -8,7 +8,7 @@ from proxy.protocol.deltas import Finished, Reason, Started, Text, Tokens
 from proxy.protocol.failures import Kind
 from proxy.protocol.turn import MAX_RETRY_WAIT, Turn
 from tests import cli_lines as say
-from tests.test_turn import ends, failure, fed, text
+from tests.test_turn import STANDARD, ends, failure, fed, text
 
 
 def test_a_cut_before_content_makes_way_for_the_next_attempt() -> None:
@@ -18,8 +18,8 @@ def test_a_cut_before_content_makes_way_for_the_next_attempt() -> None:
         *say.message("second attempt", model="second"),
     )  # fmt: skip
     assert deltas == [
-        Started("second", "msg_01", Tokens(10, 7, 5, 1)), Text("second attempt"),
-        Finished(Reason.END_TURN, Tokens(10, 7, 5, 12)),
+        Started("second", "msg_01", Tokens(10, 7, 5, 1), STANDARD), Text("second attempt"),
+        Finished(Reason.END_TURN, Tokens(10, 7, 5, 12), remarks=STANDARD),
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any, cast
@@ -317,10 +318,18 @@ async def test_the_models_in_use_are_those_of_living_conversations(serve: Serve)
 def two_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, int]]:
     """A server that serves on a second port as well."""
     path = tmp_path_factory.mktemp("ollama")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    # Below the ports that systems give away by themselves, so that no other test has it.
+    port = next(port for port in range(20_000 + os.getpid() % 10_000, 32_000) if free(port))
     with Served(fake_cli.write(path / "cli"), path / "state", arguments=("--ollama-port", str(port))) as served:
         yield served, port
+
+
+def free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_it_serves_on_both_ports(two_ports: tuple[Served, int]) -> None:

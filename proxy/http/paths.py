@@ -11,8 +11,8 @@ from msgspec import Struct
 DEPLOYMENT: Final = "claude_max_api.deployment"
 # What begins a path after `/v1`.
 ROOTS: Final = (
-    "audio", "chat", "completions", "conversations", "embeddings", "images", "inspector", "messages", "models",
-    "moderations", "responses", "status", "usage",
+    "audio", "batches", "chat", "complete", "completions", "conversations", "embeddings", "files", "images",
+    "inspector", "messages", "models", "moderations", "responses", "skills", "status", "usage",
 )  # fmt: skip
 _SLASHES: Final = re.compile("/{2,}")
 _REPEATED: Final = re.compile("^(?:/v1)+(?=/v1(?:/|$))")
