@@ -224,7 +224,8 @@ def since(first: str, wanted: Sequence[Scenario], say: Callable[[str], None]) ->
     """
     found: list[Judged] = []
     cached = install.cache() / "recordings"
-    before = ""
+    older = [each for each in versions.read() if transcript.order(each) < transcript.order(first)]
+    before = older[-1] if older else ""
     for version, date in versions.released(first).items():
         if version not in versions.read():
             was_there = install.has(version)

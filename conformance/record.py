@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import msgspec
 from conformance import cassettes, install, launch, messages, recorder, recordings, transcript
 from conformance import scenario as scenarios
 from conformance.cassettes import Cassette, Library
-from conformance.compare import loses
+from conformance.compare import kinds, miscounted
 from conformance.launch import Launch
 from conformance.player import kind, lacking
 from conformance.recordings import Raw
@@ -89,15 +89,16 @@ def record(
     """Records scenarios. Raises RuntimeError if the proxy does not start.
 
     With `live` the real API answers, a cassette is kept for each scenario, and every scenario is asked once.
-    `quick`: as many at once as the processors carry, each only in its last mode; what does not hold, or has fewer
-    lines than its recording in `proven`, is recorded once more, alone, before it counts.
+    `quick`: as many at once as the processors carry, each only in its last mode; what does not hold, or has not as many
+    lines as its recording in `proven`, is recorded once more, alone, before it counts.
     """
     if live:
         return asyncio.run(_live(cli, wanted, say))
     if not quick:
         return asyncio.run(_record(cli, wanted, say, at_once=1, quick=False))
     first = asyncio.run(_record(cli, wanted, say, at_once=processors(), quick=True))
-    doubtful = {one.scenario.name for one in first if one.problems or _loses(one, proven or {})}
+    known = kinds((proven or {}).values())
+    doubtful = {one.scenario.name for one in first if one.problems or _miscounted(one, proven or {}, known)}
     if not doubtful:
         return first
     say(f"once more: {', '.join(sorted(doubtful))}")
@@ -108,10 +109,10 @@ def record(
     return [second.get(one.scenario.name, one) for one in first]
 
 
-def _loses(outcome: Outcome, proven: Mapping[str, Transcript]) -> bool:
+def _miscounted(outcome: Outcome, proven: Mapping[str, Transcript], known: frozenset[str]) -> bool:
     names = [outcome.scenario.name, *(f"{outcome.scenario.name}.{number}" for number in range(2, 9))]
     old = [proven[name] for name in names if name in proven]
-    return len(old) > len(outcome.transcripts) or any(map(loses, old, outcome.transcripts))
+    return len(old) > len(outcome.transcripts) or any(map(miscounted, old, outcome.transcripts, repeat(known)))
 
 
 def _settings(scenario: Scenario) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance import bump, install, versions
-from conformance.compare import Change, compare, kinds, summarise
+from conformance.compare import Change, compare, kinds, miscounted, summarise
 from conformance.record import SCENARIOS, Outcome
 from conformance.scenario import load
 from conformance.transcript import Crossing, Header, Transcript
@@ -66,6 +66,21 @@ def test_lines_that_come_and_go_are_found() -> None:
     assert changes(*BASE[:2], BASE[3], BASE[2]) == [Change("line moved", "result/success to proxy", "", "", "")]
     assert changes(*BASE, BASE[2]) == [Change("line more", "stream_event/message_stop to proxy", "", "", "")]
     assert changes(BASE[0], *BASE[2:]) == [Change("line less", "system/init to proxy", "", "", "")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "doubtful"),
+    [
+        (BASE, False),
+        ((*BASE[:2], BASE[3], BASE[2]), False),
+        (BASE[:3], True),
+        ((*BASE, BASE[2]), True),
+        ((*BASE, {"type": "system", "subtype": "novel"}), False),
+    ],
+)
+def test_a_recording_with_other_numbers_of_lines_is_made_once_more(lines: Any, doubtful: bool) -> None:
+    old = recording(*BASE)
+    assert miscounted(old, recording(*lines), kinds([old])) is doubtful
 
 
 def test_a_change_is_told_once_with_the_scenarios_it_shows_in() -> None:

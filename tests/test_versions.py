@@ -112,7 +112,7 @@ def test_every_release_is_judged_once_and_compared_with_the_one_before(
     kept = tmp_path / "versions.jsonl"
     monkeypatch.setattr(versions, "FILE", kept)
     released = {"2.1.901": "2026-01-01", "2.1.902": "2026-01-02", "2.1.903": "2026-01-03"}
-    monkeypatch.setattr(versions, "released", lambda first: released)
+    monkeypatch.setattr(versions, "released", lambda first: {k: v for k, v in released.items() if k >= first})
     monkeypatch.setattr(recording, "find", lambda version: Cli(tmp_path / version, version))
     removed: list[str] = []
     monkeypatch.setattr(install, "has", lambda version: version == "2.1.902")
@@ -131,7 +131,7 @@ def test_every_release_is_judged_once_and_compared_with_the_one_before(
         bump.since("2.1.901", [PLAIN], lambda line: None)
     assert (list(versions.read(kept)), removed) == (["2.1.901", "2.1.902"], ["2.1.901"])
     checked.append(("", "", None))
-    (last,) = bump.since("2.1.901", [PLAIN], lambda line: None)
+    (last,) = bump.since("2.1.903", [PLAIN], lambda line: None)
     assert (last.version, last.date, last.verdict) == ("2.1.903", "2026-01-03", "compatible")
     recordings = tmp_path / "recordings"
     assert checked == [
