@@ -8,7 +8,8 @@ import asyncio
 import importlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -217,29 +218,42 @@ async def _replay(
 
 
 def since(first: str, wanted: Sequence[Scenario], say: Callable[[str], None]) -> list[Judged]:
-    """Judges every release from `first` on that has not been yet, each compared with the one before it.
+    """Judges every release from `first` on that has not been yet, each compared with the one judged before it.
 
-    Verdicts are kept as they come: a run that is stopped goes on where it was. Recordings stay in the cache for the
-    next release to be compared with, and the CLI only if it was there before. Raises install.NotInstalled.
+    Verdicts are kept as they come: a run that is stopped goes on where it was, and records the one before anew, as what
+    is asked of it may have changed. A CLI stays in the cache only if it was there. Raises install.NotInstalled.
     """
     found: list[Judged] = []
-    cached = install.cache() / "recordings"
+    made: set[str] = set()
     older = [each for each in versions.read() if transcript.order(each) < transcript.order(first)]
     before = older[-1] if older else ""
-    for version, date in versions.released(first).items():
-        if version not in versions.read():
-            was_there = install.has(version)
-            cli = recording.find(version)
-            base = before if (cached / before).is_dir() and before else base_for(version)
-            against = cached / base if base == before else None
-            report = check(cli, base, wanted, say, cached / version, against)
-            found.append(report.judged(date))
-            versions.keep(found[-1:])
-            say(report.text().splitlines()[-1])
-            if not was_there:
-                install.remove(version)
-        before = version
+    with tempfile.TemporaryDirectory(prefix="conformance-") as scratch:
+        for version, date in versions.released(first).items():
+            if version not in versions.read():
+                base = before or base_for(version)
+                if base not in made and base not in transcript.versions(TRANSCRIPTS):
+                    say(f"recording {base}, to compare with")
+                    with _installed(base) as cli:
+                        recording.keep(recording.record(cli, wanted, say, quick=True), Path(scratch, base))
+                    made.add(base)
+                against = Path(scratch, base) if base in made else None
+                with _installed(version) as cli:
+                    report = check(cli, base, wanted, say, Path(scratch, version), against)
+                made.add(version)
+                found.append(report.judged(date))
+                versions.keep(found[-1:])
+                say(report.text().splitlines()[-1])
+            before = version
     return found
+
+
+@contextmanager
+def _installed(version: str) -> Iterator[Cli]:
+    """It is removed again if it was not there."""
+    was_there = install.has(version)
+    yield recording.find(version)
+    if not was_there:
+        install.remove(version)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -117,28 +117,30 @@ def test_every_release_is_judged_once_and_compared_with_the_one_before(
     removed: list[str] = []
     monkeypatch.setattr(install, "has", lambda version: version == "2.1.902")
     monkeypatch.setattr(install, "remove", removed.append)
-    checked: list[tuple[str, str, Path | None]] = []
+    checked: list[tuple[str, str, str | None]] = []
 
     def check(cli: Cli, base: str, wanted: Any, say: Any, folder: Path, against: Path | None) -> bump.Report:
         if cli.version == "2.1.903" and len(checked) == 2:
             raise RuntimeError("stopped")
-        folder.mkdir(parents=True)
-        checked.append((cli.version, base, against))
+        assert against is None or against.parent == folder.parent
+        checked.append((cli.version, base, None if against is None else against.name))
         return bump.Report(cli.version, base, "", (Outcome(PLAIN, ()),), (), {})
 
+    recorded: list[str] = []
     monkeypatch.setattr(bump, "check", check)
+    monkeypatch.setattr(recording, "record", lambda cli, *_, **__: recorded.append(cli.version) or ())  # type: ignore[func-returns-value]
     with pytest.raises(RuntimeError, match="stopped"):
         bump.since("2.1.901", [PLAIN], lambda line: None)
-    assert (list(versions.read(kept)), removed) == (["2.1.901", "2.1.902"], ["2.1.901"])
+    assert (list(versions.read(kept)), removed, recorded) == (["2.1.901", "2.1.902"], ["2.1.901"], [])
     checked.append(("", "", None))
     (last,) = bump.since("2.1.903", [PLAIN], lambda line: None)
     assert (last.version, last.date, last.verdict) == ("2.1.903", "2026-01-03", "compatible")
-    recordings = tmp_path / "recordings"
+    assert recorded == ["2.1.902"]
     assert checked == [
         ("2.1.901", NEWEST, None),
-        ("2.1.902", "2.1.901", recordings / "2.1.901"),
+        ("2.1.902", "2.1.901", "2.1.901"),
         ("", "", None),
-        ("2.1.903", "2.1.902", recordings / "2.1.902"),
+        ("2.1.903", "2.1.902", "2.1.902"),
     ]
     assert bump.since("2.1.901", [PLAIN], lambda line: None) == []
 
