@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MISMATCH = 3
 _BIG = 6_000_000
 # How long a recorded silence is, in seconds: longer than it was, so that it is one on a busy machine too.
-_SILENCE = 0.15
+_SILENCE = 0.6
 # Without these there is no conversation in lines of JSON; what else a recording needs is in its header.
 _NEEDED = ("--print", "--input-format stream-json", "--output-format stream-json", "--verbose")
 # Asides that may come at any time; the others before a conversation alone.

@@ -356,9 +356,11 @@ async def test_results_find_their_calls_by_place_where_the_client_has_other_ids(
     await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
     await whole(conversation)
     assert await conversation.settle()
-    before = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ("toolu_2", "mine")))
-    answer = results(("mine", "two"), ("toolu_2", "one"))
+    before = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ("call_7", "mine")))
+    answer = results(("mine", "two"), ("call_7", "one"))
     assert not conversation.can_ask(answer)
+    fork = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ("toolu_8", "toolu_9")))
+    assert not conversation.can_ask(results(("toolu_8", "one"), ("toolu_9", "two")), fork)
     assert conversation.can_ask(answer, before)
     await conversation.ask_next(answer, before)
     assert json.loads(text(await whole(conversation))) == {"for-toolu_1": ["one"], "for-toolu_2": ["two"]}

@@ -53,6 +53,7 @@ BEYOND = (
     ),
     ("messages", r"\[\d+\](.content\[\d+\])+.file.file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
     ("previous_response_id|conversation", "", "is stored here|Only one of", "what is stored"),
+    ("background", "", "only where it is stored", "two fields"),
     ("tools", r"\[\d+\][\w.]*", "must be a JSON Schema", "what a JSON Schema is"),
     ("tool_choice|function_call", r"[\w.\[\]]*", "No tool has the name|no tools to call", "names of another field"),
     ("tools|functions", r"\[\d+\][\w.]*", "Two tools have the name|in one way only", "uniqueness"),

@@ -405,6 +405,18 @@ def test_a_call_that_the_cli_has_mended_is_known(written: str, held: str, same: 
     assert not calls.same("toolu_2", digest(held.encode()))
 
 
+@pytest.mark.parametrize(
+    ("ids", "may_be"),
+    [((), True), (("toolu_1",), True), (("call_0",), True), (("toolu_2",), False), (("toolu_1", "toolu_3"), True)],
+)
+def test_calls_of_a_fork_are_told_by_the_ids_that_upstream_gave(ids: tuple[str, ...], may_be: bool) -> None:
+    calls = Written()
+    calls.take([ToolCall(0, "toolu_1", "x"), Arguments(0, "{}"), ToolEnd(0)])
+    answer = Message("assistant", tuple(ToolUseBlock(id, "x", Raw(b"{}")) for id in ids))
+    assert calls.may_be(answer) is may_be
+    assert calls.may_be(None)
+
+
 # ── laws ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WORDS = st.sampled_from(

@@ -9,9 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from typing import Final
 
 from proxy.protocol.deltas import Arguments, Delta, ToolCall, ToolEnd
 from proxy.protocol.plan import Message, call_ids, with_ids
+
+# What ids of calls begin with that the Messages API gives.
+UPSTREAM: Final = "toolu_"
 
 
 def digest(arguments: str | bytes) -> bytes:
@@ -37,6 +41,12 @@ class Written:
         """The message with the ids of these calls in place of those that the answer `before` it has, by their place."""
         ids = () if before is None else call_ids(before)
         return with_ids(message, dict(zip(ids, self._ids.values(), strict=False)))
+
+    def may_be(self, before: Message | None) -> bool:
+        """Whether the calls of an answer, as a client has it, may be these: those of a fork that says the same are told
+        by their ids, which upstream gave them. Ids of a client's own say nothing."""
+        ids = () if before is None else call_ids(before)
+        return all(own == id or not id.startswith(UPSTREAM) for id, own in zip(ids, self._ids.values(), strict=False))
 
     def take(self, deltas: Iterable[Delta]) -> None:
         for delta in deltas:

@@ -214,8 +214,10 @@ class Dialogue:
         """Whether `message` can follow here so that it reaches the model as it would in a new conversation.
 
         `before`: the answer that it follows, as the client has it: the calls in it are those of the answer here by
-        their place, whatever their ids.
+        their place, whatever ids the client has given them.
         """
+        if not self._written.may_be(before):
+            return False
         message = self._written.of_own(message, before)
         results = tuple(block for block in message.content if isinstance(block, ToolResultBlock))
         if not self._held:
