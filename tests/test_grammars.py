@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from proxy.protocol import grammars
 from proxy.protocol.grammars import NO_LIBRARY, fault
-from proxy.protocol.judging import of_grammar
+from proxy.protocol.judging import Item, of_grammar
 from proxy.protocol.plan import Grammar
 from tests import hostile
 
@@ -125,3 +127,10 @@ def test_without_the_library_nothing_is_checked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(grammars, "import_module", missing)
     assert fault(of_grammar(LARK)) == NO_LIBRARY
     assert fault(of_grammar(LARK, "anything")) is None
+
+
+def test_the_library_is_loaded_for_grammars_alone() -> None:
+    """The worker tells a question about one by this name."""
+    schema = Item("value", Raw(b'{"type":"object"}'), '{"syntax": 1}')
+    assert b'"syntax":' not in msgspec.json.encode([schema])
+    assert b'"syntax":' in msgspec.json.encode([schema, of_grammar(Grammar("regex", "a"), "a")])

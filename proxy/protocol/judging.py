@@ -24,7 +24,7 @@ BAD_PARAMETERS: Final = "The parameters of a tool must be a JSON Schema. {}"
 BAD_FORMAT: Final = "This is not a JSON Schema that can be used: {}"
 
 
-class Item(Struct, frozen=True):
+class Item(Struct, frozen=True, omit_defaults=True):
     """One schema or grammar to be judged.
 
     `task`: `tool`, whether a tool can have the schema; `format`, whether answers can be checked against it; `value`,
