@@ -104,7 +104,6 @@ class History:
         "_turns",
         "_where",
         "_written_by",
-        "last_result",
         "system",
     )  # fmt: skip
 
@@ -112,8 +111,6 @@ class History:
         self._where = where
         self._turns = self._parts = self._added = 0
         self.system: list[str] = []
-        # The latest of `answer`, as it goes into the messages.
-        self.last_result: ToolResultBlock | None = None
         self._messages: list[Message] = []
         # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
         self._said: list[AssistantBlock] = []
@@ -197,10 +194,11 @@ class History:
             else:
                 self._said.append(part)
 
-    def answer(self, call_id: str, content: tuple[PartBlock, ...], is_error: bool = False) -> bool:
-        """The result of a call, by the client's id. One that comes again counts in place of the one before it.
+    def answer(self, call_id: str, content: tuple[PartBlock, ...], is_error: bool = False) -> ToolResultBlock | None:
+        """The result of a call, by the client's id, as it goes into the messages. One that comes again counts in place
+        of the one before it.
 
-        Words between a call and its result, of whomever, stand around both. False when no call of the assistant's last
+        Words between a call and its result, of whomever, stand around both. None when no call of the assistant's last
         turn has this id.
         """
         if not self._open.get(call_id) and self._gap is not None and self._gap.open.get(call_id):
@@ -208,11 +206,11 @@ class History:
         waiting = self._open.get(call_id)
         wire = waiting.popleft() if waiting else self._answered.get(call_id)
         if wire is None:
-            return False
+            return None
         self._add(1 + len(content))
         self._answered[call_id] = wire
-        self._results[wire] = self.last_result = ToolResultBlock(wire, content, is_error)
-        return True
+        self._results[wire] = result = ToolResultBlock(wire, content, is_error)
+        return result
 
     def finish(self) -> tuple[str | None, tuple[Message, ...]]:
         """System prompt and messages, of which the last is the user's; no messages when there is nothing at all."""

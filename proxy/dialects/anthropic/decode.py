@@ -22,8 +22,9 @@ from proxy.dialects.anthropic.request import (
     MessagesRequest,
 )
 from proxy.dialects.anthropic.types import AnswerMessage
+from proxy.dialects.choices import MODES, AutoChoice
 from proxy.dialects.marks import CacheControl, Marks
-from proxy.dialects.parameters import NO_THINKING, Mode, Thinking, ToolUse
+from proxy.dialects.parameters import NO_THINKING, Thinking, ToolUse
 from proxy.dialects.undeclared import Undeclared
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
@@ -39,12 +40,6 @@ _counted_decoder: Final = msgspec.json.Decoder(Counted)
 _undeclared: Final = Undeclared(MessagesRequest)
 # Thinking of the past without a signature is not put in again.
 UNSIGNED: Final = "messages.thinking"
-MODES: Final[dict[type[api.AnyToolChoice], Mode]] = {
-    api.AutoChoice: "auto",
-    api.NoChoice: "none",
-    api.AnyChoice: "required",
-    api.ToolChoice: "required",
-}
 B = TypeVar("B", bound=AnyBlock)
 # What a message of the assistant has beside its content where a client sends all of an answer back.
 ANSWERED: Final = frozenset(f"messages.{field}" for field in ("type", *AnswerMessage.__struct_fields__))
@@ -197,10 +192,11 @@ class _Talk:
         for block, place in placed:
             if isinstance(block, api.ToolResultBlock):
                 content = self._result(block, place)
-                if not self.history.answer(block.tool_use_id, content, bool(block.is_error)):
+                result = self.history.answer(block.tool_use_id, content, bool(block.is_error))
+                if result is None:
                     message = "No `tool_use` block of the previous assistant message has this id."
                     raise bad_request(message, f"{place}.tool_use_id")
-                self.marks.on(self.history.last_result, _mark(block))
+                self.marks.on(result, _mark(block))
             else:
                 made = self._part(block, place)
                 said += made
@@ -326,7 +322,7 @@ def _tools(asked: Counted, messages: Sequence[plan.Message]) -> ToolUse:
                 f"Tools of type {tool.type!r} are not supported: only `custom` and `web_search_…`.", f"{where}.type"
             )
         offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
-    choice = asked.tool_choice or api.AutoChoice()
+    choice = asked.tool_choice or AutoChoice()
     name = choice.name if isinstance(choice, api.ToolChoice) else None
     if search is not None and name == web_search.NAME:
         return parameters.tool_use((), "required", "tool_choice", messages=messages, search=search)
@@ -334,7 +330,7 @@ def _tools(asked: Counted, messages: Sequence[plan.Message]) -> ToolUse:
         raise bad_request(f"No tool has the name {name!r}.", "tool_choice.name")
     return parameters.tool_use(
         tuple(offer.tools.values()),
-        MODES[type(choice)],
+        "required" if name is not None else MODES[type(choice)],
         "tool_choice",
         messages=messages,
         single=bool(choice.disable_parallel_tool_use),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct, field
 
+from proxy.dialects.choices import AnyChoice, AutoChoice, NoChoice, PlainChoice
 from proxy.dialects.described import (
     BASE64,
     IMAGE_URL,
@@ -249,23 +250,7 @@ _TOOL_FORMS: Final = documented(
 )
 
 
-class _Choice(Struct, frozen=True):
-    disable_parallel_tool_use: bool | None = None
-
-
-class AutoChoice(_Choice, frozen=True, tag="auto"):
-    pass
-
-
-class AnyChoice(_Choice, frozen=True, tag="any"):
-    pass
-
-
-class NoChoice(_Choice, frozen=True, tag="none"):
-    pass
-
-
-class ToolChoice(_Choice, frozen=True, tag="tool", kw_only=True):
+class ToolChoice(PlainChoice, frozen=True, tag="tool", kw_only=True):
     name: str
 
 

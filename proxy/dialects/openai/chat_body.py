@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Raw, Struct, field
 
+from proxy.dialects.choices import AnyChoice, AutoChoice, NoChoice
 from proxy.dialects.described import (
     BASE64,
     FILE_DATA,
@@ -28,14 +29,11 @@ from proxy.dialects.marks import CacheControl
 from proxy.dialects.openai.chat_tools import (
     TOOL_FORMS,
     AllowedChoice,
-    AnyChoice,
-    AutoChoice,
     ChoiceWord,
     CustomChoice,
     FunctionChoice,
     FunctionDefinition,
     Named,
-    NoChoice,
     PlainText,
     ToolChoice,
     ToolDefinition,

@@ -81,8 +81,7 @@ _undeclared: Final = Undeclared(
 ECHOED: Final = frozenset(
     f"messages.{name}"
     for name in (
-        "annotations", "audio", "id", "reasoning", "reasoning_content", "reasoning_details",
-        "thinking",
+        "annotations", "audio", "id", "reasoning", "reasoning_content", "reasoning_details", "thinking",
         "thinking_blocks", "tool_calls.index",
     )
 )  # fmt: skip

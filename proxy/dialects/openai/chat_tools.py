@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Raw, Struct, field
 
+from proxy.dialects.choices import PlainChoice
 from proxy.dialects.described import ToolName, ToolParameters, documented
 
 
@@ -75,25 +76,9 @@ class CustomChoice(Struct, frozen=True, tag="custom"):
     custom: Named
 
 
-class _PlainChoice(Struct, frozen=True):
+class ToolChoice(PlainChoice, frozen=True, tag="tool", kw_only=True):
     """In the form of the Messages API."""
 
-    disable_parallel_tool_use: bool | None = None
-
-
-class AutoChoice(_PlainChoice, frozen=True, tag="auto"):
-    pass
-
-
-class AnyChoice(_PlainChoice, frozen=True, tag="any"):
-    pass
-
-
-class NoChoice(_PlainChoice, frozen=True, tag="none"):
-    pass
-
-
-class ToolChoice(_PlainChoice, frozen=True, tag="tool", kw_only=True):
     name: ToolName
 
 
@@ -106,7 +91,6 @@ class AllowedChoice(Struct, frozen=True, tag="allowed_tools"):
     allowed_tools: AllowedTools
 
 
-PlainChoice = AutoChoice | AnyChoice | NoChoice | ToolChoice
 ChoiceWord = Annotated[str, documented(enum=["none", "auto", "required"])]
 TOOL_FORMS: Final = documented(
     anyOf=[

@@ -116,9 +116,10 @@ class _Talk:
                 said.append((part, place))
                 continue
             blocks = tuple(self._blocks(content.parts(part.content, place)))
-            if not self.history.answer(part.tool_use_id, blocks, bool(part.is_error)):
+            result = self.history.answer(part.tool_use_id, blocks, bool(part.is_error))
+            if result is None:
                 raise bad_request(NO_CALL, f"{place}.tool_use_id")
-            self.marks.on(self.history.last_result, part.cache_control or _within(part.content))
+            self.marks.on(result, part.cache_control or _within(part.content))
             answered = True
         blocks_said = self._blocks(said, self.marks)
         self.marks.on(blocks_said[-1] if blocks_said else None, message.cache_control)
@@ -173,12 +174,13 @@ class _Talk:
         """The result of one of the calls that are open."""
         call_id = self.history.open_call if isinstance(message, FunctionMessage) else message.tool_call_id
         param = f"{where}.name" if isinstance(message, FunctionMessage) else f"{where}.tool_call_id"
-        if call_id is None or not self.history.answer(
-            call_id, tuple(self._blocks(content.parts(message.content, where)))
-        ):
+        if call_id is None:
+            raise bad_request(NO_CALL, param)
+        result = self.history.answer(call_id, tuple(self._blocks(content.parts(message.content, where))))
+        if result is None:
             raise bad_request(NO_CALL, param)
         own = message.cache_control if isinstance(message, ToolMessage) else None
-        self.marks.on(self.history.last_result, own or _within(message.content))
+        self.marks.on(result, own or _within(message.content))
         return False
 
 

@@ -11,12 +11,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from proxy.dialects import parameters
+from proxy.dialects import choices, parameters
+from proxy.dialects.choices import AnyChoice, AutoChoice, NoChoice, PlainChoice
 from proxy.dialects.openai.chat_body import ChatRequest
 from proxy.dialects.openai.chat_tools import (
     AllowedChoice,
-    AnyChoice,
-    AutoChoice,
     CustomChoice,
     CustomDefinition,
     FunctionChoice,
@@ -24,8 +23,6 @@ from proxy.dialects.openai.chat_tools import (
     Grammar,
     GrammarFormat,
     Named,
-    NoChoice,
-    PlainChoice,
     ToolChoice,
     ToolDefinition,
 )
@@ -151,8 +148,8 @@ class _Wanted(Struct, frozen=True):
     name: str | None = None
 
 
-Choice = str | Named | FunctionChoice | CustomChoice | AllowedChoice | PlainChoice | None
-_PLAIN: Final[dict[type[PlainChoice], Mode]] = {AutoChoice: "auto", AnyChoice: "required", NoChoice: "none"}
+OneTool = Named | FunctionChoice | CustomChoice | ToolChoice
+Choice = str | OneTool | AllowedChoice | AutoChoice | AnyChoice | NoChoice | None
 
 
 def _wanted(tools: tuple[Tool, ...], choice: Choice, where: str) -> _Wanted:
@@ -167,7 +164,7 @@ def _wanted(tools: tuple[Tool, ...], choice: Choice, where: str) -> _Wanted:
         names = [_named(entry)[0] for entry in allowed.tools]
         return _Wanted(_only(tools, names, place), MODES[allowed.mode], place)
     if isinstance(choice, AutoChoice | AnyChoice | NoChoice):
-        return _Wanted(tools, _PLAIN[type(choice)], where)
+        return _Wanted(tools, choices.MODES[type(choice)], where)
     name, path = _named(choice)
     _only(tools, [name], f"{where}.{path}")
     return _Wanted(tools, "required", where, name)
@@ -177,7 +174,7 @@ def _one_at_a_time(choice: Choice) -> bool:
     return isinstance(choice, PlainChoice) and bool(choice.disable_parallel_tool_use)
 
 
-def _named(choice: Named | FunctionChoice | CustomChoice | ToolChoice) -> tuple[str, str]:
+def _named(choice: OneTool) -> tuple[str, str]:
     """The name of a tool, and where it stands in the choice."""
     if isinstance(choice, FunctionChoice):
         return choice.function.name, "function.name"
