@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from proxy.settings.paths import make_private
 from proxy.usage.servers import process_mark
 
 FOLDER: Final = "servers"
@@ -19,7 +20,7 @@ def registered(directory: Path) -> Iterator[None]:
     """While a server of this process runs: a file with its number, and with what tells it from a later process of the
     same number. It takes SIGHUP by then. Raises OSError."""
     folder = directory / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     path = folder / str(os.getpid())
     path.touch(mode=0o600)
     path.write_text(process_mark(os.getpid()) or "")

@@ -67,8 +67,7 @@ class Recall:
 
     async def load(self, keys: Sequence[bytes]) -> None:
         """Remember what is on disk of these, if it is not known here."""
-        missing = [key for key in keys if key not in self._known]
-        if self._disk is None or not missing:
+        if self._disk is None or not (missing := [key for key in keys if key not in self._known]):
             return
         for key, data in (await asyncio.to_thread(self._disk.find, missing)).items():
             # What another version has written is not there.

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from proxy import files
+from proxy.settings.paths import make_private
 
 log: Final = logging.getLogger("proxy.refusals")
 # By CLI version, by model: fields that were refused together.
@@ -55,7 +56,7 @@ class Refusals:
         log.info("%s refuses %s; it is not sent any more", model, ", ".join(found))
         if self._path is not None:
             try:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(self._path.parent)
                 files.replace(self._path, msgspec.json.encode(self._refused))
             except OSError as error:
                 log.warning("%s cannot be written: %s", self._path, error)

@@ -15,6 +15,7 @@ import msgspec
 from proxy import files
 from proxy.protocol.lines import Line, StreamEvent, label
 from proxy.protocol.unproven import Unproven, unproven, unproven_reason
+from proxy.settings.paths import make_private
 
 log: Final = logging.getLogger("proxy.cli")
 
@@ -91,7 +92,7 @@ def _add(path: Path, version: str, one: Unproven) -> None:
     seen[version] = [*found, one][-MAX_NAMES:]
     while len(seen) > MAX_VERSIONS:
         del seen[next(iter(seen))]
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(path.parent)
     files.replace(path, msgspec.json.encode(seen))
 
 

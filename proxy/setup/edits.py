@@ -158,13 +158,22 @@ EDITORS: Final[dict[Format, Callable[[str, Any], str]]] = {"json": _json, "toml"
 
 def read(format: Format, text: str) -> Any:
     """The text's value; None for an empty one. Raises Unreadable."""
+    if format == "yaml":
+        return _yaml_value(text)
+    try:
+        if format == "json":
+            return jsonc.parse(text).value if text.strip() else None
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise Unreadable(" ".join(str(error).split())) from None
+
+
+def _yaml_value(text: str) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        if format == "json":
-            return jsonc.parse(text).value if text.strip() else None
-        return tomllib.loads(text) if format == "toml" else YAML(typ="safe").load(text)
+        return YAML(typ="safe").load(text)
     except (ValueError, YAMLError) as error:
         raise Unreadable(" ".join(str(error).split())) from None
 
