@@ -25,6 +25,7 @@ from proxy.protocol.failures import Kind
 from proxy.settings import Key, SettingError
 from proxy.settings.sources import load
 from tests import fake_cli
+from tests.clock import Clock
 from tests.conftest import chat
 from tests.served import ROOT, Served, wait_for
 
@@ -133,15 +134,8 @@ def test_both_kinds_are_found() -> None:
 # Limits.
 
 
-class Clock:
-    now = 1.7e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_requests_a_minute() -> None:
-    clock = Clock()
+    clock = Clock(1.7e9)
     quota, limits = Quota(clock, clock), KeyLimits(requests_per_minute=2)
     for offset, refused in ((0, None), (10, None), (20, 40.0), (59, 1.0), (60, None), (61, 9.0), (70, None)):
         clock.now = 1.7e9 + offset
@@ -161,7 +155,7 @@ def test_requests_a_minute() -> None:
     ],
 )
 def test_what_a_key_may_use_in_a_day(limits: KeyLimits, used: UsedToday, words: str | None) -> None:
-    failure = Quota(Clock()).spent("a", limits, used)
+    failure = Quota(Clock(1.7e9)).spent("a", limits, used)
     assert (failure is None) == (words is None)
     if failure is not None and words is not None:
         assert words in failure.message

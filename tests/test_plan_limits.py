@@ -13,23 +13,16 @@ from proxy.cli.plan_limits import PlanLimits
 from proxy.protocol.failures import Failure, Kind, Rejection
 from tests import cli_lines as say
 from tests import fake_cli
+from tests.clock import Clock
 from tests.conftest import chat
 from tests.served import Served
 
 LIMIT = Failure(Kind.PLAN_LIMIT, "Used up.", resets_at=5000.0)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

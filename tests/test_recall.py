@@ -18,18 +18,11 @@ from proxy.protocol.plan import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from tests.clock import Clock
 
 ASK = Message("user", (TextBlock("hi"),))
 RESULT = Message("user", (ToolResultBlock("toolu_1", (TextBlock("sunny"),)),))
 CALL = CallPart("toolu_1", "look", '{"a": 1}')
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def answer(*parts: Part) -> Answer:
@@ -56,7 +49,7 @@ def kept(recall: Recall, said: Answer, *before: Message) -> Message:
 
 
 def test_thinking_is_there_again_where_its_call_is_answered() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), RedactedPart("eA=="), TextPart("So."), CALL), ASK)
     found = whole(recall, ASK, echo, RESULT)
     blocks = (
@@ -69,7 +62,7 @@ def test_thinking_is_there_again_where_its_call_is_answered() -> None:
 
 
 def test_a_call_keeps_the_id_that_the_client_has_for_it() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     kept(recall, answer(ThinkingPart("Hm.", "c2ln"), CALL), ASK)
     theirs = Message("assistant", (ToolUseBlock("mine", "look", Raw(b'{"a":1}')),))
     result = Message("user", (ToolResultBlock("mine", (TextBlock("sunny"),)),))
@@ -79,21 +72,21 @@ def test_a_call_keeps_the_id_that_the_client_has_for_it() -> None:
 
 
 def test_texts_that_clients_join_are_apart_again() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     echo = kept(recall, answer(TextPart("a"), TextPart("b")), ASK)
     assert echo.content == (TextBlock("ab"),)
     assert whole(recall, ASK, echo, ASK)[1].content == (TextBlock("a"), TextBlock("b"))
 
 
 def test_what_a_client_sends_back_in_another_shape_is_the_same_answer() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So."), CALL), ASK)
     shaped = Message("assistant", (TextBlock("So."), ToolUseBlock("toolu_1", "look", Raw(b'{ "a":1 }'))))
     assert isinstance(whole(recall, ASK, shaped, RESULT)[1].content[0], ThinkingBlock)
 
 
 def test_other_histories_and_other_clients_get_nothing_of_it() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)
     other = Message("user", (TextBlock("hello"),))
     edited = Message("assistant", (TextBlock("So!"),))
@@ -103,7 +96,7 @@ def test_other_histories_and_other_clients_get_nothing_of_it() -> None:
 
 
 def test_what_clients_send_back_whole_takes_no_room() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     kept(recall, answer(TextPart("So."), CALL), ASK)
     kept(recall, answer(ThinkingPart("unsigned"), TextPart("So.")), ASK)
     recall.keep(b"", answer(ThinkingPart("Hm.", "c2ln")))
@@ -111,7 +104,7 @@ def test_what_clients_send_back_whole_takes_no_room() -> None:
 
 
 def test_the_least_used_are_forgotten_when_there_are_too_many() -> None:
-    recall = Recall(Clock(), max_bytes=2000)
+    recall = Recall(Clock(0.0), max_bytes=2000)
     said = [answer(ThinkingPart("x" * 600, "c2ln"), TextPart(str(number))) for number in range(3)]
     echoes = [kept(recall, each, ASK) for each in said[:2]]
     assert whole(recall, ASK, echoes[0], ASK) != (ASK, echoes[0], ASK)
@@ -124,7 +117,7 @@ def test_the_least_used_are_forgotten_when_there_are_too_many() -> None:
 
 
 def test_an_answer_is_forgotten_an_age_after_its_last_use() -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     recall = Recall(clock, max_age=10)
     echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)
     for clock.now in (9.0, 18.0):
@@ -136,7 +129,7 @@ def test_an_answer_is_forgotten_an_age_after_its_last_use() -> None:
 
 
 def test_keeping_an_answer_again_does_not_count_it_twice() -> None:
-    recall = Recall(Clock())
+    recall = Recall(Clock(0.0))
     said = answer(ThinkingPart("Hm.", "c2ln"), TextPart("So."))
     kept(recall, said, ASK)
     size = recall.bytes
@@ -163,7 +156,7 @@ class Files:
 
 async def test_what_is_on_disk_is_known_after_a_restart() -> None:
     disk = Files()
-    before = Recall(Clock(), disk=disk)
+    before = Recall(Clock(0.0), disk=disk)
     parts = (ThinkingPart("Hm.", "c2ln"), RedactedPart("eA=="), TextPart("So."), CALL)
     echo = kept(before, answer(*parts), ASK)
     assert disk.answers == {}, "only what may be there"
@@ -171,18 +164,18 @@ async def test_what_is_on_disk_is_known_after_a_restart() -> None:
     await before.save(key, [b"earlier"])
     await before.save(last, [key])
     assert disk.used == [b"earlier", key]
-    after = Recall(Clock(), disk=disk)
+    after = Recall(Clock(0.0), disk=disk)
     assert whole(after, ASK, echo, RESULT) == (ASK, echo, RESULT)
     await after.load([key, last])
     assert whole(after, ASK, echo, RESULT) == whole(before, ASK, echo, RESULT) != (ASK, echo, RESULT)
     await after.load([key])
-    await Recall(Clock()).load([key])
+    await Recall(Clock(0.0)).load([key])
     assert disk.asked == [2], "what is known is not looked for"
 
 
 async def test_what_another_version_has_written_is_not_there() -> None:
     disk = Files()
-    recall = Recall(Clock(), disk=disk)
+    recall = Recall(Clock(0.0), disk=disk)
     echo = Message("assistant", (TextBlock("So."),))
     for written in (b'{"role":"user"}', b"", b'{"role":"assistant","content":[{"type":"new"}]}'):
         disk.answers = {keys(ASK, echo)[-1]: written}

@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from proxy.http.model_requests import Answering
+from proxy.store.store import Store
 from tests import fake_cli
 from tests.conftest import Serve, until
 from tests.outcomes import Expects
@@ -154,12 +155,8 @@ def test_a_server_that_ends_waits_for_it_and_stores_what_became_of_it(tmp_path: 
         assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
 
 
-async def test_cancelling_twice_while_it_is_being_stored(
-    serve: Serve, expects: Expects, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expects("faults", "a background response is cancelled again while it is being stored", "ends once, told to all")
-    server = await serve()
-    store = server.service.kept.store
+def held_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """The store adds nothing before the second is set; the first says that it is asked to."""
     storing, go_on, add = threading.Event(), threading.Event(), store.add
 
     def slow(*args: Any) -> None:
@@ -168,6 +165,15 @@ async def test_cancelling_twice_while_it_is_being_stored(
         add(*args)
 
     monkeypatch.setattr(store, "add", slow)
+    return storing, go_on
+
+
+async def test_cancelling_twice_while_it_is_being_stored(
+    serve: Serve, expects: Expects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expects("faults", "a background response is cancelled again while it is being stored", "ends once, told to all")
+    server = await serve()
+    storing, go_on = held_up(server.service.kept.store, monkeypatch)
     async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
         told = await api.responses.create(**ASKED | {"input": json.dumps([["hang"]])})
         first = asyncio.create_task(api.responses.cancel(told.id))
@@ -190,15 +196,7 @@ async def test_one_that_is_deleted_while_it_is_being_stored_does_not_come_back(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await serve()
-    store = server.service.kept.store
-    storing, go_on, add = threading.Event(), threading.Event(), store.add
-
-    def slow(*args: Any) -> None:
-        storing.set()
-        assert go_on.wait(60)
-        add(*args)
-
-    monkeypatch.setattr(store, "add", slow)
+    storing, go_on = held_up(server.service.kept.store, monkeypatch)
     async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
         told = await api.responses.create(**ASKED | {"input": json.dumps([["hang"]])})
         cancelled = asyncio.create_task(api.responses.cancel(told.id))

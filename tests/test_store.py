@@ -17,16 +17,9 @@ from msgspec import Raw
 from proxy.protocol.failures import Kind, Rejection
 from proxy.store.lookup import StoredItems
 from proxy.store.store import Item, Limits, Missing, Part, Store, TooLarge
+from tests.clock import Clock
 
 FREE = Limits(1000, 10**9, 3600.0)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1e9
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -36,7 +29,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1e9)
 
 
 @pytest.fixture
