@@ -1,21 +1,19 @@
 """The other APIs against chat, in one run: first deltas, next requests of a conversation, and the server's own cost."""
 
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
+from conformance.bench.client import END, Connection
 from conformance.bench.figures import Figure, median, paired
 from conformance.bench.processes import BenchError, Place, Server, server
 
-_PATIENCE = 120.0
 # So many that the processor time of an answer is many times what the system counts it in.
 DELTAS = 40_000
-_END = b"0\r\n\r\n"
 _counted = iter(range(1 << 30))
 # What a delta of text looks like in each API, and what the last event does.
 _FIRST = {
@@ -24,6 +22,8 @@ _FIRST = {
     "messages": re.compile(rb'"text_delta","text":"[^"]'),
 }
 _PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
+# The Messages API needs a limit, which the CLI is told in a line of its own: so all have one.
+_LIMITS = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "messages": "max_tokens"}
 _LAST = {"chat": b"[DONE]", "responses": b"response.completed", "messages": b"message_stop"}
 
 
@@ -36,25 +36,16 @@ class Heard(msgspec.Struct, frozen=True):
     said: bytes
 
 
-class Speaker:
-    """One connection that is kept, in one of the APIs."""
+class Speaker(Connection):
+    """It asks one of the APIs."""
 
     def __init__(self, port: int, api: str) -> None:
+        super().__init__(port)
         self.api = api
-        self._socket = socket.create_connection(("127.0.0.1", port), _PATIENCE)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
 
     def ask(self, messages: list[dict[str, Any]], **more: Any) -> Heard:
         """One request, its answer read to the end. Raises BenchError on any failure."""
-        asked: dict[str, Any] = {"model": "opus", "stream": True}
-        if self.api == "messages":
-            asked |= {"max_tokens": 32_000}
+        asked: dict[str, Any] = {"model": "opus", "stream": True, _LIMITS[self.api]: 32_000}
         asked |= {"input" if self.api == "responses" else "messages": messages, **more}
         body = msgspec.json.encode(asked)
         head = f"POST {_PATHS[self.api]} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\n"
@@ -63,7 +54,7 @@ class Speaker:
         started = time.perf_counter()
         self._socket.sendall(request)
         came, event, text = bytearray(), 0.0, 0.0
-        while not came.endswith(_END):
+        while not came.endswith(END):
             part = self._socket.recv(1 << 18)
             came += part
             now = time.perf_counter() - started

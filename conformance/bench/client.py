@@ -15,7 +15,7 @@ from conformance.bench.processes import BenchError
 
 _PATIENCE = 120.0
 _FIRST = re.compile(rb'"(?:content|arguments)":"[^"]')
-_END = b"0\r\n\r\n"
+END = b"0\r\n\r\n"
 
 Message = Mapping[str, Any]
 
@@ -40,8 +40,8 @@ class Answer(msgspec.Struct, frozen=True):
     message: dict[str, Any]
 
 
-class Client:
-    """One connection that is kept."""
+class Connection:
+    """One that is kept."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), _PATIENCE)
@@ -53,13 +53,17 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+
+class Client(Connection):
+    """It asks for chat completions."""
+
     def ask(self, request: bytes) -> Answer:
         """One request, its answer read to the end. Raises BenchError on any failure."""
         started = time.perf_counter()
         self._socket.sendall(request)
         came = b""
         first = None
-        while not came.endswith(_END):
+        while not came.endswith(END):
             part = self._socket.recv(1 << 18)
             came += part
             if first is None and _FIRST.search(came):
@@ -98,7 +102,7 @@ def _answer(first: float, came: bytes) -> Answer:
     return Answer(first, served[1].decode() if served else "", message)
 
 
-class _Connection(asyncio.Protocol):
+class _Burst(asyncio.Protocol):
     """Sends one request after the other; an answer is over when its last chunk is."""
 
     def __init__(self, requests: Iterator[bytes], served: dict[str, int]) -> None:
@@ -129,7 +133,7 @@ class _Connection(asyncio.Protocol):
         self._tail = (self._tail + data)[-40:]
         if not self._head.startswith(b"HTTP/1.1 200"):
             self._fail(data)
-        elif self._tail.endswith(_END):
+        elif self._tail.endswith(END):
             if b"[DONE]" not in self._tail:
                 self._fail(data)
                 return
@@ -153,7 +157,7 @@ async def _burst(port: int, queues: Sequence[Iterator[bytes]]) -> dict[str, int]
     loop = asyncio.get_running_loop()
     served: dict[str, int] = {}
     connections = [
-        (await loop.create_connection(partial(_Connection, queue, served), "127.0.0.1", port))[1] for queue in queues
+        (await loop.create_connection(partial(_Burst, queue, served), "127.0.0.1", port))[1] for queue in queues
     ]
     async with asyncio.timeout(_PATIENCE * 5):
         await asyncio.gather(*(connection.over for connection in connections))
