@@ -53,6 +53,9 @@ def set_up(name: str, server: Served, home: Path) -> dict[str, str]:
     """Set the client up as a user would, in an empty home; the environment to start it in."""
     home.mkdir()
     environ = {"HOME": str(home), "PATH": os.environ["PATH"], "TERM": "dumb", "PYTHONPATH": str(ROOT)}
+    # Python takes what it compiled for a file of the same size and second: an agent that edits and tests twice in a
+    # second would be shown the first edit's result again.
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "LANG"):
         if variable in os.environ:
             environ[variable] = os.environ[variable]
