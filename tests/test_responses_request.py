@@ -12,7 +12,7 @@ from proxy.dialects import Rules
 from proxy.dialects.openai.responses.reasoning import Seal, Summary
 from proxy.dialects.openai.responses.request import AskedResponse, decode
 from proxy.protocol.failures import Rejection
-from proxy.protocol.plan import Grammar, RedactedThinkingBlock, ThinkingBlock
+from proxy.protocol.plan import Grammar, RedactedThinkingBlock, ThinkingBlock, ToolChoice
 
 RULES = Rules(owner="mine", secret=b"s" * 32)
 SEAL = Seal(RULES.secret, "mine")
@@ -177,6 +177,70 @@ def test_choices(choice: Any, left: list[str]) -> None:
     plan = asked(tools=tools, tool_choice=choice).plan
     assert [tool.name for tool in plan.tools] == left
     assert plan.must_call is (isinstance(choice, dict) and choice["type"] != "allowed_tools")
+
+
+def test_a_named_tool_leaves_the_others_on_offer() -> None:
+    """As in chat: what is offered stands before the conversation in the prompt cache."""
+    tools = [{"type": "function", "name": "a"}, {"type": "custom", "name": "b"}, {"type": "shell"}]
+    native = Rules(owner="mine", secret=b"s" * 32, native=True)
+    for choice, name in (({"type": "function", "name": "a"}, "a"), ({"type": "shell"}, "shell")):
+        plan = asked(native, tools=tools, tool_choice=choice).plan
+        assert [tool.name for tool in plan.tools] == ["a", "b", "shell"]
+        assert plan.tool_choice == ToolChoice("tool", name=name)
+
+
+FUNCTION = {"name": "a", "description": "A.", "parameters": {"type": "object"}, "strict": False}
+GRAMMAR = {"syntax": "lark", "definition": "start: X"}
+FLAT_TOOLS = [
+    {"type": "function", **FUNCTION}, {"type": "custom", "name": "b", "format": {"type": "grammar", **GRAMMAR}},
+]  # fmt: skip
+NESTED_TOOLS = [
+    {"type": "function", "function": FUNCTION},
+    {"type": "custom", "custom": {"name": "b", "format": {"type": "grammar", "grammar": GRAMMAR}}},
+]
+
+
+@pytest.mark.parametrize(
+    ("nested", "flat"),
+    [
+        ("auto", "auto"),
+        ({"type": "function", "function": {"name": "a"}}, {"type": "function", "name": "a"}),
+        ({"type": "custom", "custom": {"name": "b"}}, {"type": "custom", "name": "b"}),
+        *(
+            (given, {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "b"}]})
+            for given in (
+                {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "custom": {"name": "b"}}]},
+                {"type": "allowed_tools", "allowed_tools": {
+                    "mode": "required", "tools": [{"type": "custom", "custom": {"name": "b"}}]}},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_tools_and_choices_in_the_form_of_chat(nested: Any, flat: Any) -> None:
+    found = asked(tools=NESTED_TOOLS, tool_choice=nested)
+    wanted = asked(tools=FLAT_TOOLS, tool_choice=flat)
+    assert (found.plan, found.forms, found.ignored) == (wanted.plan, wanted.forms, wanted.ignored)
+    told = [json.loads(msgspec.json.encode([one.template.tools, one.template.tool_choice])) for one in (found, wanted)]
+    assert told[0] == told[1]
+    assert told[0][0] == FLAT_TOOLS
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].name"),
+        ({"tools": [{"type": "function", "function": "a"}]}, "tools[0].name"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [5]}]}, "tools[0].tools[0]"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": 5}]}, "tools[0].tools"),
+        ({"tools": [{"type": "custom", "name": "b", "format": 5}]}, "tools[0].format"),
+        ({"tools": FLAT_TOOLS, "tool_choice": {"type": "function", "function": {"name": "c"}}}, "tool_choice.name"),
+        ({"tools": FLAT_TOOLS, "tool_choice": {"type": ["function"]}}, "tool_choice.type"),
+        ({"tools": FLAT_TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": 5}},
+         "tool_choice.tools"),
+    ],
+)  # fmt: skip
+def test_neither_form(body: Any, param: str) -> None:
+    assert refused(**body)[0] == param
 
 
 # What has no effect, and what cannot be

@@ -305,6 +305,29 @@ def test_allowed_tools_narrow_what_is_offered(mode: str) -> None:
     assert made.plan.system == (MUST_CALL_ANY if mode == "required" else None)
 
 
+@pytest.mark.parametrize(
+    ("flat", "nested"),
+    [
+        ({"type": "function", "name": "get"}, named("get")),
+        ({"type": "custom", "name": "note"}, named("note", "custom")),
+        (
+            {"type": "allowed_tools", "mode": "auto",
+             "tools": [{"type": "custom", "name": "note"}, {"type": "function", "name": "get"}]},
+            allowed("get", "note"),
+        ),
+        (
+            {"type": "allowed_tools",
+             "allowed_tools": {"mode": "required", "tools": [{"type": "function", "name": "get"}]}},
+            allowed("get", mode="required"),
+        ),
+    ],
+)  # fmt: skip
+def test_choices_in_the_form_of_the_responses_api(flat: Any, nested: Any) -> None:
+    made = request(tools=THREE, tool_choice=flat)
+    assert made.plan == request(tools=THREE, tool_choice=nested).plan
+    assert not any(name.startswith("tool_choice") for name in made.ignored)
+
+
 def test_no_tool_may_be_allowed() -> None:
     assert request(tools=THREE, tool_choice=allowed()).plan.tools == ()
 
@@ -318,7 +341,8 @@ def test_no_tool_may_be_allowed() -> None:
         ([], "tool_choice"),
         ({}, "tool_choice.type"),
         ({"type": "function"}, "tool_choice.function"),
-        ({"type": "function", "name": "get"}, "tool_choice.function"),
+        ({"type": "function", "name": "delete"}, "tool_choice.name"),
+        ({"type": "function", "name": ""}, "tool_choice.name"),
         ({"type": "tool", "function": {"name": "get"}}, "tool_choice.name"),
         ({"type": "some", "function": {"name": "get"}}, "tool_choice.type"),
         ({"type": "function", "function": {}}, "tool_choice.function.name"),
@@ -328,6 +352,13 @@ def test_no_tool_may_be_allowed() -> None:
         ({"type": "allowed_tools"}, "tool_choice.allowed_tools"),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}, "tool_choice.allowed_tools.tools"),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "all", "tools": []}}, "tool_choice.allowed_tools.mode"),
+        ({"type": "allowed_tools", "mode": "auto"}, "tool_choice.tools"),
+        ({"type": "allowed_tools", "tools": []}, "tool_choice.mode"),
+        ({"type": "allowed_tools", "mode": "all", "tools": []}, "tool_choice.mode"),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "delete"}]},
+            "tool_choice.tools",
+        ),
         (allowed("get", "delete"), "tool_choice.allowed_tools.tools"),
         (allowed(mode="required"), "tool_choice.allowed_tools.tools"),
         *(

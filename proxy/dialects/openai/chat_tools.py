@@ -69,11 +69,17 @@ class Named(Struct, frozen=True):
 
 
 class FunctionChoice(Struct, frozen=True, tag="function"):
-    function: Named
+    """Also flat as in the Responses API: `name` beside `type`."""
+
+    function: Named | None = None
+    name: ToolName | None = None
 
 
 class CustomChoice(Struct, frozen=True, tag="custom"):
-    custom: Named
+    """Also flat as in the Responses API: `name` beside `type`."""
+
+    custom: Named | None = None
+    name: ToolName | None = None
 
 
 class ToolChoice(PlainChoice, frozen=True, tag="tool", kw_only=True):
@@ -88,7 +94,11 @@ class AllowedTools(Struct, frozen=True):
 
 
 class AllowedChoice(Struct, frozen=True, tag="allowed_tools"):
-    allowed_tools: AllowedTools
+    """Also flat as in the Responses API: `mode` and `tools` beside `type`."""
+
+    allowed_tools: AllowedTools | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[FunctionChoice | CustomChoice] | None = None
 
 
 ChoiceWord = Annotated[str, documented(enum=["none", "auto", "required"])]

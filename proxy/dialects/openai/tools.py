@@ -16,6 +16,7 @@ from proxy.dialects.choices import AnyChoice, AutoChoice, NoChoice, PlainChoice
 from proxy.dialects.openai.chat_body import ChatRequest
 from proxy.dialects.openai.chat_tools import (
     AllowedChoice,
+    AllowedTools,
     CustomChoice,
     CustomDefinition,
     FunctionChoice,
@@ -160,13 +161,13 @@ def _wanted(tools: tuple[Tool, ...], choice: Choice, where: str) -> _Wanted:
             return _Wanted(tools, MODES[choice], where)
         raise bad_request(f"Unknown choice {choice!r}: none, auto, required or an object.", where)
     if isinstance(choice, AllowedChoice):
-        allowed, place = choice.allowed_tools, f"{where}.allowed_tools.tools"
-        names = [_named(entry)[0] for entry in allowed.tools]
+        allowed, place = _allowed(choice, where)
+        names = [_named(entry, f"{place}[{index}]")[0] for index, entry in enumerate(allowed.tools)]
         return _Wanted(_only(tools, names, place), MODES[allowed.mode], place)
     if isinstance(choice, AutoChoice | AnyChoice | NoChoice):
         return _Wanted(tools, choices.MODES[type(choice)], where)
-    name, path = _named(choice)
-    _only(tools, [name], f"{where}.{path}")
+    name, path = _named(choice, where)
+    _only(tools, [name], path)
     return _Wanted(tools, "required", where, name)
 
 
@@ -174,10 +175,28 @@ def _one_at_a_time(choice: Choice) -> bool:
     return isinstance(choice, PlainChoice) and bool(choice.disable_parallel_tool_use)
 
 
-def _named(choice: OneTool) -> tuple[str, str]:
-    """The name of a tool, and where it stands in the choice."""
+def _allowed(choice: AllowedChoice, where: str) -> tuple[AllowedTools, str]:
+    """What is allowed, and where its tools stand. Raises Rejection."""
+    where_nested = f"{where}.allowed_tools"
+    if choice.allowed_tools is not None:
+        return choice.allowed_tools, f"{where_nested}.tools"
+    if choice.mode is None or choice.tools is None:
+        flat = choice.mode is not None or choice.tools is not None
+        field = (f"{where}.mode" if choice.mode is None else f"{where}.tools") if flat else where_nested
+        raise bad_request(f"`{field}` is needed.", field)
+    return AllowedTools(choice.mode, choice.tools), f"{where}.tools"
+
+
+def _named(choice: OneTool, where: str) -> tuple[str, str]:
+    """The name of a tool, and where it stands. `where`: of the choice. Raises Rejection."""
     if isinstance(choice, FunctionChoice):
-        return choice.function.name, "function.name"
-    if isinstance(choice, CustomChoice):
-        return choice.custom.name, "custom.name"
-    return choice.name, "name"
+        nested, field = choice.function, "function"
+    elif isinstance(choice, CustomChoice):
+        nested, field = choice.custom, "custom"
+    else:
+        return choice.name, f"{where}.name"
+    if nested is not None:
+        return nested.name, f"{where}.{field}.name"
+    if choice.name is None:
+        raise bad_request(f"`{where}.{field}` is needed.", f"{where}.{field}")
+    return choice.name, f"{where}.name"

@@ -16,7 +16,7 @@ from proxy.dialects import RULES, Rules, parameters
 from proxy.dialects.openai.chat_request import HOTTEST, limit_of
 from proxy.dialects.openai.responses.items import Talk
 from proxy.dialects.openai.responses.reasoning import Seal
-from proxy.dialects.openai.responses.tools import CallForm, tool_use
+from proxy.dialects.openai.responses.tools import CallForm, flat, tool_use
 from proxy.dialects.openai.responses.types import ConversationId, ReasoningConfig, Response, TextConfig
 from proxy.dialects.openai.responses.web_search import SOURCES
 from proxy.dialects.parameters import Ignored
@@ -220,10 +220,11 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
     system, messages = talk.history.finish()
     if not messages:
         raise bad_request("There is no input with content.", "input")
+    choice = flat(asked.tool_choice) if given(asked.tool_choice) else None
     use = tool_use(
         asked.tools or (),
         talk.tools,
-        asked.tool_choice if given(asked.tool_choice) else None,
+        choice,
         asked.parallel_tool_calls,
         messages,
         asked.max_tool_calls,
@@ -251,7 +252,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         plan=plan,
         model=asked.model,
         stream=bool(asked.stream),
-        template=_template(asked, use.echo, conversation, store),
+        template=_template(asked, use.echo, choice, conversation, store),
         forms=use.forms,
         encrypted=ENCRYPTED in (asked.include or ()),
         thinking=rules.reasoning,
@@ -343,7 +344,11 @@ def _ignored_parts(asked: ResponsesRequest, store: bool, rules: Rules) -> list[s
 
 
 def _template(
-    asked: ResponsesRequest, tools: tuple[Raw, ...], conversation: ConversationId | None, store: bool
+    asked: ResponsesRequest,
+    tools: tuple[Raw, ...],
+    choice: Raw | None,
+    conversation: ConversationId | None,
+    store: bool,
 ) -> Response:
     """The response with what is told back of the request."""
     metadata = checked_metadata(asked.metadata)
@@ -364,7 +369,7 @@ def _template(
         store=store and asked.store is not False,
         temperature=1.0 if asked.temperature is None else asked.temperature,
         text=TextConfig(text.format if given(text.format) else PLAIN, text.verbosity or "medium"),
-        tool_choice=asked.tool_choice if given(asked.tool_choice) else Raw(b'"auto"'),
+        tool_choice=choice or Raw(b'"auto"'),
         tools=tools,
         top_logprobs=asked.top_logprobs or 0,
         top_p=1.0 if asked.top_p is None else asked.top_p,

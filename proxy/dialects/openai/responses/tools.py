@@ -84,11 +84,37 @@ class _Choice(Struct, frozen=True):
     tools: list[Raw] | None = None
 
 
+# What chat completions have in an object of their own.
+_NESTED: Final = frozenset(("function", "custom", "grammar", "allowed_tools"))
+_fields: Final = msgspec.json.Decoder(dict[str, Raw])
+_list: Final = msgspec.json.Decoder(list[Raw])
+_text: Final = msgspec.json.Decoder(str)
 _tool_decoder: Final = msgspec.json.Decoder(_Tool)
 _function_decoder: Final = msgspec.json.Decoder(_Function)
 _choice_decoder: Final = msgspec.json.Decoder(_Choice | str)
 _undeclared: Final = Undeclared(_Tool)
 _undeclared_of_choice: Final = Undeclared(_Choice)
+
+
+def flat(raw: Raw) -> Raw:
+    """A tool or a choice in the form of this API, also where it has that of chat completions: there what stands beside
+    `type` here is an object named like the type."""
+    try:
+        given = _fields.decode(raw)
+        kind = _text.decode(given["type"])
+        if kind in _NESTED and kind in given:
+            inner = _fields.decode(given[kind])
+            del given[kind]
+            given |= {name: value for name, value in inner.items() if name != "type"}
+            raw = Raw(msgspec.json.encode(given))
+        if "format" in given:
+            given["format"] = flat(given["format"])
+        if "tools" in given:
+            given["tools"] = Raw(msgspec.json.encode([flat(tool) for tool in _list.decode(given["tools"])]))
+    except (ValueError, RecursionError, KeyError):
+        # Whoever decodes it says what is wrong.
+        return raw
+    return Raw(msgspec.json.encode(given))
 
 
 def flat_name(name: str, namespace: str | None = None) -> str:
@@ -202,10 +228,11 @@ def tool_use(
     are run here, which is the search alone.
     """
     offer = _Offer()
+    raws = [flat(raw) for raw in raws]
     for index, raw in enumerate(raws):
         offer.take(raw, f"tools[{index}]")
     for where, raw in additional:
-        offer.take(raw, where, again=True)
+        offer.take(flat(raw), where, again=True)
     where = "tool_choice"
     tools = tuple(offer.tools.values())
     mode: Mode = "auto"
@@ -257,8 +284,10 @@ def _chosen(offer: _Offer, choice: _Choice) -> tuple[tuple[Tool, ...], Mode, str
     names = _named(offer, choice, where)
     if not names:
         raise bad_request(f"Tools of type {choice.type!r} have no effect here, so none can be called.", f"{where}.type")
-    left = tuple(tool for name, tool in offer.tools.items() if name in names)
-    return left, "required", left[0].name if len(left) == 1 else None
+    if len(names) == 1:
+        # The others stay on offer: what is offered stands before the conversation, so it is found in the prompt cache.
+        return tuple(offer.tools.values()), "required", next(iter(names))
+    return tuple(tool for name, tool in offer.tools.items() if name in names), "required", None
 
 
 def _search_left(offer: _Offer, choice: _Choice | str) -> Search | None:
