@@ -39,7 +39,10 @@ def calls(arguments: str = '{"city":"Rome"}', name: str = "weather") -> list[Del
 
 
 class Scripted(Conversation):
-    """Says one script for each time it is asked. `settles`: whether it can be asked again."""
+    """Says one script for each time it is asked. `settles`: whether it can be asked again.
+
+    A silence of it takes no time: who asks with a long patience gets the silences of the script and no others.
+    """
 
     def __init__(self, *scripts: Script, settles: bool = True) -> None:
         self.folded = Fold()
@@ -96,7 +99,7 @@ class Scripted(Conversation):
         if not self._batches:
             await asyncio.Event().wait()
         batch = self._batches.pop(0)
-        await asyncio.sleep(0 if batch else patience)
+        await asyncio.sleep(0)
         if batch and batch != [DIED]:
             self._used = USED
         self.folded.take(batch)

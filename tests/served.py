@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -144,6 +146,17 @@ class Served:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def entries(directory: Path) -> Iterator[tuple[Path, int, bytes]]:
+    """The directory and all that is below it: path, mode, and the content of files.
+
+    What is gone when it is looked at is left out: a server's processes and database have files that come and go.
+    """
+    for path in (directory, *directory.rglob("*")):
+        with suppress(FileNotFoundError):
+            mode = path.lstat().st_mode
+            yield path, mode, path.read_bytes() if stat.S_ISREG(mode) else b""
 
 
 def wait_for(condition: Any, seconds: float, what: str) -> None:

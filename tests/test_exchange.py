@@ -31,7 +31,7 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.judging import Item, Limit, Verdicts
 from proxy.protocol.plan import Message, Plan, Schema, TextBlock, Tool
 from tests import fake_cli
-from tests.conftest import base_settings, children_of, launch_of, until
+from tests.conftest import PATIENCE, base_settings, children_of, launch_of, until
 from tests.direct import DirectValidator
 from tests.scripted import BEGUN, DIED, OVERLOADED, SILENCE, USED, Script, Scripted, ScriptedPool, calls, end, says
 
@@ -132,12 +132,12 @@ async def test_no_room_is_a_failure() -> None:
 
 async def test_silences_are_told() -> None:
     pool = ScriptedPool(Scripted([SILENCE, [BEGUN], SILENCE, SILENCE, says("a")[1:]]))
-    assert [len(deltas) for deltas in await answer(Exchange(pool, plan(), ""), 0.001)] == [0, 1, 0, 0, 2]
+    assert [len(deltas) for deltas in await answer(Exchange(pool, plan(), ""), PATIENCE)] == [0, 1, 0, 0, 2]
 
 
 async def test_silences_are_told_while_an_answer_is_held_back() -> None:
     pool = ScriptedPool(Scripted([[BEGUN], SILENCE, [Thinking("hm")], SILENCE, calls()[1:]]))
-    found = await answer(Exchange(pool, MUST, ""), 0.001)
+    found = await answer(Exchange(pool, MUST, ""), PATIENCE)
     assert [bool(deltas) for deltas in found] == [False, False, True]
     assert found[-1] == [BEGUN, Thinking("hm"), *calls()[1:]]
 
@@ -546,7 +546,7 @@ SCRIPT: Script = [SILENCE, [BEGUN], [Text("a")], [Text("b")], [end()]]
 async def test_an_answer_that_nobody_reads_on_gives_its_conversation_back(after: int) -> None:
     pool = ScriptedPool(Scripted(SCRIPT))
     exchange = Exchange(pool, plan(), "")
-    deltas = exchange.deltas(0.001)
+    deltas = exchange.deltas(PATIENCE)
     for _ in range(after):
         await anext(deltas)
     await deltas.aclose()

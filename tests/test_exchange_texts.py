@@ -22,6 +22,7 @@ from proxy.protocol.deltas import (
 from proxy.protocol.judging import Item, Limit, Verdicts
 from proxy.protocol.plan import Grammar, Message, TextBlock, Tool, ToolResultBlock
 from proxy.protocol.tools import CUSTOM_SCHEMA
+from tests.conftest import PATIENCE
 from tests.direct import DirectValidator
 from tests.scripted import BEGUN, DIED, SILENCE, USED, Scripted, ScriptedPool, end, says
 from tests.test_exchange import WEATHER, answer, exchanged, plan
@@ -119,7 +120,7 @@ async def test_what_is_held_back_is_no_part_of_a_failure() -> None:
 async def test_silences_are_told_while_a_call_is_held_back() -> None:
     call = run("print(1)")
     pool = ScriptedPool(Scripted([[BEGUN], [call[0]], SILENCE, SILENCE, [*call[1:], CALLED]]))
-    assert [len(deltas) for deltas in await answer(Exchange(pool, RUNS, ""), 0.001)] == [1, 0, 0, 5]
+    assert [len(deltas) for deltas in await answer(Exchange(pool, RUNS, ""), PATIENCE)] == [1, 0, 0, 5]
 
 
 async def test_a_text_that_cannot_be_judged_goes_out() -> None:

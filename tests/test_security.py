@@ -29,7 +29,7 @@ from tests import fake_cli
 from tests.cli_script import cli_script
 from tests.conftest import chat
 from tests.outcomes import Expects
-from tests.served import Served, wait_for
+from tests.served import Served, entries, wait_for
 
 KEYS = {"ann": "sk-ann-0123456789", "bob": "sk-bob-0123456789"}
 SECRETS = {
@@ -359,13 +359,8 @@ def test_modes_of_files(server: Served, home: Path, expects: Expects) -> None:
     expects("security", "everything the server writes", "files 0600, directories 0700; no key or text in it")
     post(server, chat(TEXT))
     wait_for(lambda: server.usage.exists(), 5, "the usage file")
-    modes = {
-        path.relative_to(home): stat.S_IMODE(path.stat().st_mode)
-        for path in (server.state, *server.state.rglob("*"))
-    }  # fmt: skip
-    assert all(mode == (0o700 if (home / path).is_dir() else 0o600) for path, mode in modes.items()), modes
-    for path in server.state.rglob("*"):
-        content = path.read_bytes() if path.is_file() else b""
+    for path, mode, content in entries(server.state):
+        assert mode in (stat.S_IFDIR | 0o700, stat.S_IFREG | 0o600), path.relative_to(home)
         assert TEXT.encode() not in content
         assert not any(secret.encode() in content for secret in KEYS.values())
 
