@@ -19,6 +19,7 @@ from proxy.http.app import create_app
 from proxy.http.service import Service
 from proxy.protocol.deltas import Delta, Failed, Reason, Text, Thinking
 from proxy.protocol.failures import Failure, Kind
+from tests import responses_api
 from tests.conftest import base_settings
 from tests.scripted import BEGUN, DIED, OVERLOADED, SILENCE, USED, Scripted, ScriptedPool, calls, end, says
 
@@ -43,7 +44,8 @@ class Server:
 
     async def post(self, path: str = "/v1/chat/completions", **body: Any) -> httpx.Response:
         asked: dict[str, Any] = {"model": "opus"} | body
-        asked |= {"prompt": "hi"} if "/chat/" not in path else {"messages": [{"role": "user", "content": "hi"}]}
+        talk: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+        asked |= {"/v1/completions": {"prompt": "hi"}, "/v1/responses": {"input": "hi"}}.get(path, talk)
         transport = httpx.ASGITransport(app=cast(Any, self.app))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3456") as client:
             response = await client.post(path, json=asked)
@@ -74,6 +76,22 @@ def texts(chunks: list[Any]) -> dict[int, str]:
             said = choice.get("text") or choice.get("delta", {}).get("content") or ""
             found[choice["index"]] = found.get(choice["index"], "") + said
     return found
+
+
+# An answer that says nothing
+
+
+@pytest.mark.parametrize("batches", [[[BEGUN, end(Reason.MAX_TOKENS)]], [[BEGUN], SILENCE, [end(Reason.MAX_TOKENS)]]])
+async def test_a_response_without_items_has_all_events_of_a_stream(
+    batches: list[list[Delta]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_requests, "KEEP_ALIVE_EVERY", 0.001)
+    whole = (await Server(Scripted(batches)).post("/v1/responses")).json()
+    found = responses_api.events((await Server(Scripted(batches)).post("/v1/responses", stream=True)).text)
+    names = ["created", "in_progress", "incomplete"]
+    assert [event["type"].removeprefix("response.") for event in found] == names
+    last = found[-1]["response"]
+    assert (last["status"], last["output"], last["usage"]) == ("incomplete", [], whole["usage"])
 
 
 # Several choices

@@ -223,7 +223,8 @@ class Answering:
                     events = [encoder.idle()]
                 yield events
         skipped = (Comment("validation skipped"),) if self._unvalidated else ()
-        ending = (*skipped, *encoder.close(self._tokens))
+        # Of an answer that says nothing there has been no event yet.
+        ending = (*(encoder.open() if opening is None else ()), *skipped, *encoder.close(self._tokens))
         await self.keep(encoder)
         # A client that closes as soon as it has the last event, as Codex does, has had its whole answer.
         trace.complete = True
