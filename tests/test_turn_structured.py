@@ -73,10 +73,12 @@ def test_words_before_the_form_are_no_part_of_it() -> None:
     assert not any(isinstance(delta, Refusal) for delta in deltas)
 
 
-def test_words_before_a_call_stay_before_it() -> None:
-    use = [*say.call(1, "toolu_1", "get", "{}"), say.end("tool_use"), say.stopped()]
+@pytest.mark.parametrize("behind", [[], [say.opened(2), say.piece("That was it."), say.closed(2)]])
+def test_words_beside_a_call_are_no_part_of_a_form(behind: list[say.Table]) -> None:
+    """Clients parse all text of an answer for which they have asked for a form, also beside calls."""
+    use = [*say.call(1, "toolu_1", "get", "{}"), *behind, say.end("tool_use"), say.stopped()]
     deltas = fed(say.start(), say.opened(0), say.piece("Let me."), say.closed(0), *use, schema=FORM)
-    assert [type(delta) for delta in deltas] == [Started, Text, ToolCall, Arguments, ToolEnd, Finished]
+    assert [type(delta) for delta in deltas] == [Started, ToolCall, Arguments, ToolEnd, Finished]
 
 
 def test_words_of_an_attempt_that_was_cut_are_forgotten() -> None:
@@ -147,7 +149,7 @@ def test_a_real_call_beside_a_form_ends_the_answer() -> None:
         say.start(), say.opened(0), say.piece("let me"), say.closed(0), *say.call(1, "toolu_1", "get", "{}"),
         say.end("tool_use"), schema=FORM,
     )  # fmt: skip
-    assert text(deltas) == "let me"
+    assert text(deltas) == ""
     assert calls(deltas) == [("toolu_1", "get", "{}")]
     last = deltas[-1]
     assert isinstance(last, Finished)

@@ -294,7 +294,7 @@ class Assembly:
     def finish(self, reason: Reason, stop_sequence: str | None, details: StopDetails | None = None) -> None:
         self.begin()
         self.out += self._searches.give_up()
-        if self._prose.rest and not self.has_json:
+        if self._prose.rest and not self.has_json and not self._calls:
             self.out.append(Text(self._prose.rest))
         self.out.append(Finished(reason, self.tokens, stop_sequence, details, self.remarks))
 
@@ -335,8 +335,7 @@ class Assembly:
 
     def _call(self, block_index: int, id: str, name: str) -> None:
         self.begin()
-        if self._prose.rest:
-            self.out.append(Text(self._prose.rest))
+        # Words before a call are no part of an answer that has a form: clients parse all that is said.
         self._prose = self._no_prose()
         tool_index = self._calls
         self._calls += 1
