@@ -1,7 +1,8 @@
 """What the Messages API's prompt cache does with a request, as its documentation says it.
 
 - A prompt is its tools, then its system prompt, then its messages. A change in one of them loses it and all after it;
-  another `tool_choice` or other thinking loses the messages.
+  another `tool_choice`, other thinking, another effort and the first or last image lose the messages. The order of the
+  members counts where an object is the client's or the model's own (a call's input, a tool's schema).
 - Only what ends in a block with `cache_control` is written, at most four such marks in a request. An entry can be read
   once the answer that wrote it has begun, until its time to live is over; reading begins that time anew.
 - Each mark looks for an entry at its own block and at the 19 before it. The longest prefix that is found is read.
@@ -25,16 +26,21 @@ BILLING = "x-anthropic-billing-header:"
 MARKS = 4
 LOOK_BACK = 20
 SECONDS = {"5m": 300.0, "1h": 3600.0}
-# Tokens below which nothing is cached; models that are named nowhere have the length of the newest that is.
+# Tokens below which nothing is cached; models that are named nowhere have the length of most.
 LEAST = {
+    "claude-opus-5": 512,
+    "claude-fable-5": 512,
     "claude-opus-4-5": 4096,
     "claude-opus-4-6": 4096,
-    "claude-opus-4-7": 4096,
+    "claude-opus-4-7": 2048,
     "claude-haiku-4-5": 4096,
     "claude-3-5-haiku": 2048,
     "claude-3-haiku": 2048,
 }
 LEAST_ELSE = 1024
+
+# Members whose value is the client's or the model's own.
+_FREE = frozenset(("input", "input_schema"))
 
 Place = Literal["tools", "system", "messages"]
 
@@ -96,8 +102,23 @@ def _block(place: Place, role: str, block: Mapping[str, Any]) -> Block:
         if not plain.get("is_error"):
             plain.pop("is_error", None)
     mark = block.get("cache_control")
-    text = f"{role} {json.dumps(plain, ensure_ascii=False, sort_keys=True)}"
+    text = f"{role} {json.dumps(_ordered(plain), ensure_ascii=False)}"
     return Block(place, text, None if mark is None else mark.get("ttl", "5m"))
+
+
+def _ordered(value: Any) -> Any:
+    """The API's own objects with their members in one order; others as they are written."""
+    if isinstance(value, dict):
+        return {key: value[key] if key in _FREE else _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _has_image(value: Any) -> bool:
+    if isinstance(value, dict):
+        return value.get("type") == "image" or any(
+            _has_image(inner) for key, inner in value.items() if key not in _FREE
+        )
+    return isinstance(value, list) and any(map(_has_image, value))
 
 
 class PromptCache:
@@ -157,7 +178,8 @@ def _keys(body: Mapping[str, Any], prompt: Sequence[Block]) -> Iterator[bytes]:
     place: Place = "tools"
     for block in prompt:
         if block.place == "messages" != place:
-            settings = [body.get("tool_choice"), body.get("thinking")]
+            effort = (body.get("output_config") or {}).get("effort")
+            settings = [body.get("tool_choice"), body.get("thinking"), effort, _has_image(body.get("messages"))]
             key = hashlib.sha256(key + json.dumps(settings, sort_keys=True).encode()).digest()
         place = block.place
         key = hashlib.sha256(key + f"{place} {block.text}".encode()).digest()

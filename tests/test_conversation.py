@@ -366,6 +366,17 @@ async def test_results_find_their_calls_by_place_where_the_client_has_other_ids(
     assert json.loads(text(await whole(conversation))) == {"for-toolu_1": ["one"], "for-toolu_2": ["two"]}
 
 
+async def test_so_many_results_that_the_prompt_cache_would_be_lost_do_not_follow(begin: Begin) -> None:
+    for number, follows in ((8, True), (9, False)):
+        conversation = await begin()
+        ids = [f"toolu_{one}" for one in range(number)]
+        await conversation.ask_new(plan(user([["call", id, "get"] for id in ids])))
+        await whole(conversation)
+        assert await conversation.settle()
+        before = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ids))
+        assert conversation.can_ask(results(*((id, "x") for id in ids)), before) is follows
+
+
 @pytest.mark.parametrize(
     "message",
     [

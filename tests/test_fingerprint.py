@@ -8,7 +8,7 @@ from msgspec import Raw
 from proxy.protocol import fingerprint
 from proxy.protocol.answer import CallPart, Fold
 from proxy.protocol.deltas import Arguments, Retracted, Text, Thinking, ToolCall
-from proxy.protocol.plan import Message, Plan, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 
 ASK = Message("user", (TextBlock("hi"),))
 
@@ -22,8 +22,9 @@ def answer(*texts: str, arguments: bytes | None = None) -> Message:
 def of(*messages: Message, owner: str = "", **settings: object) -> bytes:
     plan = Plan(model=str(settings.pop("model", "opus")), system=None, messages=messages, **settings)  # type: ignore[arg-type]
     key = fingerprint.start(owner)
+    known = fingerprint.defaults(plan.tools, messages)
     for before, message in zip((None, *messages), messages, strict=False):
-        key = fingerprint.extend(key, message, before)
+        key = fingerprint.extend(key, message, before, known)
     return fingerprint.under(plan, key)
 
 
@@ -32,10 +33,37 @@ def of(*messages: Message, owner: str = "", **settings: object) -> bytes:
     [
         (answer("ab"), answer("a", "b")),
         (answer(arguments=b'{"a":1,"b":[2]}'), answer(arguments=b'{ "b": [2], "a": 1 }')),
+        (answer(" a\n", "b \n"), answer(" a\nb")),
+        (answer("\n", arguments=b"{}"), answer(arguments=b"{}")),
     ],
 )
 def test_an_answer_echoed_in_another_shape_is_the_same(one: Message, other: Message) -> None:
     assert of(ASK, one) == of(ASK, other)
+
+
+def test_what_the_schema_names_as_the_default_may_be_left_out() -> None:
+    """Claude Code adds such values to its past calls."""
+    schema = b'{"properties":{"path":{"type":"string"},"all":{"default":false},"odd":true,"far":{"default":1E400}}}'
+    tools = (Tool("look", "", Raw(schema)),)
+    found = {
+        text: of(ASK, answer(arguments=text.encode()), ASK, tools=tools)
+        for text in (
+            '{"path":"a"}', '{"path":"a","all":false}', '{"all":false,"path":"a"}', '{"path":"a","all":true}',
+            '{"path":"a","all":0}', '{"path":"a","all":null}', '{"path":"a","odd":false}', '{"path":"b"}',
+        )
+    }  # fmt: skip
+    left_out, added, ordered, *others = found.values()
+    assert left_out == added == ordered
+    assert len({left_out, *others}) == 1 + len(others)
+    other_tool = (Tool("book", "", Raw(schema)),)
+    ones = [of(ASK, answer(arguments=text.encode()), ASK, tools=other_tool) for text in found]
+    assert ones[0] != ones[1]
+
+
+@pytest.mark.parametrize("schema", [b"{}", b'{"properties":[]}', b'{"properties":{"a":[1]}}'])
+def test_schemas_that_name_no_defaults_do_no_harm(schema: bytes) -> None:
+    tools = (Tool("look", "", Raw(schema)),)
+    assert of(ASK, answer(arguments=b'{"a":1}'), tools=tools) != of(ASK, answer(arguments=b"{}"), tools=tools)
 
 
 def calls(*ids: str) -> Message:
@@ -58,6 +86,7 @@ def test_another_conversation_is_another() -> None:
         of(ASK),
         of(ASK, answer("a")),
         of(ASK, answer("b")),
+        of(ASK, answer("a b")),
         of(ASK, answer("a"), owner="somebody else"),
         of(ASK, answer("a"), model="haiku"),
         of(ASK, answer("a"), max_tokens=5),

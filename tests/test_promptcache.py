@@ -62,6 +62,34 @@ def test_one_character_loses_the_prefix() -> None:
     assert not reads(cache, asked(user(text("b" + LONG, HOUR))))
 
 
+def test_the_order_of_arguments_counts_and_that_of_the_apis_own_members_does_not() -> None:
+    def call(arguments: dict[str, int], **more: Any) -> dict[str, Any]:
+        said = {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": arguments}]}
+        result = {"type": "tool_result", "tool_use_id": "a", "content": [text(LONG)], **HOUR}
+        return asked(said, user(dict(sorted(result.items(), **more))))
+
+    cache = PromptCache()
+    cache.count(call({"a": 1, "b": 2}), 0)
+    assert not reads(cache, call({"b": 2, "a": 1}))
+    assert reads(cache, call({"a": 1, "b": 2}, reverse=True))
+
+
+@pytest.mark.parametrize("more", [{"tool_choice": {"type": "any"}}, {"output_config": {"effort": "low"}}])
+def test_other_settings_lose_the_messages_alone(more: dict[str, Any]) -> None:
+    body = asked(user(text(LONG, HOUR))) | {"system": [text(LONG, HOUR)]}
+    cache = PromptCache()
+    whole = cache.count(body, 0).written_1h
+    assert 0 < cache.count(body | more, 1).read < whole * 0.6
+
+
+def test_the_first_image_loses_the_messages_and_a_second_does_not() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}}
+    cache = PromptCache()
+    cache.count(asked(user(text(LONG, HOUR))), 0)
+    assert not reads(cache, asked(user(text(LONG, HOUR), image)))
+    assert reads(cache, asked(user(text(LONG, HOUR), image, image)), 2)
+
+
 def test_text_alone_is_a_list_of_one_text_and_no_error_is_none() -> None:
     cache = PromptCache()
     result = {"type": "tool_result", "tool_use_id": "a", "content": "told", "is_error": False}
@@ -89,6 +117,10 @@ def test_where_the_sender_did_not_mark_there_is_no_entry() -> None:
 @pytest.mark.parametrize(
     ("model", "words", "cached"),
     [
+        ("claude-opus-5-5", 380, False),
+        ("claude-opus-5-5", 420, True),
+        ("claude-opus-4-7", 1500, False),
+        ("claude-opus-4-7", 1700, True),
         ("claude-opus-4-6", 3000, False),
         ("claude-opus-4-6", 3300, True),
         ("claude-haiku-4-5-20251001", 3000, False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pytest
 from msgspec import Raw
 
 from proxy.cli.recall import Recall
@@ -15,6 +16,7 @@ from proxy.protocol.plan import (
     RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
+    Tool,
     ToolResultBlock,
     ToolUseBlock,
 )
@@ -76,6 +78,28 @@ def test_texts_that_clients_join_are_apart_again() -> None:
     echo = kept(recall, answer(TextPart("a"), TextPart("b")), ASK)
     assert echo.content == (TextBlock("ab"),)
     assert whole(recall, ASK, echo, ASK)[1].content == (TextBlock("a"), TextBlock("b"))
+
+
+@pytest.mark.parametrize(
+    ("wrote", "sent_back"),
+    [
+        (TextPart(" So.\n"), TextBlock("So.")),
+        (CallPart("toolu_1", "look", '{"b": 1, "a": {"d": 2, "c": 3}}'), b'{"a":{"c":3,"d":2},"b":1}'),
+        (CallPart("toolu_1", "look", '{"a": 1}'), b'{"a":1,"all":false}'),
+    ],
+    ids=["stripped", "sorted", "with a default"],
+)
+def test_what_clients_change_is_as_the_model_wrote_it_again(wrote: Part, sent_back: TextBlock | bytes) -> None:
+    """So that the prompt cache finds it."""
+    tools = (Tool("look", "", Raw(b'{"properties":{"all":{"default":false}}}')),)
+    said = answer(wrote)
+    echo = fingerprint.echo(said)
+    assert echo is not None
+    block = sent_back if isinstance(sent_back, TextBlock) else ToolUseBlock("toolu_1", "look", Raw(sent_back))
+    plan = Plan("opus", None, (ASK, Message("assistant", (block,)), RESULT), tools)
+    recall, known = Recall(Clock(0.0)), fingerprint.defaults(tools, (echo,))
+    recall.keep(fingerprint.extend(keys(ASK)[-1], echo, known=known), said, known)
+    assert recall.whole(plan, fingerprint.of_all(plan, "")[1]).messages[1].content == echo.content != (block,)
 
 
 def test_what_a_client_sends_back_in_another_shape_is_the_same_answer() -> None:

@@ -415,7 +415,7 @@ def test_the_terminal_says_in_words_why_conversations_were_not_continued(
     (said,) = (line for line in capsys.readouterr().out.splitlines() if "Not continued" in line)
     assert said == (
         "  Not continued: 1 continued by another request, 1 edited, 1 whose process had ended, 1 given up for memory, "
-        "1 expired, 1 with other settings, 1 with what no living process takes, 1 not known."
+        "1 expired, 1 with other settings, 1 with what is better put in again, 1 not known."
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from conformance.bench.client import Client, Message, chat
 from conformance.bench.figures import Figure
-from conformance.bench.messages_api import THINK
+from conformance.bench.messages_api import MANY, THINK
 from conformance.bench.processes import BenchError, Place, Server, server, upstream
 from conformance.promptcache import Counted, share
 
@@ -48,19 +48,19 @@ class Talk:
         self.messages: list[Message] = [{"role": "system", "content": instructions}]
         self.served: list[str] = []
 
-    def turn(self, running: Server, question: str, **more: Any) -> None:
+    def turn(self, running: Server, question: str, calls_at_once: int = 1, **more: Any) -> None:
         """A question, the call of a tool, its result, an answer. Raises BenchError for anything else."""
         words = f"Please look up the weather for {question}. " + "I would like it dry. " * 8
         self.messages.append({"role": "user", "content": words})
         with Client(running.port) as client:
-            for calls_wanted in (1, 0):
+            for calls_wanted in (calls_at_once, 0):
                 answer = client.ask(chat(self.messages, tools=_TOOLS, **more))
                 self.served.append(answer.served)
                 self.messages.append(answer.message)
                 calls = answer.message.get("tool_calls", [])
                 if len(calls) != calls_wanted:
                     raise BenchError(f"{question} was answered with {len(calls)} tool calls")
-                result = json.dumps({"asked": question, **_RESULT})
+                result = json.dumps({"asked": question, **(_RESULT if calls_at_once == 1 else {})})
                 self.messages += [{"role": "tool", "tool_call_id": call["id"], "content": result} for call in calls]
 
     def turns(self, running: Server, first: int, last: int, **more: Any) -> None:
@@ -149,6 +149,12 @@ def _edited(stage: Stage, talk: Talk) -> None:
             talk.turn(running, f"day {number}")
 
 
+def _many_calls(stage: Stage, talk: Talk) -> None:
+    with stage.serve() as running:
+        for number in range(TURNS):
+            talk.turn(running, f"day {number} of each place", MANY)
+
+
 LEAST = 0.9
 LIVES: dict[str, Life] = {
     "continued": _continued,
@@ -158,6 +164,7 @@ LIVES: dict[str, Life] = {
     "restarted in the middle": _restarted,
     "restarted in the middle, with a file": _restarted_with_file,
     "last message edited each turn": _edited,
+    f"{MANY} calls at once each turn": _many_calls,
 }
 
 
@@ -176,7 +183,15 @@ def cache(place: Place, quick: bool) -> list[Figure]:
                 how = ", ".join(f"{word} {times}" for word, times in served.items())
                 note = f"{len(counted)} requests, {sum(each.total for each in counted):,.0f} tokens; {how}"
                 title = f"{name}{', thinking' if thinks else ''}{', before' if old else ''}"
-                figures.append(Figure(title, share(counted), "of tokens", at_least=None if old else LEAST, note=note))
+                figures.append(
+                    Figure(
+                        title,
+                        share(counted),
+                        "of tokens",
+                        at_least=None if old else LEAST,
+                        note=note,
+                    )
+                )
         if quick:
             break
     return figures

@@ -51,6 +51,8 @@ def answer(body: bytes, number: int) -> bytes:
     return found
 
 
+# Calls at once, where a question says "of each place".
+MANY = 12
 # What a system prompt says so that answers begin with thinking.
 THINK = b"Think first."
 # Seconds until an answer that is accounted for begins: what is asked at the same time cannot read what it writes.
@@ -78,11 +80,13 @@ class Accountant:
         wants_call = CALL in body and body.rfind(b'"Please look') > body.rfind(b'"tool_result"')
         # Long enough, and each another one: that it comes back, or does not, must show.
         thought = [thinking(f"Number {number}: ", *THOUGHTS, signature=f"c2ln{number:06}")] if THINK in body else []
-        spoken = tool_use(f"toolu_{number:06}", "look_up", '{"query": ', '"weather"}') if wants_call else text(*WORDS)
+        calls = range(MANY if body.rfind(b"of each place") > body.rfind(b'"tool_result"') else 1)
+        ids = (f"toolu_{number:06}{call or ''}" for call in calls)
+        spoken = [tool_use(id, "look_up", '{"query": ', '"weather"}') for id in ids] if wants_call else [text(*WORDS)]
         stop = "tool_use" if wants_call else "end_turn"
         identifier = f"msg_{number:06}"
         model = str(asked.get("model"))
-        events = message(*thought, spoken, stop=stop, identifier=identifier, model=model, usage=counted.usage())
+        events = message(*thought, *spoken, stop=stop, identifier=identifier, model=model, usage=counted.usage())
         return _stream(events)
 
 

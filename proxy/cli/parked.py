@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Literal
 
 from proxy.cli.capacity import worth
@@ -18,8 +18,9 @@ from proxy.protocol.plan import Message
 # Why a request with earlier turns could not go on in a process that holds them. `expired`: kept as long as the settings
 # allow. `evicted`: its memory was needed. `continued`: another request has gone on with it (a fork, an answer asked for
 # anew). `ended`: its process was gone, or had gone on by itself. `unfit`: what follows cannot be put to a living
-# process (a large tool result, say). `settings`: it was here with others (another model or tools, say). `edited`: a
-# beginning of it was here. `unknown`: it was never here, or before a restart.
+# process (a large tool result, say), or would lose the prompt cache there (many calls at once). `settings`: it was here
+# with others (another model or tools, say). `edited`: a beginning of it was here. `unknown`: it was never here, or
+# before a restart.
 NotContinued = Literal["", "expired", "evicted", "continued", "ended", "unfit", "settings", "edited", "unknown"]
 MAX_REMEMBERED: Final = 4096
 
@@ -110,6 +111,11 @@ class ParkedConversations:
             if why != "continued":
                 self._end(parked.conversation, None)
         return parked.conversation if why == "continued" else None
+
+    @property
+    def known(self) -> Collection[bytes]:
+        """Fingerprints of messages that were put to a conversation or answered there, whatever the settings."""
+        return self._seen.keys()
 
     def seen(self, *past: bytes) -> None:
         """These messages have been put to a conversation, or answered there. `past`: fingerprints without settings."""

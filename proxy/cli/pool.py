@@ -32,10 +32,10 @@ from proxy.cli.refusals import Refusals
 from proxy.cli.validator import Validator
 from proxy.cli.warm_pool import WarmPool
 from proxy.offload import off_loop
-from proxy.protocol import fingerprint
+from proxy.protocol import caching, fingerprint
 from proxy.protocol.failures import SHUTTING_DOWN, Kind, Rejection
 from proxy.protocol.lines import ModelUse
-from proxy.protocol.plan import Plan, size_of_plan
+from proxy.protocol.plan import CacheLife, Plan, size_of_plan
 from proxy.settings import Settings
 
 # How often (seconds) age, memory and the CLI's file are looked at.
@@ -63,7 +63,8 @@ class Lease(Struct, frozen=True):
     """One request's hold on a slot and the conversation in it. `fingerprint`: of all messages that the request holds;
     `answers`: of its messages up to each answer in them.
 
-    `plan`: the request's, with past answers as the model wrote them where they are known. `not_continued`: why earlier
+    `plan`: the request's, with past answers as the model wrote them where they are known, and marked for the prompt
+    cache so that they are found there. `not_continued`: why earlier
     turns had to be put in again; empty if there are none, or if it is continued.
     """
 
@@ -171,7 +172,8 @@ class Pool:
         except BaseException:
             self._limiter.release(owner)
             raise
-        plan = self._recall.whole(plan, keys)
+        ttl: CacheLife = "1h" if self._settings.login == "subscription" else "5m"
+        plan = caching.remarked(self._recall.whole(plan, keys), keys, self._parked.known, ttl)
         return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued, answers))
 
     @contextlib.asynccontextmanager
@@ -259,8 +261,9 @@ class Pool:
         echo = fingerprint.echo(answer)
         if echo is None:
             return None
-        key = fingerprint.extend(lease.fingerprint, echo)
-        self._recall.keep(key, answer)
+        known = fingerprint.defaults(lease.plan.tools, (echo,))
+        key = fingerprint.extend(lease.fingerprint, echo, known=known)
+        self._recall.keep(key, answer, known)
         self._parked.seen(lease.fingerprint, key)
         return key
 

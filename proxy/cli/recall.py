@@ -1,9 +1,9 @@
 """What the model has written, as it wrote it, for as long as its conversation may come back.
 
-Clients send an answer back without its thinking, and texts joined. Where a conversation has to be put in again, each
-answer that is still known here takes the place of what the client sent back for it: so thinking is there when a tool's
-result comes, and the prompt is the one that upstream has in its cache. Nothing of it is written to disk, unless there
-is a `Disk`.
+Clients send an answer back without its thinking, texts joined and stripped, arguments in another order. Where a
+conversation has to be put in again, each answer that is still known here takes the place of what the client sent back
+for it: so thinking is there when a tool's result comes, and the prompt is the one that upstream has in its cache.
+Nothing of it is written to disk, unless there is a `Disk`.
 """
 
 from __future__ import annotations
@@ -59,9 +59,12 @@ class Recall:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self.bytes = 0
 
-    def keep(self, key: bytes, answer: Answer) -> None:
-        """Remember an answer, unless clients send back all of it anyway. The oldest are forgotten for it."""
-        message = fingerprint.full(answer)
+    def keep(self, key: bytes, answer: Answer, known: fingerprint.Defaults = fingerprint.NO_DEFAULTS) -> None:
+        """Remember an answer, unless clients send back all of it anyway. The oldest are forgotten for it.
+
+        `known`: defaults of the tools that it calls (`fingerprint.defaults`).
+        """
+        message = fingerprint.full(answer, known)
         if message is not None:
             self._put(key, message)
 

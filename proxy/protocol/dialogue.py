@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from proxy.protocol import commands, kinds, replies
 from proxy.protocol.answer import Fold
 from proxy.protocol.assembly import STRUCTURED_OUTPUT
+from proxy.protocol.caching import in_reach
 from proxy.protocol.calls import Written, digest
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.deltas import COMPLETE, Delta, Finished, Reason, Tokens
@@ -211,12 +212,12 @@ class Dialogue:
             self._out.append(line)
 
     def can_ask(self, message: Message, before: Message | None = None) -> bool:
-        """Whether `message` can follow here so that it reaches the model as it would in a new conversation.
+        """Whether `message` can follow here so that it reaches the model as it would in a new conversation, and the
+        prompt cache finds what was asked before.
 
-        `before`: the answer that it follows, as the client has it: the calls in it are those of the answer here by
-        their place, whatever ids the client has given them.
+        `before`: the answer that it follows, as the client has it, whose calls are those here by their place.
         """
-        if not self._written.may_be(before):
+        if not self._written.may_be(before) or not in_reach((message,) if before is None else (before, message)):
             return False
         message = self._written.of_own(message, before)
         results = tuple(block for block in message.content if isinstance(block, ToolResultBlock))

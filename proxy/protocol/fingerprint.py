@@ -2,17 +2,20 @@
 
 A conversation that is kept alive is found by the fingerprint of all that it holds; a request that extends exactly that
 conversation has the same fingerprint over all but its last message. Clients echo the model's messages in slightly
-different shapes, so the assistant's are compared by what they say: text joined, arguments as JSON values, no thinking.
+different shapes, so the assistant's are compared by what they say: text joined, without white space around it;
+arguments as JSON values, without what their tool's schema names as the default anyway; no thinking.
 Calls and their results are told by their place: some clients drop the ids of calls, or give them ids of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from proxy.protocol.answer import Answer, CallPart, RedactedPart, SearchPart, TextPart, ThinkingPart
 from proxy.protocol.history import argument_object, clean_id
@@ -24,6 +27,7 @@ from proxy.protocol.plan import (
     RedactedThinkingBlock,
     TextBlock,
     ThinkingBlock,
+    Tool,
     ToolUseBlock,
     call_ids,
     with_ids,
@@ -32,22 +36,56 @@ from proxy.protocol.plan import (
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-def _same_json(raw: Raw) -> Raw:
-    """The value written in one way. What cannot be read as a value (a number too large, say) stays as it is written."""
+class _Member(Struct):
+    default: Any | UnsetType = UNSET
+
+
+class _Schema(Struct):
+    properties: dict[str, Raw] = {}
+
+
+_schema_decoder: Final = msgspec.json.Decoder(_Schema)
+_member_decoder: Final = msgspec.json.Decoder(_Member)
+# By tool, by member of its arguments: the value that leaving it out means, as JSON.
+Defaults = Mapping[str, Mapping[str, bytes]]
+NO_DEFAULTS: Final[Defaults] = {}
+
+
+def defaults(tools: Sequence[Tool], messages: Iterable[Message]) -> Defaults:
+    """What the schemas of the tools that are called in these messages name as defaults."""
+    called = {block.name for message in messages for block in message.content if isinstance(block, ToolUseBlock)}
+    return {tool.name: found for tool in tools if tool.name in called and (found := _defaults(tool.schema))}
+
+
+def _defaults(schema: Raw) -> Mapping[str, bytes]:
+    found = {}
+    with contextlib.suppress(ValueError, RecursionError):
+        for name, raw in _schema_decoder.decode(schema).properties.items():
+            with contextlib.suppress(msgspec.ValidationError):
+                member = _member_decoder.decode(raw)
+                if member.default is not UNSET:
+                    found[name] = _encode(member.default)
+    return found
+
+
+def _same_call(call: ToolUseBlock, known: Defaults) -> Raw:
+    """The arguments in one way. What cannot be read as a value (a number too large, say) stays as it is written."""
     try:
-        return Raw(_encode(msgspec.json.decode(raw)))
+        value = msgspec.json.decode(call.input)
+        left_out = known.get(call.name, {})
+        return Raw(_encode({name: one for name, one in value.items() if left_out.get(name) != _encode(one)}))
     except (ValueError, RecursionError):
-        return raw
+        return call.input
 
 
-def _normal(message: Message, before: Message | None) -> Message:
+def _normal(message: Message, before: Message | None, known: Defaults) -> Message:
     if message.role == "user":
         ids = () if before is None else call_ids(before)
         return with_ids(message, {id: str(place) for place, id in enumerate(ids)})
-    text = "".join(block.text for block in message.content if isinstance(block, TextBlock))
+    text = "".join(block.text for block in message.content if isinstance(block, TextBlock)).strip()
     blocks: list[Block] = [TextBlock(text)] if text else []
     calls = (block for block in message.content if isinstance(block, ToolUseBlock))
-    blocks += (ToolUseBlock(str(place), call.name, _same_json(call.input)) for place, call in enumerate(calls))
+    blocks += (ToolUseBlock(str(place), call.name, _same_call(call, known)) for place, call in enumerate(calls))
     return Message("assistant", tuple(blocks))
 
 
@@ -64,9 +102,10 @@ def start(owner: str) -> bytes:
     return hashlib.sha256(owner.encode()).digest()
 
 
-def extend(fingerprint: bytes, message: Message, before: Message | None = None) -> bytes:
-    """The fingerprint of messages with one more. `before`: the last of them, whose calls it may have results of."""
-    return digest(_normal(message, before), fingerprint)
+def extend(fingerprint: bytes, message: Message, before: Message | None = None, known: Defaults = NO_DEFAULTS) -> bytes:
+    """The fingerprint of messages with one more. `before`: the last of them, whose calls it may have results of;
+    `known`: defaults of the tools that it may call."""
+    return digest(_normal(message, before, known), fingerprint)
 
 
 def under(plan: Plan, fingerprint: bytes) -> bytes:
@@ -77,8 +116,9 @@ def under(plan: Plan, fingerprint: bytes) -> bytes:
 def of_all(plan: Plan, owner: str) -> tuple[bytes, tuple[bytes, ...]]:
     """That of a conversation which the plan's last message can go on, and those of its messages up to each of them."""
     keys = [start(owner)]
+    known = defaults(plan.tools, plan.messages)
     for before, message in zip((None, *plan.messages), plan.messages, strict=False):
-        keys.append(extend(keys[-1], message, before))
+        keys.append(extend(keys[-1], message, before, known))
     return under(plan, keys[-2]), tuple(keys[1:])
 
 
@@ -91,10 +131,11 @@ def echo(answer: Answer) -> Message | None:
     return Message("assistant", tuple(blocks)) if blocks else None
 
 
-def full(answer: Answer) -> Message | None:
-    """The message as the model wrote it, with its thinking; None where `echo` gives None, or says as much.
+def full(answer: Answer, known: Defaults = NO_DEFAULTS) -> Message | None:
+    """The message as the model wrote it, with its thinking; None where `echo` gives None, or every client sends it so.
 
     So it does of an answer with searches: that was several messages, and is put in again as one, without thinking.
+    `known`: defaults of the tools that it calls.
     """
     if any(isinstance(part, SearchPart) for part in answer.parts):
         return None
@@ -109,6 +150,19 @@ def full(answer: Answer) -> Message | None:
             blocks.append(ToolUseBlock(clean_id(part.id), part.name, argument_object(part.arguments)))
         elif isinstance(part, TextPart) and part.text.strip():
             blocks.append(TextBlock(part.text))
-    if shown is None or tuple(blocks) == shown.content:
+    if shown is None or (tuple(blocks) == shown.content and all(_comes_back(block, known) for block in blocks)):
         return None
     return Message("assistant", tuple(blocks), answer.model)
+
+
+def _comes_back(block: Block, known: Defaults) -> bool:
+    """Whether all clients send it back alike: some strip texts, sort the members of arguments, or add defaults."""
+    if isinstance(block, TextBlock):
+        return block.text == block.text.strip()
+    if not isinstance(block, ToolUseBlock):
+        return True
+    try:
+        value = msgspec.json.decode(block.input)
+        return msgspec.json.encode(value) == _encode(value) and block.name not in known
+    except (ValueError, RecursionError):
+        return True

@@ -32,7 +32,7 @@ WHY: Final[dict[str, str]] = {
     "ended": "whose process had ended",
     "evicted": "given up for memory",
     "settings": "with other settings",
-    "unfit": "with what no living process takes",
+    "unfit": "with what is better put in again",
     "unknown": "not known",
 }
 
