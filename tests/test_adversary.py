@@ -305,3 +305,26 @@ def test_metadata_are_as_short_as_those_of_openai(server: Served, metadata: dict
         asked = body | {"metadata": metadata}
         found = httpx.post(server.url + path, json=asked, headers=bearer("plain"), timeout=60, trust_env=False)
         assert (found.status_code, found.json()["error"]["param"]) == (400, "metadata")
+
+
+# What one request makes the server do for each piece of its answer.
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [("/v1/messages", {"stop_sequences": [f"q{number}" for number in range(100_000)]}, "stop_sequences"),
+     ("/v1/messages", {"stop_sequences": ["a" * 1_000_000]}, "stop_sequences"),
+     ("/v1/chat/completions", {"stop": ["a" * 1_000_000]}, "stop"),
+     ("/v1/completions", {"stop": ["a" * 1_000_000]}, "stop"),
+     ("/api/chat", {"options": {"stop": [f"q{number}" for number in range(100_000)]}}, ""),
+     ("/api/generate", {"options": {"stop": [f"q{number}" for number in range(100_000)]}}, "")],
+)  # fmt: skip
+def test_stop_sequences_are_bounded(
+    server: Served, expects: Expects, path: str, more: dict[str, Any], param: str
+) -> None:
+    expects("faults", f"100,000 stop sequences, or one of 1 MB, to {path}", "400: all are looked for in every piece")
+    body = ASKED[path] | {"model": "opus"} | more
+    found = httpx.post(server.url + path, json=body, headers=bearer("plain"), timeout=60, trust_env=False)
+    assert found.status_code == 400
+    assert "top sequences can" in found.text
+    assert param in found.text

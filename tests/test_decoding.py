@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import tracemalloc
 from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta, Raw, Struct
 
+from proxy.protocol import decoding
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import Kind, Rejection
 
@@ -130,3 +135,37 @@ def test_what_is_no_json(text: bytes, where: str) -> None:
     found, words = refused(ANY, text, where)
     assert found == (where or None)
     assert words.startswith("The body is not valid JSON")
+
+
+# What an escape is, read from left to right.
+ESCAPES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
+_text: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
+
+
+@given(
+    st.lists(st.sampled_from((r"\\", r"\ud83d", r"\uDE00", r"\uDBFF", r"\udfff", r"\"", r"\n", "u", "d83d", "é"))),
+    st.sampled_from((7, 13, 1 << 20)),
+)
+def test_half_characters_are_replaced_and_no_others(pieces: list[str], at_once: int) -> None:
+    text = "".join(pieces)
+    mended = ESCAPES.sub(lambda found: r"\ufffd" if len(found[0]) == 6 else found[0], text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "_AT_ONCE", at_once)
+        assert decoded(_text, f'"{text}"'.encode(), "") == _text.decode(f'"{mended}"')
+
+
+def test_a_half_character_among_many_escapes_costs_little() -> None:
+    raw = b'"' + rb"\\" * 300_000 + rb'\ud83d"'
+    tracemalloc.start()
+    try:
+        assert decoded(_text, raw, "") == "\\" * 300_000 + "\ufffd"
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+def test_so_many_half_characters_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_ESCAPES", 3)
+    assert decoded(_text, rb'"\ud83d\ud83d\ud83d"', "") == "\ufffd" * 3
+    with pytest.raises(Rejection):
+        decoded(_text, rb'"\ud83d\ud83d\ud83d\ud83d"', "")

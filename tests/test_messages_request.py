@@ -229,6 +229,8 @@ def test_what_asks_for_what_is_done_anyway_is_not_named(more: dict[str, Any]) ->
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{"name": "a"}]}, "mcp_servers"),
         ({"stop_sequences": ["a", " "]}, "stop_sequences[1]"),
+        ({"stop_sequences": [f"{number}" for number in range(65)]}, "stop_sequences"),
+        ({"stop_sequences": ["a" * 4000, "b" * 97]}, "stop_sequences"),
         ({"output_config": {"effort": "huge"}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "grammar"}}}, "output_config.format.type"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),

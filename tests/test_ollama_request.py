@@ -273,7 +273,7 @@ def test_these_mean_no_limit(most: int | None) -> None:
 
 @pytest.mark.parametrize(
     "options", [{"num_predict": -3}, {"temperature": 2.1}, {"temperature": -1}, {"top_p": 1.1}, {"top_k": -1},
-                {"top_k": "many"}, {"stop": 5}]
+                {"top_k": "many"}, {"stop": 5}, {"stop": ["a"] * 65}, {"stop": "a" * 4097}]
 )  # fmt: skip
 def test_options_out_of_bounds_are_refused(options: dict[str, Any]) -> None:
     assert refused(chat, options=options) == refused(generate, options=options) == f"options.{next(iter(options))}"

@@ -515,7 +515,8 @@ def test_stops(stop: Any, stops: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("more", "param"),
     [({"temperature": 2.1}, "temperature"), ({"temperature": -1}, "temperature"), ({"top_p": 1.1}, "top_p"),
-     ({"n": 0}, "n"), ({"n": 999}, "n"), ({"stop": ["a"] * 5}, "stop"), ({"stop": 5}, "stop"),
+     ({"n": 0}, "n"), ({"n": 999}, "n"), ({"stop": ["a"] * 5}, "stop"), ({"stop": "a" * 4097}, "stop"),
+     ({"stop": 5}, "stop"),
      ({"reasoning_effort": "huge"}, "reasoning_effort"), ({"modalities": ["audio"]}, "modalities")],
 )  # fmt: skip
 def test_values_out_of_range(more: dict[str, Any], param: str) -> None:

@@ -28,6 +28,10 @@ MAX_MODEL: Final = 256
 MAX_TOLD: Final = 2000
 AND_OTHERS: Final = "others"
 
+# All of them are looked for in every piece of an answer.
+MAX_STOPS: Final = 64
+MAX_STOP_CHARACTERS: Final = 4096
+
 Mode = Literal["auto", "none", "required"]
 MODES: Final[Mapping[str, Mode]] = {"auto": "auto", "none": "none", "required": "required"}
 
@@ -53,6 +57,16 @@ class Thinking(Struct, frozen=True):
 
 
 NO_THINKING: Final = Thinking(on=False)
+
+
+def stops_of(stops: Iterable[str], where: str, most: int = MAX_STOPS) -> tuple[str, ...]:
+    """Stop sequences, without empty ones. Raises Rejection for more than `most`, or too long ones."""
+    found = tuple(stops)
+    if len(found) > most:
+        raise bad_request(f"At most {most} stop sequences can be given.", where)
+    if sum(map(len, found)) > MAX_STOP_CHARACTERS:
+        raise bad_request(f"Stop sequences can have {MAX_STOP_CHARACTERS} characters in all.", where)
+    return tuple(filter(None, found))
 
 
 def model_of(rules: Rules, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,11 +20,16 @@ _NO_CHOICE: Final = re.compile(r"^Invalid (?:enum )?value ")
 _MISSING: Final = re.compile(r"missing required field `(?P<name>[^`]*)`")
 
 
-# Half of a pair of escapes for one character, and what must not be taken for one: an escaped backslash.
-_ESCAPES: Final = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
-)
+# An escape for half of a character, as far as its backslash is not escaped itself.
+_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _HALF: Final = len(rb"\ud83d")
+_LOW: Final = b"cdefCDEF"
+# A body with more of them is not mended.
+MAX_ESCAPES: Final = 100_000
+# Bytes that are searched in one call: other threads wait for it.
+_AT_ONCE: Final = 1 << 20
+# The value of a member, a whole number with a fraction.
+_FRACTION: Final = re.compile(rb"\A(\s*+:\s*+-?\d++)\.0++(?=\s*+[,}])")
 _ANY_INDEX: Final = re.compile(r"\[[^\]]*\]")
 # Characters of a path for which it is looked up what could stand there.
 MAX_PATH: Final = 200
@@ -32,15 +38,44 @@ _NOT_WHOLE: Final = re.compile(r"^Expected `int\b[^`]*`, got `float`")
 MAX_FRACTIONS: Final = 32
 
 
+def _found(pattern: re.Pattern[bytes], raw: bytes, longest: int) -> Iterator[re.Match[bytes]]:
+    """What the pattern, which matches no more than `longest` bytes, finds in `raw`."""
+    for at in range(0, len(raw), _AT_ONCE):
+        for match in pattern.finditer(raw, at, at + _AT_ONCE + longest - 1):
+            if match.start() < at + _AT_ONCE:
+                yield match
+
+
 def _mended(raw: bytes) -> bytes:
-    """Half characters (`\\ud83d` alone: clients cut text anywhere) as U+FFFD."""
-    return _ESCAPES.sub(lambda found: b"\\ufffd" if len(found[0]) == _HALF else found[0], raw)
+    """Half characters (`\\ud83d` alone: clients cut text anywhere) as U+FFFD, unless there are too many escapes."""
+    found = list(islice(_found(_ESCAPE, raw, _HALF), MAX_ESCAPES + 1))
+    if len(found) > MAX_ESCAPES:
+        return raw
+    halves: list[int] = []
+    # Where the last half ended that may be the first of a pair.
+    open_at = at = -1
+    for match in found:
+        start = match.start()
+        before = raw[max(at, 0) : start]
+        at = match.end()
+        if (len(before) - len(before.rstrip(b"\\"))) % 2:
+            continue
+        low = raw[start + 3] in _LOW
+        if low and open_at == start:
+            halves.pop()
+        else:
+            halves.append(start)
+        open_at = -1 if low else at
+    places = [0, *(place for start in halves for place in (start, start + _HALF)), len(raw)]
+    return b"\\ufffd".join(raw[begin:end] for begin, end in zip(places[::2], places[1::2], strict=True))
 
 
 def _whole(raw: bytes, field: str) -> bytes:
     """`100.0` as `100` wherever this field holds it: JSON knows one kind of number."""
-    name = re.escape(field.rpartition(".")[2].partition("[")[0].encode())
-    return re.sub(rb'("' + name + rb'"\s*:\s*-?\d+)\.0+(?=\s*[,}])', rb"\1", raw)
+    name = b'"%s"' % field.rpartition(".")[2].partition("[")[0].encode()
+    # Pieces, each of which begins behind the name: a search for plain text is quick.
+    first, *rest = raw.split(name)
+    return name.join((first, *(_FRACTION.sub(rb"\1", piece, count=1) for piece in rest)))
 
 
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:

@@ -359,7 +359,7 @@ def _stops(stops: list[str] | None) -> tuple[str, ...]:
     for index, stop in enumerate(stops or ()):
         if not stop.strip():
             raise bad_request("A stop sequence must not be white space.", f"stop_sequences[{index}]")
-    return tuple(stops or ())
+    return parameters.stops_of(stops or (), "stop_sequences")
 
 
 def _ignored(

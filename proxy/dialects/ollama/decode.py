@@ -125,7 +125,7 @@ def _decoded(
         asked.model,
         made,
         asked.stream is not False,
-        tuple(filter(None, [stops] if isinstance(stops, str) else stops)),
+        parameters.stops_of([stops] if isinstance(stops, str) else stops, "options.stop"),
         _ignored(asked, options, rules, undeclared),
         thinking=rules.reasoning and _effort(asked) != "none",
     )

@@ -131,10 +131,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
-    stops = [stop] if isinstance(stop, str) else stop or []
-    if len(stops) > MAX_STOPS:
-        raise bad_request(f"At most {MAX_STOPS} stop sequences can be given.", "stop")
-    return tuple(filter(None, stops))
+    return parameters.stops_of([stop] if isinstance(stop, str) else stop or (), "stop", MAX_STOPS)
 
 
 def count_of(n: int | None) -> int:
