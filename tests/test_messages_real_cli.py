@@ -69,6 +69,8 @@ def next_step(said: str, done: int) -> tuple[str, dict[str, Any]] | None:
     elif "DELEGATE" in said:
         prompt = {"description": "A question", "prompt": "Greet me.", "subagent_type": "general-purpose"}
         steps = [("Agent", prompt)]
+    elif "FIND" in said:
+        steps = [("ToolSearch", {"query": "select:NotebookEdit"})]
     return steps[done] if done < len(steps) else None
 
 
@@ -267,3 +269,18 @@ async def test_claude_code_edits_and_runs_a_file_resumes_and_delegates(here: Her
     # The agent's conversation is one of its own, and its answer comes back as the result of the call.
     assert len({request.session for request in here.upstream.requests[before:]}) == 2
     assert "Hello w" in json.dumps(here.upstream.requests[-1].body["messages"][-1])
+
+
+async def test_claude_code_finds_a_tool_that_it_has_deferred(here: Here, tmp_path: Path) -> None:
+    work, home = tmp_path / "work", tmp_path / "home"
+    work.mkdir()
+    home.mkdir()
+    before = len(here.upstream.requests)
+    told = json.loads(await claude_code(here, home, work, "FIND it.", "--output-format", "json"))
+    assert not told["is_error"]
+    first, second = here.upstream.requests[before:]
+    offered = [{tool["name"].removesuffix("_tool") for tool in one.body["tools"]} for one in (first, second)]
+    # What it keeps from the model is kept from it here, too, until it is found; none of its requests was refused.
+    assert [("ToolSearch" in names, "NotebookEdit" in names) for names in offered] == [(True, False), (True, True)]
+    assert "DeferredToolPlaceholder" not in offered[0]
+    assert "The tool `NotebookEdit` has been loaded" in json.dumps(second.body["messages"])

@@ -75,6 +75,51 @@ def test_a_block_reaches_the_api_as_it_is(block: dict[str, Any]) -> None:
     assert messages_of(*past, tools=[TOOL]) == past
 
 
+LATER = {"name": "later", "defer_loading": True, "input_schema": {"type": "object"}}
+OTHER = LATER | {"name": "other"}
+TOOL_SEARCH = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
+
+
+def found(*names: str) -> list[dict[str, Any]]:
+    """A conversation in which a tool has found others."""
+    call = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+    parts = [{"type": "tool_reference", "tool_name": name} for name in names]
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": parts}
+    return [said("user", text("Hi.")), said("assistant", call), said("user", result)]
+
+
+@pytest.mark.parametrize(
+    ("more", "offered", "ignored"),
+    [
+        ({"tools": [TOOL, LATER, OTHER]}, ["weather"], ()),
+        ({"tools": [TOOL, LATER, OTHER], "messages": found("later")}, ["weather", "later"], ()),
+        ({"tools": [TOOL, LATER, OTHER], "messages": found("later", "other")}, ["weather", "later", "other"], ()),
+        ({"tools": [TOOL, LATER, OTHER], "tool_choice": {"type": "tool", "name": "other"}}, ["weather", "other"], ()),
+        ({"tools": [LATER, OTHER]}, ["later", "other"], ("tools.defer_loading",)),
+        ({"tools": [TOOL_SEARCH, TOOL, LATER]}, ["weather", "later"], ("tools.defer_loading",)),
+        ({"tools": [TOOL_SEARCH, TOOL]}, ["weather"], ()),
+    ],
+)
+def test_a_deferred_tool_is_offered_once_it_has_been_found(
+    more: dict[str, Any], offered: list[str], ignored: tuple[str, ...]
+) -> None:
+    decoded = made(**more)
+    assert ([tool.name for tool in decoded.plan.tools], decoded.ignored) == (offered, ignored)
+
+
+def test_a_reference_to_a_tool_is_told_in_words() -> None:
+    (result,) = messages_of(*found("later"), tools=[TOOL, LATER])[2]["content"]
+    assert result["content"] == [text("The tool `later` has been loaded and can be called.")]
+
+
+def test_what_the_api_found_among_tools_is_left_out_and_named() -> None:
+    block = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "tool_search_tool_regex", "input": {"pattern": "x"}}
+    result = {"type": "tool_search_tool_result", "tool_use_id": "srvtoolu_1", "content": {"tool_references": []}}
+    past = [said("user", text("A")), said("assistant", block, result, text("Yes.")), said("user", text("B"))]
+    assert messages_of(*past)[1] == said("assistant", text("Yes."))
+    assert made(Rules(native=True, strict=True), messages=past).ignored == ("messages.tool_search_tool_result",)
+
+
 def test_an_answer_of_the_past_keeps_its_thinking() -> None:
     answer = said(
         "assistant",

@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from proxy.dialects import Rules, parameters
 from proxy.dialects.anthropic import request as api
-from proxy.dialects.anthropic import web_search
+from proxy.dialects.anthropic import tools, web_search
 from proxy.dialects.anthropic.errors import THREAD
 from proxy.dialects.anthropic.request import (
     IGNORED,
@@ -22,9 +22,8 @@ from proxy.dialects.anthropic.request import (
     MessagesRequest,
 )
 from proxy.dialects.anthropic.types import AnswerMessage
-from proxy.dialects.choices import MODES, AutoChoice
 from proxy.dialects.marks import CacheControl, Marks
-from proxy.dialects.parameters import NO_THINKING, Thinking, ToolUse
+from proxy.dialects.parameters import NO_THINKING, Thinking
 from proxy.dialects.undeclared import Undeclared
 from proxy.protocol import media, plan
 from proxy.protocol.decoding import decoded
@@ -33,7 +32,6 @@ from proxy.protocol.history import History, PastCall
 from proxy.protocol.media import MAX_IMAGES, PartBlock, images_in
 from proxy.protocol.plan import AssistantBlock, Plan, Schema
 from proxy.protocol.schema import answer_schema
-from proxy.protocol.tools import Offer
 
 _decoder: Final = msgspec.json.Decoder(MessagesRequest)
 _counted_decoder: Final = msgspec.json.Decoder(Counted)
@@ -45,6 +43,8 @@ B = TypeVar("B", bound=AnyBlock)
 ANSWERED: Final = frozenset(f"messages.{field}" for field in ("type", *AnswerMessage.__struct_fields__))
 NO_FILES: Final = "There are no stored files here: send the file itself."
 EMPTY_DOCUMENT: Final = "The document is empty."
+# What the model is told in place of a reference to a tool, which the CLI does not pass on.
+FOUND_TOOL: Final = "The tool `{}` has been loaded and can be called."
 # A system message for one turn alone.
 CLEARED: Final = "next_user_message"
 
@@ -80,7 +80,7 @@ def decode(body: bytes, rules: Rules, *, counting: bool = False) -> Decoded:
     system, messages = talk.history.finish()
     if not messages:
         raise bad_request("There is no message with content.", f"messages[{len(asked.messages) - 1}].content")
-    use = _tools(asked, messages)
+    use = tools.tool_use(asked, messages, talk.found)
     parameters.may_search(use, "tools", rules)
     thinking = _thinking(asked, talk.effort, rules, model)
     made = parameters.plan_of(
@@ -126,6 +126,7 @@ class _Talk:
     """A conversation while it is put together.
 
     `marks`: for the prompt cache. `effort`: what a message says of it last. `ignored`: fields of blocks without effect.
+    `found`: names of deferred tools that results refer to.
     """
 
     def __init__(self) -> None:
@@ -133,6 +134,7 @@ class _Talk:
         self.marks = Marks()
         self.effort: str | None = None
         self.ignored: list[str] = []
+        self.found: set[str] = set()
         self._images = 0
 
     def take(self, message: api.AnyMessage, where: str, *, answered: bool) -> None:
@@ -166,6 +168,8 @@ class _Talk:
             value = getattr(block, name, None)
             if value is not None and value not in neutral:
                 self.ignored.append(f"messages.{name}")
+        if (past := web_search.PAST.get(type(block))) is not None:
+            self.ignored.append(past)
         if isinstance(block, api.TextBlock) and web_search.cites_else(block.citations):
             self.ignored.append("messages.citations")
 
@@ -214,9 +218,12 @@ class _Talk:
         parts = (self._part(part, f"{place}.content[{index}]") for index, part in enumerate(block.content))
         return tuple(one for part in parts for one in part)
 
-    def _part(self, block: api.PartBlock, place: str) -> list[PartBlock]:
+    def _part(self, block: api.PartBlock | api.ToolReferenceBlock, place: str) -> list[PartBlock]:
         """The block as the model gets it; none for empty text."""
         found: PartBlock
+        if isinstance(block, api.ToolReferenceBlock):
+            self.found.add(block.tool_name)
+            return [plan.TextBlock(FOUND_TOOL.format(block.tool_name))]
         if isinstance(block, api.TextBlock):
             return [plan.TextBlock(block.text)] if block.text.strip() else []
         if isinstance(block, api.SearchResultBlock):
@@ -306,39 +313,6 @@ def _image(source: api.AnyImage, where: str) -> plan.ImageBlock:
     raise bad_request(NO_FILES, f"{where}.file_id")
 
 
-def _tools(asked: Counted, messages: Sequence[plan.Message]) -> ToolUse:
-    """Tools, how they may be used, and what the model is told when it must call one."""
-    offer = Offer()
-    search = None
-    for index, tool in enumerate(asked.tools or ()):
-        where = f"tools[{index}]"
-        if web_search.is_search(tool):
-            if search is not None:
-                raise bad_request("The web can be searched in one way only.", where)
-            search = web_search.search(tool, where)
-            continue
-        if tool.type not in (None, "custom"):
-            raise bad_request(
-                f"Tools of type {tool.type!r} are not supported: only `custom` and `web_search_…`.", f"{where}.type"
-            )
-        offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
-    choice = asked.tool_choice or AutoChoice()
-    name = choice.name if isinstance(choice, api.ToolChoice) else None
-    if search is not None and name == web_search.NAME:
-        return parameters.tool_use((), "required", "tool_choice", messages=messages, search=search)
-    if name is not None and offer.tools and name not in offer.tools:
-        raise bad_request(f"No tool has the name {name!r}.", "tool_choice.name")
-    return parameters.tool_use(
-        tuple(offer.tools.values()),
-        "required" if name is not None else MODES[type(choice)],
-        "tool_choice",
-        messages=messages,
-        single=bool(choice.disable_parallel_tool_use),
-        name=name,
-        search=None if name is not None else search,
-    )
-
-
 def _thinking(asked: Counted, later: str | None, rules: Rules, model: str) -> Thinking:
     """`later`: the effort that a message asks for, which the last of them decides."""
     off = asked.thinking is not None and asked.thinking.type == "disabled"
@@ -377,7 +351,6 @@ def _ignored(
     for tool in asked.tools or ():
         names += [f"tools.{name}" for name in parameters.without_effect(tool, IGNORED_OF_TOOLS, rules)]
     names += web_search.without_effect(asked.tools or ())
+    names += tools.without_effect(asked.tools or ())
     names += [*talk.ignored, *lost_marks, *_undeclared(body)]
-    # Searches of the past stand in their answer's text.
-    past = (web_search.PAST_NAME,) if any(map(web_search.searched, asked.messages)) else ()
-    return parameters.told((*names, *past), rules, (UNSIGNED, *past, *ANSWERED))
+    return parameters.told(names, rules, (UNSIGNED, *web_search.PAST.values(), *ANSWERED))

@@ -143,11 +143,17 @@ class ToolUseBlock(Block, frozen=True, tag="tool_use", kw_only=True):
     toolset_name: str | None = None
 
 
+class ToolReferenceBlock(Block, frozen=True, tag="tool_reference", kw_only=True):
+    """What a tool that searches for tools has found: a deferred one, which can be called from there on."""
+
+    tool_name: str
+
+
 class ToolResultBlock(Block, frozen=True, tag="tool_result", kw_only=True):
     """The result of a call of the assistant's message before it. One that is an error has text alone."""
 
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
+    content: str | list[ResultBlock] | None = None
     is_error: bool | None = None
     toolset_name: str | None = None
 
@@ -178,12 +184,26 @@ class WebSearchToolResultBlock(Block, frozen=True, tag="web_search_tool_result",
     content: Any = None
 
 
+class ToolSearchToolResultBlock(Block, frozen=True, tag="tool_search_tool_result", kw_only=True):
+    """What the API's own search for tools found in a past answer. All tools are offered: it is not put in again."""
+
+    tool_use_id: str = ""
+    content: Any = None
+
+
 PartBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
 UserBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolResultBlock
+ResultBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
 AssistantBlock = (
-    TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | ServerToolUseBlock | WebSearchToolResultBlock
+    TextBlock
+    | ToolUseBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ServerToolUseBlock
+    | WebSearchToolResultBlock
+    | ToolSearchToolResultBlock
 )
-AnyBlock = UserBlock | AssistantBlock
+AnyBlock = UserBlock | ResultBlock | AssistantBlock
 
 # Messages
 
@@ -212,7 +232,11 @@ AnyMessage = UserMessage | AssistantMessage | SystemMessage
 
 class Tool(Struct, frozen=True):
     """A tool that the client runs; or, with a type such as `web_search_20250305`, a search of the web, which has no
-    schema and the last four fields. Of tools with other types the API knows the schema: not here."""
+    schema, and domains and the like instead; or, with `tool_search_tool_…`, a search for tools, for which all are
+    offered at once. Of tools with other types the API knows the schema: not here.
+
+    `defer_loading`: it is offered once a result has a `tool_reference` to it, or must be called, or no tool is offered
+    from the start."""
 
     name: Annotated[str, documented(minLength=1)] = ""
     type: str | None = None
@@ -241,6 +265,13 @@ _SEARCH: Final[dict[str, Any]] = {
 _TOOL_FORMS: Final = documented(
     anyOf=[
         {"required": ["name"], "properties": {"type": {"enum": ["custom", None]}}},
+        {
+            "required": ["name", "type"],
+            "properties": {
+                "type": {"type": "string", "pattern": "^tool_search_tool_"},
+                "name": {"type": "string", "pattern": "^tool_search_tool_"},
+            },
+        },
         {
             "required": ["name", "type"],
             "properties": _SEARCH,
@@ -350,7 +381,6 @@ IGNORED: Final[Ignored] = {
 IGNORED_OF_TOOLS: Final[Ignored] = {
     "strict": (False,),
     "allowed_callers": (["direct"],),
-    "defer_loading": (False,),
     "eager_input_streaming": (False,),
     "input_examples": ([],),
 }

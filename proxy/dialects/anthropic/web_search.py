@@ -5,7 +5,7 @@ The search is Claude Code's own. The ids of its blocks are made of those of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Raw
@@ -24,9 +24,11 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Search
 
 NAME: Final = "web_search"
-# What is left of a search in the messages of the past.
-PAST: Final = (api.ServerToolUseBlock, api.WebSearchToolResultBlock)
-PAST_NAME: Final = "messages.web_search_tool_result"
+# Searches of the past stand in their answer's text: what they found is not put in again, and is named so.
+PAST: Final[Mapping[type[api.AnyBlock], str]] = {
+    api.WebSearchToolResultBlock: "messages.web_search_tool_result",
+    api.ToolSearchToolResultBlock: "messages.tool_search_tool_result",
+}
 _TYPE: Final = "web_search_"
 _LOCATION: Final = "web_search_result_location"
 _CALL: Final = "toolu_"
@@ -59,12 +61,6 @@ def without_effect(tools: Iterable[api.Tool]) -> Iterator[str]:
     for tool in tools:
         if is_search(tool) and tool.user_location is not None:
             yield "tools.user_location"
-
-
-def searched(message: api.AnyMessage) -> bool:
-    """Whether a message of the past has a search."""
-    content = message.content if isinstance(message, api.AssistantMessage) else ""
-    return not isinstance(content, str) and any(isinstance(block, PAST) for block in content)
 
 
 def cites_else(citations: object) -> bool:
