@@ -256,6 +256,17 @@ def test_what_is_stored_takes_little_more_memory_than_it_has_bytes() -> None:
     assert 10_000 < float(ran.stdout) < 14_000
 
 
+@pytest.mark.parametrize("items", [1, 2, 5, 9, 20])
+def test_responses_of_10_kb_take_little_more_however_many_items_they_have(items: int) -> None:
+    store = Store(None, FREE)
+    for number in range(500):
+        text = Raw(b'"%s"' % (b"x" * (9200 // items)))
+        store.add("a", "response", f"resp_{number:048}", b"y" * 800, [Item(f"msg_{number:036}", text)] * items)
+    pages, size = (store._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    assert pages * size / 500 < 14_000
+    store.close()
+
+
 def test_a_file_outlives_the_server_and_is_private(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "responses.sqlite3"
     store = Store(path, FREE, clock)

@@ -14,6 +14,8 @@ from typing import Final
 # Seconds to wait for another program that has the file locked.
 BUSY: Final = 1.0
 VERSION: Final = 1
+# SQLite's largest: items of a kilobyte or more leave up to a third of smaller pages empty.
+PAGE_IN_MEMORY: Final = 65_536
 # Bytes of an entry or item beside its text: its row, and its lines in the indexes.
 OVERHEAD: Final = 200
 
@@ -63,6 +65,7 @@ def connect(path: Path | None, tables: Sequence[str] = TABLES) -> sqlite3.Connec
     """
     if path is None:
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        connection.execute(f"PRAGMA page_size = {PAGE_IN_MEMORY}")
     else:
         path.touch(0o600)
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
