@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from proxy.settings import Key
 from proxy.store.lookup import StoredItems
+from proxy.store.store import Kind, Store
 from tests.conftest import Serve, until
 from tests.outcomes import Expects
 from tests.responses_api import PATH, client, judged
@@ -331,3 +332,61 @@ async def test_what_is_stored_keeps_nobody_else_waiting(monkeypatch: pytest.Monk
         await ok(http, "GET", "/api/version")
         go_on.set()
         await more
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("added", [True, False])
+async def test_deleted_while_it_is_stored_it_is_not_found_afterwards(
+    stream: bool, added: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`added`: it is in the store when its deletion is asked for, and whoever put it there does not know yet."""
+    begun, go_on, add = threading.Event(), threading.Event(), Store.add
+    ids: list[str] = []
+
+    def slow(self: Store, owner: str, kind: Kind, id: str, *more: Any) -> None:
+        if added:
+            add(self, owner, kind, id, *more)
+        ids.append(id)
+        begun.set()
+        assert go_on.wait(60)
+        if not added:
+            add(self, owner, kind, id, *more)
+
+    monkeypatch.setattr(Store, "add", slow)
+    async with client() as http:
+        asked = asyncio.create_task(ok_text(http, json={"model": "opus", "input": "Hello.", "stream": stream}))
+        await until(begun.is_set, 60, "it is being stored")
+        path = f"{PATH}/{ids[0]}"
+        assert (await ok(http, "DELETE", path))["deleted"] is True
+        go_on.set()
+        assert ids[0] in await asked
+        await error(http, 404, "GET", path)
+        await error(http, 404, "DELETE", path)
+        await error(http, 404, "POST", PATH, json={"model": "opus", "input": "x", "previous_response_id": ids[0]})
+
+
+async def ok_text(http: httpx.AsyncClient, **more: Any) -> str:
+    answer = await http.post(PATH, **more)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def test_what_is_deleted_before_it_has_ended_is_never_stored(serve: Serve) -> None:
+    server = await serve()
+    steps = json.dumps([["say", "a"], ["sleep", 0.3], ["say", "b"], ["end"]])
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        stream = await api.responses.create(model="opus", input=steps, stream=True)
+        id, last = "", ""
+        async for event in stream:
+            last = event.type
+            if event.type == "response.created":
+                id = event.response.id
+                await api.responses.delete(id)
+        assert last == "response.completed"
+        with pytest.raises(openai.NotFoundError):
+            await api.responses.retrieve(id)
+        other = await api.responses.create(model="opus", input="Hello.", stream=True, store=False)
+        async for event in other:
+            if event.type == "response.created":
+                with pytest.raises(openai.NotFoundError):
+                    await api.responses.delete(event.response.id)

@@ -59,9 +59,15 @@ class ResponseRequests(ModelRequests):
         self._service = service
 
     async def _answer(self, answering: Answering, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        answering.keep = partial(self._service.kept.keep, answering.owner)
-        encoder = answering.encoder
-        if not isinstance(encoder, ResponsesEncoder) or not encoder.response.background:
+        kept, encoder, owner = self._service.kept, answering.encoder, answering.owner
+        answering.keep = partial(kept.keep, owner)
+        if not isinstance(encoder, ResponsesEncoder):
+            await answering.respond(resp)
+            return
+        response = encoder.response
+        if not response.background:
+            if response.store:
+                answering.keep = partial(kept.keep, owner, under_way=kept.begin(owner, response.id))
             await answering.respond(resp)
             return
         trace: Trace = req.scope[TRACE]
@@ -105,8 +111,7 @@ class OneResponse:
         if job is not None:
             await job.cancel()
             self._jobs.forget(job)
-        store = self._kept.store
-        await self._kept.call("response", None, store.remove, owner, "response", response_id)
+        await self._kept.delete(owner, response_id)
         _json(resp, msgspec.json.encode(DeletedResponse(response_id)))
 
     async def stored(self, owner: str, id: str, encrypted: bool = False) -> bytes:

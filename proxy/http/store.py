@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Final, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from proxy.dialects import NOTHING_STORED, Encoder
 from proxy.dialects.openai.responses import kept
@@ -32,11 +34,22 @@ def stored(items: Iterable[kept.KeptItem]) -> list[Item]:
     return [Item(item.id, item.data, item.part) for item in items]
 
 
+class UnderWay:
+    """A response while it is made. `deleted`: it is not to be kept."""
+
+    def __init__(self, owner: str, id: str) -> None:
+        self.owner = owner
+        self.id = id
+        self.deleted = False
+
+
 class Kept:
     """`store` None: nothing is kept."""
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
+        # As long as whoever makes one holds it.
+        self._under_way: WeakValueDictionary[str, UnderWay] = WeakValueDictionary()
 
     @property
     def store(self) -> Store:
@@ -59,8 +72,30 @@ class Kept:
             log.error("%s: %s", self.store.path or "memory", error)
             raise unreadable(error) from None
 
-    async def keep(self, owner: str, encoder: Encoder) -> None:
-        """Keep a response that has ended, if the client wants that. What cannot be written is told to the log."""
+    def begin(self, owner: str, id: str) -> UnderWay:
+        """A response begins, and can be deleted from now on, until what this gives is let go of."""
+        response = self._under_way[id] = UnderWay(owner, id)
+        return response
+
+    async def delete(self, owner: str, id: str) -> None:
+        """Forget a response, also one that is still to be kept. Raises Rejection."""
+        response = self._under_way.get(id)
+        if response is None or response.owner != owner:
+            await self.call("response", None, self.store.remove, owner, "response", id)
+            return
+        # Before it is looked for: whoever keeps it then sees this, or has kept it by now.
+        response.deleted = True
+        await self.call("response", None, self._removed, owner, id)
+
+    def _removed(self, owner: str, id: str) -> None:
+        with contextlib.suppress(Missing):
+            self.store.remove(owner, "response", id)
+
+    async def keep(self, owner: str, encoder: Encoder, under_way: UnderWay | None = None) -> None:
+        """Keep a response that has ended, if the client wants that. What cannot be written is told to the log.
+
+        `under_way`: the response, where it could be deleted meanwhile.
+        """
         if not isinstance(encoder, ResponsesEncoder) or encoder.ended is None or self._store is None:
             return
         ended, response = encoder.ended, encoder.ended.response
@@ -68,8 +103,10 @@ class Kept:
 
         def write() -> None:
             items = [*stored(kept.listed(ended.input, response.id)), *stored(kept.answered(ended))]
-            if ended.store:
+            if ended.store and not (under_way is not None and under_way.deleted):
                 store.add(owner, "response", response.id, kept.body(ended), items, previous)
+                if under_way is not None and under_way.deleted:
+                    self._removed(owner, response.id)
             if response.conversation is not None:
                 store.append(owner, response.conversation.id, items)
 
