@@ -141,6 +141,15 @@ def check_version(version: find.Version) -> Check:
     return Check("ok", "version", find.shown(version))
 
 
+def _check_login(settings: Settings, path: str, env: Mapping[str, str]) -> Check:
+    try:
+        login = find.login(path, env)
+        find.check_login(login, settings.login, path)
+    except CliProblem as problem:
+        return Check("FAIL", "login", problem.message, problem.help)
+    return Check("ok" if settings.login != "api-key" else "warn", "login", str(login))
+
+
 async def _answer(conversation: Conversation, began: float) -> Check:
     model = LIVE_PLAN.model
     await conversation.ask_new(LIVE_PLAN)
@@ -211,17 +220,16 @@ def _checks(
         name, env = "version", environment(settings, environ)
         version = find.version(path, env)
         yield check_version(version)
-        name, login = "login", find.login(path, env)
-        find.check_login(login, settings.login, path)
-        yield Check("ok" if settings.login != "api-key" else "warn", name, str(login))
     except CliProblem as problem:
         yield Check("FAIL", name, problem.message, problem.help)
         return
+    login = _check_login(settings, path, env)
+    yield login
     if (seen := check_unproven(directory, version)) is not None:
         yield seen
     if cli_check and state.state != "FAIL":
         yield from asyncio.run(check_cli(settings, path, environ, locate(directory)))
-    if live and state.state != "FAIL":
+    if live and "FAIL" not in (state.state, login.state):
         yield asyncio.run(check_live(settings, path, environ, locate(directory)))
 
 

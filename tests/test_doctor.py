@@ -294,6 +294,17 @@ def test_a_cli_that_does_something_else_fails_every_case(
     assert "the kind of failure is None" in rows[4]
 
 
+def test_the_cli_is_tried_without_a_login(
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ["CLAUDE_PROXY_CLI"] = str(cli_script(tmp_path / "claude", login=LOGGED_OUT, code=1))
+    assert doctor.run({}, environ, live=True, cli_check=True) == 1
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(maxsplit=2)[:2] for row in rows if " login " in row] == [["FAIL", "login"]]
+    assert len([row for row in rows if "cli check" in row]) == len(CASES)
+    assert not [row for row in rows if " live " in row]
+
+
 def test_a_cli_that_cannot_be_started_fails_every_case(
     environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
