@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import re
+import resource
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from proxy.http.connection import MAX_HEAD, MAX_PIPELINED, MAX_PIPELINED_BODIES
+from proxy.http import server as serving
+from proxy.http.connection import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED, MAX_PIPELINED_BYTES
 from proxy.http.edge import Edge, Receive, Scope, Send
 from tests.conftest import listening, until
 
@@ -235,8 +237,9 @@ async def test_what_comes_next_does_not_cut_an_answer(server: Server, more: byte
 @pytest.mark.parametrize(
     ("more", "status"),
     [(b"\x00 garbage", 400), (b"GET / HTTP/1.1\r\nx: " + b"y" * MAX_HEAD, 431),
-     (HEAD % (b"/whole", b"content-length: 9000000\r\n") + b"x" * (MAX_PIPELINED_BODIES + 1), 413)],
-    ids=["garbage", "a long head", "a large body"],
+     (HEAD % (b"/whole", b"content-length: 9000000\r\n") + b"x" * (MAX_PIPELINED_BYTES + 1), 413),
+     (HEAD % (b"/whole", b"x: %s\r\n" % (b"y" * 50_000)) * 6, 413), (HEAD % (b"/whole", b"a:b\r\n" * 250) * 10, 413)],
+    ids=["garbage", "a long head", "a large body", "long heads", "heads of many fields"],
 )  # fmt: skip
 async def test_what_cannot_be_read_is_told_after_the_answer(server: Server, more: bytes, status: int) -> None:
     client = await server.connect()
@@ -245,7 +248,10 @@ async def test_what_cannot_be_read_is_told_after_the_answer(server: Server, more
     await client.flood(b"z" * 10_000, 400_000)
     server.app.go_on.set()
     came = await client.rest()
-    assert statuses(came) == [200, 200, status]
+    found = statuses(came)
+    # Those that were complete and within the bound are answered.
+    assert found == [200] * (len(found) - 1) + [status]
+    assert 3 <= len(found) < 12
     assert b"ended" in came
     assert b"/whole 0" in came
 
@@ -286,3 +292,87 @@ async def test_old_clients_get_no_chunks(server: Server, path: bytes) -> None:
     assert b"transfer-encoding" not in head
     assert b"connection: close" in head
     assert body == (b"begun ended" if path == b"/slow" else b"/whole 2")
+
+
+# Before there is a key
+
+
+@pytest.mark.parametrize("under_way", [False, True], ids=["alone", "behind an answer"])
+async def test_fields_of_a_head_are_bounded(server: Server, under_way: bool) -> None:
+    client = await server.connect()
+    if under_way:
+        client.send(HEAD % (b"/slow", b""))
+        await client.until(b"begun")
+    # There is a host, too.
+    client.send(HEAD % (b"/whole", b"a:b\r\n" * (MAX_FIELDS - 1)) + HEAD % (b"/whole", b"a:b\r\n" * MAX_FIELDS))
+    server.app.go_on.set()
+    assert statuses(await client.rest()) == [200] * under_way + [200, 431]
+
+
+async def test_fields_of_a_head_that_does_not_end_are_not_kept(server: Server) -> None:
+    client = await server.connect()
+    client.send(b"GET /whole HTTP/1.1\r\nhost: localhost\r\n")
+    assert await client.flood(b"a:b\r\n" * 100, 1_000_000) < 100_000
+    assert statuses(await client.rest()) == [431]
+
+
+@pytest.mark.parametrize(
+    "begin", [b"GET /whole\r\n\r\n", b"GET /whole HTTP/0.9\r\n\r\n", b"GET /whole HTTP/2.0\r\n\r\n"]
+)
+async def test_other_versions_are_refused(server: Server, begin: bytes) -> None:
+    client = await server.connect()
+    client.send(begin)
+    assert statuses(await client.rest()) == [505]
+    assert server.app.begun == 0
+
+
+MOST = 4
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", MOST)
+
+
+@pytest.mark.parametrize(
+    "idle", [b"", b"POST /wh", HEAD % (b"/whole", b"content-length: 5\r\n") + b"x", HEAD % (b"/whole", b"")],
+    ids=["silent", "half a head", "half a body", "answered"],
+)  # fmt: skip
+async def test_idle_connections_make_room_for_new_ones(few: None, server: Server, idle: bytes) -> None:
+    working = await server.connect()
+    working.send(HEAD % (b"/slow", b""))
+    await working.until(b"begun")
+    others = []
+    for _ in range(3 * MOST):
+        others.append(await server.connect())
+        others[-1].send(idle)
+        if idle.endswith(b"\r\n\r\n"):
+            await others[-1].until(b"/whole 0")
+    for one in others[: -MOST + 1]:
+        assert set(statuses(await one.rest())) <= {200}
+    last = await server.connect()
+    last.send(HEAD % (b"/whole", b""))
+    await last.until(b"/whole 0")
+    # What is answered is not cut.
+    server.app.go_on.set()
+    await working.until(b"ended")
+
+
+async def test_when_all_are_answered_a_new_one_is_told(few: None, server: Server) -> None:
+    working = [await server.connect() for _ in range(MOST)]
+    for one in working:
+        one.send(HEAD % (b"/slow", b""))
+        await one.until(b"begun")
+    assert statuses(await (await server.connect()).rest()) == [503]
+    server.app.go_on.set()
+    for one in working:
+        await one.until(b"ended")
+    last = await server.connect()
+    last.send(HEAD % (b"/whole", b""))
+    await last.until(b"/whole 0")
+
+
+def test_half_of_the_open_files_are_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, most in ((resource.RLIM_INFINITY, 1024), (65_536, 1024), (1024, 512), (256, 128)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, resource.RLIM_INFINITY))
+        assert serving.max_connections() == most

@@ -16,6 +16,7 @@ from typing import Any, Final
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from proxy.dialects.openai.errors import ErrorBody, ErrorEnvelope, envelope
 from proxy.http.edge import ABORT
@@ -24,12 +25,20 @@ from proxy.protocol.failures import SHUTTING_DOWN
 # Everything of a request that is not its body: head, sizes and extensions of chunks, trailers. Framing counts only as
 # far as it is larger than what it frames. Cookies of other programs on this host come along with a browser's requests.
 MAX_HEAD: Final = 64 * 1024
-# Requests that wait for the answers before them, and the sum of their bodies.
+# Header fields of a request, and what each takes beside its text: small ones take many times as much as they are long.
+MAX_FIELDS: Final = 256
+FIELD_OVERHEAD: Final = 128
+# Requests that wait for the answers before them, and bytes of all that they hold.
 MAX_PIPELINED: Final = 100
-MAX_PIPELINED_BODIES: Final = 1024 * 1024
+MAX_PIPELINED_BYTES: Final = 256 * 1024
+# Connections at once, whoever they are from: a key is asked for later.
+MAX_CONNECTIONS: Final = 1024
 # What is still taken of a request after its answer, so that the client comes to read it.
 MAX_DISCARDED: Final = 64 * 1024 * 1024
 INVALID: Final = "Invalid HTTP request."
+VERSIONS: Final = ("1.0", "1.1")
+# Where the size of a head that waits is found in its ASGI scope.
+_HEAD: Final = "claude_max_api.head"
 
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -41,6 +50,33 @@ class _Refused(Exception):
         super().__init__(message)
         self.status = status
         self.error = ErrorBody(message, "invalid_request_error", None, None)
+
+
+class Connections(ServerState):
+    """Those of a server: at most `most`. When there are more, those go first whose clients have not been heard of for
+    the longest time and are waited for: to ask, to send the rest, or to take what has been written."""
+
+    def __init__(self, most: int = MAX_CONNECTIONS) -> None:
+        super().__init__()
+        self._most = most
+        self._heard: dict[Connection, None] = {}
+
+    def heard(self, connection: Connection) -> None:
+        self._heard.pop(connection, None)
+        self._heard[connection] = None
+
+    def lost(self, connection: Connection) -> None:
+        self._heard.pop(connection, None)
+
+    def make_room(self) -> bool:
+        """Whether there is room for one more."""
+        while len(self._heard) >= self._most:
+            least = next((connection for connection in self._heard if connection.waits_for_client), None)
+            if least is None:
+                return False
+            del self._heard[least]
+            least.transport.abort()
+        return True
 
 
 class Connection(HttpToolsProtocol):
@@ -61,16 +97,29 @@ class Connection(HttpToolsProtocol):
     _declining = False
     # What is to be said once everything before it has been answered; nothing is read from then on.
     _refusal: _Refused | None = None
+    server_state: Connections
 
     @property
     def _answering(self) -> bool:
         return self._served is not None and not self._served.response_complete
 
+    @property
+    def waits_for_client(self) -> bool:
+        """Nothing is done here until the client does something."""
+        served = self._served
+        if served is None or served.response_complete or served.more_body:
+            return True
+        return self.transport.get_write_buffer_size() > 0
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._restart_timeout()
+        if not self.server_state.make_room():
+            self._tell_refusal(_Refused(503, "Too many connections are open."))
+        self.server_state.heard(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.server_state.lost(self)
         self._unset_keepalive_if_required()
         if self._served is not None:
             _disconnect(self._served)
@@ -80,6 +129,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.parser is None or self.transport.is_closing():
             return
+        self.server_state.heard(self)
         answered = not self._answering and not self._in_head
         if answered or self._refusal is not None:
             self._discarded += len(data)
@@ -130,15 +180,23 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers and the head of a declined offer say nothing new.
         if self._in_head:
+            if len(self.headers) >= MAX_FIELDS:
+                raise _Refused(431, f"The request has more than {MAX_FIELDS} header fields.")
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._declining:
             return
+        if self.parser.get_http_version() not in VERSIONS:
+            raise _Refused(505, "HTTP/1.1 is spoken here.")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Refused(400, f"At most {MAX_PIPELINED} requests can be pipelined.")
         super().on_headers_complete()
         self._in_head = False
+        if self.cycle is not self._served:
+            size = len(self.url) + sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in self.headers)
+            self.scope[_HEAD] = size  # type: ignore[typeddict-unknown-key]
+            self._check_pipelined()
         self._discarded = 0
         self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         # uvicorn does not read on when a request has to wait.
@@ -158,8 +216,12 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
         if self.cycle is not self._served:
             self.flow.resume_reading()
-            if sum(len(cycle.body) for cycle, _ in self.pipeline) > MAX_PIPELINED_BODIES:
-                raise _Refused(413, f"The bodies of pipelined requests exceed {MAX_PIPELINED_BODIES} bytes.")
+            self._check_pipelined()
+
+    def _check_pipelined(self) -> None:
+        size = sum(cycle.scope[_HEAD] + len(cycle.body) for cycle, _ in self.pipeline)  # type: ignore[typeddict-item]
+        if size > MAX_PIPELINED_BYTES:
+            raise _Refused(413, f"Pipelined requests exceed {MAX_PIPELINED_BYTES} bytes.")
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():

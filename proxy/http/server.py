@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,13 +13,22 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from proxy.http.connection import Connection
+from proxy.http.connection import MAX_CONNECTIONS, Connection, Connections
 from proxy.http.edge import App
 
 # The openai client drops idle connections after 5 s; a server that does so at the same moment breaks requests.
 KEEP_ALIVE: Final = 75
+# Connections that are accepted before others can be closed for them, and that the system keeps until they are accepted.
+ACCEPTED_AT_ONCE: Final = 64
+BACKLOG: Final = 2048
 # After the grace the answers under way are ended; so long their clients have to take how they end.
 MAX_CLOSING: Final = 5.0
+
+
+def max_connections() -> int:
+    """At most half of the files that may be open are connections: CLI processes need some."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(1, soft // 2))
 
 
 class Server(uvicorn.Server):
@@ -45,9 +55,11 @@ class Server(uvicorn.Server):
                 cast(Any, app), http=Connection, loop="asyncio", lifespan="off", ws="none", interface="asgi3",
                 log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
                 ssl_certfile=certificate, ssl_keyfile=key, timeout_keep_alive=keep_alive,
+                backlog=ACCEPTED_AT_ONCE,
                 timeout_graceful_shutdown=math.ceil(grace + 2 * MAX_CLOSING),
             )
         )  # fmt: skip
+        self.server_state = Connections(max_connections())
         self._grace = grace
         self._end_answers = end_answers
         self.listens = asyncio.Event()
@@ -58,6 +70,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(BACKLOG)
         self.listens.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
