@@ -6,8 +6,11 @@ import base64
 import json
 from typing import Any
 
+import jsonschema_rs
 import msgspec
 import pytest
+from anthropic.types.beta import BetaMemoryTool20250818Command
+from pydantic import TypeAdapter
 
 from proxy.dialects import Rules
 from proxy.dialects.anthropic.decode import Decoded, decode
@@ -105,6 +108,41 @@ def test_a_deferred_tool_is_offered_once_it_has_been_found(
 ) -> None:
     decoded = made(**more)
     assert ([tool.name for tool in decoded.plan.tools], decoded.ignored) == (offered, ignored)
+
+
+EDITOR = "str_replace_based_edit_tool"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "arguments"),
+    [
+        ("bash_20250124", "bash", {"command": "ls"}),
+        ("bash_20250124", "bash", {"restart": True}),
+        ("text_editor_20250728", EDITOR, {"command": "view", "path": "/a", "view_range": [1, -1]}),
+        ("text_editor_20250429", EDITOR, {"command": "insert", "path": "/a", "insert_line": 0, "insert_text": "x"}),
+        *(("memory_20250818", "memory", command) for command in (
+            {"command": "view", "path": "/memories"},
+            {"command": "create", "path": "/memories/a", "file_text": "x"},
+            {"command": "str_replace", "path": "/memories/a", "old_str": "x", "new_str": "y"},
+            {"command": "insert", "path": "/memories/a", "insert_line": 1, "insert_text": "x"},
+            {"command": "delete", "path": "/memories/a"},
+            {"command": "rename", "old_path": "/memories/a", "new_path": "/memories/b"},
+        )),
+    ],
+)  # fmt: skip
+def test_a_tool_that_is_known_by_its_type_is_offered_by_a_schema(kind: str, name: str, arguments: Any) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    decoded = made(tools=[{"type": kind, "name": name} | mark])
+    (tool,) = decoded.plan.tools
+    assert (tool.name, decoded.ignored) == (name, ())
+    assert tool.description
+    schema = json.loads(bytes(tool.schema))
+    assert jsonschema_rs.is_valid(schema, arguments)
+    assert arguments.keys() <= schema["properties"].keys()
+    if name == "memory":
+        # Anthropic's own client takes it.
+        TypeAdapter(BetaMemoryTool20250818Command).validate_python(arguments)
+        assert not jsonschema_rs.is_valid(schema, {"command": "undo_edit"})
 
 
 def test_a_reference_to_a_tool_is_told_in_words() -> None:
@@ -280,7 +318,9 @@ def test_what_asks_for_what_is_done_anyway_is_not_named(more: dict[str, Any]) ->
         ({"output_config": {"format": {"type": "grammar"}}}, "output_config.format.type"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"output_format": {"type": "json_schema"}}, "output_format.schema"),
-        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
+        ({"tools": [{"type": "computer_20251124", "name": "computer"}]}, "tools[0].type"),
+        ({"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]}, "tools[0].type"),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}, TOOL | {"name": "bash"}]}, "tools[1].name"),
         ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "a"}]}, "tools[0].type"),
         ({"tools": [{"input_schema": {"type": "object"}}]}, "tools[0].name"),
         ({"tools": [TOOL, TOOL]}, "tools[1].name"),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct, field
 
+from proxy.dialects.anthropic.known_tools import KNOWN
 from proxy.dialects.choices import AnyChoice, AutoChoice, NoChoice, PlainChoice
 from proxy.dialects.described import (
     BASE64,
@@ -233,7 +234,8 @@ AnyMessage = UserMessage | AssistantMessage | SystemMessage
 class Tool(Struct, frozen=True):
     """A tool that the client runs; or, with a type such as `web_search_20250305`, a search of the web, which has no
     schema, and domains and the like instead; or, with `tool_search_tool_…`, a search for tools, for which all are
-    offered at once. Of tools with other types the API knows the schema: not here.
+    offered at once; or, with a type of `known_tools`, a tool that the client runs and of which the type says the rest.
+    Of tools with other types the API knows the schema: not here.
 
     `defer_loading`: it is offered once a result has a `tool_reference` to it, or must be called, or no tool is offered
     from the start."""
@@ -265,6 +267,7 @@ _SEARCH: Final[dict[str, Any]] = {
 _TOOL_FORMS: Final = documented(
     anyOf=[
         {"required": ["name"], "properties": {"type": {"enum": ["custom", None]}}},
+        {"required": ["name", "type"], "properties": {"type": {"enum": list(KNOWN)}}},
         {
             "required": ["name", "type"],
             "properties": {

@@ -8,6 +8,7 @@ from typing import Final
 from proxy.dialects import parameters
 from proxy.dialects.anthropic import request as api
 from proxy.dialects.anthropic import web_search
+from proxy.dialects.anthropic.known_tools import KNOWN
 from proxy.dialects.choices import MODES, AutoChoice
 from proxy.dialects.parameters import ToolUse
 from proxy.protocol import plan
@@ -53,10 +54,13 @@ def tool_use(asked: api.Counted, messages: Sequence[plan.Message], found: Collec
             continue
         if _searches_tools(tool):
             continue
-        if tool.type not in (None, "custom"):
-            known = f"only `custom`, `web_search_…` and `{_TOOL_SEARCH}…`"
-            raise bad_request(f"Tools of type {tool.type!r} are not supported: {known}.", f"{where}.type")
-        offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
+        if (known := KNOWN.get(tool.type or "")) is not None:
+            offer.add(tool.name, known.description, known.schema, where, "type")
+        elif tool.type in (None, "custom"):
+            offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
+        else:
+            types = ", ".join(("custom", *KNOWN, "web_search_…", f"{_TOOL_SEARCH}…"))
+            raise bad_request(f"Tools of type {tool.type!r} are not supported, but those of: {types}.", f"{where}.type")
         if tool.defer_loading and not all_at_once and tool.name not in (name, *found):
             kept.append(tool.name)
     for deferred in kept:
