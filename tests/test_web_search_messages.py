@@ -65,7 +65,7 @@ def test_the_tool_asks_for_it(version: str) -> None:
         (SEARCH | {"allowed_domains": ["a", " "]}, "tools[0].allowed_domains[1]"),
         (SEARCH | {"max_uses": 0}, "tools[0].max_uses"),
         ({"type": "web_fetch_20250910", "name": "web_fetch"}, "tools[0].type"),
-        ({"type": "bash_20250124", "name": "bash"}, "tools[0].type"),
+        ({"type": "computer_20251124", "name": "computer"}, "tools[0].type"),
     ],
 )
 def test_what_cannot_be_done_is_refused(tool: Any, where: str) -> None:
