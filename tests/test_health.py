@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import proxy
+from proxy.http.service import LoginSeen
+from proxy.protocol.failures import Failure, Kind
 from proxy.settings import Key
 from proxy.usage import writer
 from tests import cli_lines as say
@@ -76,6 +79,31 @@ async def test_a_login_that_failed_shows_until_one_works(local: Serve) -> None:
         await client.post(COMPLETIONS, json=chat())
     status, found = await health(server)
     assert (status, found["status"], found["login"]["works"]) == (200, "ok", True)
+
+
+async def test_a_login_that_failed_is_tried_again(local: Serve) -> None:
+    server = await local()
+    server.service.failed(Failure(Kind.NOT_LOGGED_IN, "no"))
+    assert (await health(server))[0] == 503
+    # Where nobody is sent to a server that says so, nothing else would show that it works again.
+    server.service.login = LoginSeen(None, time.time() - 61)
+    status, found = await health(server)
+    assert (status, found["status"], found["login"]["works"]) == (200, "ok", False)
+    # A clock that was ahead.
+    server.service.login = LoginSeen(None, time.time() + 86_400)
+    assert (await health(server))[0] == 200
+
+
+async def test_a_request_for_what_is_not_permitted_takes_no_server_away(local: Serve) -> None:
+    server = await local()
+    refused = [["line", say.error_result("not this model", api_error_status=403)]]
+    async with server.client() as client:
+        assert (await client.post(COMPLETIONS, json=chat(refused))).status_code == 403
+        assert (await health(server))[1]["status"] == "login_failed"
+        await client.post(COMPLETIONS, json=chat())
+        assert (await client.post(COMPLETIONS, json=chat(refused))).status_code == 403
+    status, found = await health(server)
+    assert (status, found["login"]["works"]) == (200, True)
 
 
 async def test_other_failures_say_nothing_of_the_login(local: Serve) -> None:

@@ -170,7 +170,7 @@ def test_the_inspector_by_keyboard(browser: Browser, server: Served) -> None:
     assert "sesame" not in said
     curl = browser.run("document.querySelector('#curl').textContent")
     assert curl.startswith(f"curl '{server.url}/v1/chat/completions' \\\n")
-    assert '-H "authorization: Bearer $KEY"' in curl
+    assert "-H 'authorization: Bearer '\"$KEY\"" in curl
     browser.key("Escape", 27)
     browser.until("!document.querySelector('#detail').open")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from typing import Final, Literal
 
 import falcon
 import falcon.asgi
@@ -12,6 +13,10 @@ from msgspec import Struct
 import proxy
 from proxy.cli.pool import Counts
 from proxy.http.service import Service
+
+# Only a request can show that the login works again, and where this says whether one is sent here none would come:
+# so many seconds after the last failure one may try.
+LOGIN_RETRY: Final = 60.0
 
 
 class Login(Struct, frozen=True):
@@ -47,7 +52,7 @@ def health(service: Service) -> Health:
         status = "shutting_down"
     elif pool.warm_pool.last_start_error is not None and not pool.counts.waiting and not pool.counts.busy:
         status = "cli_unavailable"
-    elif seen.works is False:
+    elif seen.works is False and abs(time.time() - (seen.last_failure or 0.0)) < LOGIN_RETRY:
         status = "login_failed"
     login = Login(service.login_method, seen.works, seen.last_success, seen.last_failure)
     mode: Literal["live", "demo"] = "demo" if service.demo else "live"

@@ -6,6 +6,7 @@ by a server that was started with `--inspect`. Where keys are needed, each sees 
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -26,9 +27,13 @@ MAX_KEPT: Final = 100
 # Bytes kept of each body, and of all lines of a request.
 MAX_TEXT: Final = 256 * 1024
 MAX_LINES: Final = 512 * 1024
-# Headers whose values are secrets.
-SECRET: Final = frozenset(("authorization", "proxy-authorization", "x-api-key", "api-key", "cookie", "set-cookie"))
+# What is in the names of headers whose values are secrets.
+SECRET: Final = re.compile(
+    r"(?!idempotency-)(?:.*[-_])?(?:auth\w*|(?:api)?key|token|secret|password|cookie2?|credentials?)(?:[-_].*)?"
+)
 HIDDEN: Final = "(not kept)"
+# Anybody can send such requests: they would take the places of others.
+TURNED_AWAY: Final = frozenset((Kind.NO_KEY.value, Kind.BAD_KEY.value, Kind.FORBIDDEN.value))
 
 
 class CliLine(Struct, frozen=True):
@@ -194,11 +199,12 @@ class Exchange:
 def _headers(raw: Any) -> Iterator[tuple[str, str]]:
     for name, value in raw:
         shown = name.decode("latin-1").lower()
-        yield shown, HIDDEN if shown in SECRET else value.decode("latin-1")
+        yield shown, HIDDEN if SECRET.fullmatch(shown) else value.decode("latin-1")
 
 
 class Inspector:
-    """One per server; ASGI around ASGI by `around`. Only what is posted is kept: that is put to the model."""
+    """One per server; ASGI around ASGI by `around`. Only what is posted is kept: that is put to the model; nothing of
+    requests that were turned away."""
 
     def __init__(self, *, texts: bool = False) -> None:
         self.texts = texts
@@ -229,7 +235,8 @@ class Inspector:
                 SINK.reset(token)
                 exchange.ended()
                 self._running.discard(exchange)
-                self._ended.append(exchange)
+                if exchange.trace is None or exchange.trace.outcome not in TURNED_AWAY:
+                    self._ended.append(exchange)
 
         return inspected
 

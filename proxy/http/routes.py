@@ -93,7 +93,8 @@ _MOMENT: Final = {
     ]
 }
 _HEALTH: Final = (
-    "Open to all. 503 when no answer can be expected: the login failed, the CLI cannot be started, or the server ends."
+    "Open to all. 503 when no answer can be expected: the login failed in the last minute, the CLI cannot be started, "
+    "or the server ends."
 )
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
