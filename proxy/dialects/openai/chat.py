@@ -9,7 +9,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from proxy.dialects import ErrorReply, Framing, Identity, Request, Rules, SignedForm
-from proxy.dialects.openai import chat_request
+from proxy.dialects.openai import chat_by_responses, chat_request
 from proxy.dialects.openai.chat_types import (
     Annotation,
     AnswerHead,
@@ -52,7 +52,7 @@ from proxy.protocol.deltas import (
     ToolCall,
     ToolEnd,
 )
-from proxy.protocol.failures import Failure
+from proxy.protocol.failures import Failure, Rejection
 from proxy.protocol.tools import custom_input
 
 FINISH_REASONS: Final[dict[Reason, Literal["stop", "length", "tool_calls", "content_filter"]]] = {
@@ -289,6 +289,17 @@ def _encoder(request: chat_request.ChatPlan, rules: Rules, identity: Identity) -
     return ChatEncoder(head, request.style, thinking=rules.reasoning, signed=rules.signed)
 
 
+def _asked(body: bytes, rules: Rules) -> chat_request.ChatPlan:
+    """The request, in either of OpenAI's forms. Raises Rejection."""
+    try:
+        return chat_request.decode(body, rules)
+    except Rejection:
+        asked = chat_by_responses.decode(body, rules)
+        if asked is None:
+            raise
+        return asked
+
+
 class Chat:
     """The dialect."""
 
@@ -296,7 +307,7 @@ class Chat:
     framing: Final = Framing.SSE
 
     def decode(self, body: bytes, rules: Rules) -> Request:
-        asked = chat_request.decode(body, rules)
+        asked = _asked(body, rules)
         return Request(
             asked.model,
             (asked.plan,) * asked.n,
