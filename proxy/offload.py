@@ -10,13 +10,15 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, Literal, ParamSpec, TypeVar
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 # In bytes or characters. What is smaller is done in a few milliseconds, for which a thread is not worth its while.
 LARGE: Final = 256 * 1024
 _thread: Final = ThreadPoolExecutor(1, thread_name_prefix="large")
+# For what waits for a file that another program holds, or for the lock behind that: nothing else stands behind it.
+_FILES: Final = {name: ThreadPoolExecutor(4, thread_name_prefix=name) for name in ("store", "answers")}
 
 
 async def off_loop(size: int, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
@@ -25,3 +27,10 @@ async def off_loop(size: int, work: Callable[_Args, _Result], *args: _Args.args,
     if size < LARGE:
         return work(*args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_thread, partial(work, *args, **kwargs))
+
+
+async def in_file(
+    file: Literal["store", "answers"], work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
+) -> _Result:
+    """What `work` gives, which reads or writes that file, in one of the file's own threads."""
+    return await asyncio.get_running_loop().run_in_executor(_FILES[file], partial(work, *args, **kwargs))

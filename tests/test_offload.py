@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 from collections.abc import Callable
@@ -155,3 +156,22 @@ async def test_large_instructions_and_tools_keep_nobody_waiting(
     async with server.client() as client:
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
     assert threads == [False]
+
+
+async def test_a_store_that_waits_for_its_file_keeps_nobody_else_waiting(local: Serve, expects: Expects) -> None:
+    expects("faults", "50 requests that wait for the file of responses", "others are answered, compressed bodies too")
+    server = await local()
+    free = threading.Event()
+    waiting = [asyncio.create_task(server.service.kept.call("response", None, free.wait)) for _ in range(50)]
+    try:
+        async with server.client() as client:
+            answer = await client.post(
+                "/v1/chat/completions", content=gzip.compress(json.dumps(chat("hi")).encode()),
+                headers={"content-type": "application/json", "content-encoding": "gzip"},
+            )  # fmt: skip
+            assert answer.status_code == 200
+            assert (await client.get("/v1/usage")).status_code == 200
+        assert not any(task.done() for task in waiting)
+    finally:
+        free.set()
+        await asyncio.gather(*waiting)

@@ -8,7 +8,6 @@ Nothing of it is written to disk, unless there is a `Disk`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from proxy.offload import in_file
 from proxy.protocol import fingerprint
 from proxy.protocol.answer import Answer
 from proxy.protocol.plan import Message, Plan, call_ids, with_ids
@@ -72,7 +72,7 @@ class Recall:
         """Remember what is on disk of these, if it is not known here."""
         if self._disk is None or not (missing := [key for key in keys if key not in self._known]):
             return
-        for key, data in (await asyncio.to_thread(self._disk.find, missing)).items():
+        for key, data in (await in_file("answers", self._disk.find, missing)).items():
             # What another version has written is not there.
             with contextlib.suppress(msgspec.MsgspecError):
                 self._put(key, msgspec.json.decode(data, type=Message))
@@ -82,7 +82,7 @@ class Recall:
         if self._disk is not None:
             known = self._known.get(key)
             answers = {} if known is None else {key: msgspec.json.encode(known.message)}
-            await asyncio.to_thread(self._disk.save, answers, earlier)
+            await in_file("answers", self._disk.save, answers, earlier)
 
     def _put(self, key: bytes, message: Message) -> None:
         self._forget(key)

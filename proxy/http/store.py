@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -13,6 +12,7 @@ from weakref import WeakValueDictionary
 from proxy.dialects import NOTHING_STORED, Encoder
 from proxy.dialects.openai.responses import kept
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
+from proxy.offload import in_file
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import Settings
 from proxy.store.lookup import not_found, unreadable
@@ -63,7 +63,7 @@ class Kept:
     ) -> _Result:
         """What a method of the store gives. `what`, `param`: what a missing one is called. Raises Rejection."""
         try:
-            return await asyncio.to_thread(work, *args, **more)
+            return await in_file("store", work, *args, **more)
         except Missing as missing:
             raise not_found(what, missing.id, param) from None
         except TooLarge:
