@@ -168,13 +168,39 @@ def test_calls_of_an_earlier_turn_wait_no_more() -> None:
     assert plan.messages[4].content == (ToolResultBlock("call_3_0", (TextBlock("of g"),)),)
 
 
+SYSTEM = {"role": "system", "content": "s"}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        # As Home Assistant sends a long conversation: the oldest messages are left out, calls or not.
+        [SYSTEM, result("1"), {"role": "assistant", "content": "b"}, user("c")],
+        [SYSTEM, {"role": "assistant", "content": "b"}, result("1"), user("c")],
+        [user("a"), called("f"), result("of f"), result("1")],
+        [result("1", tool_name="f", tool_call_id="x")],
+        [result("1", images=[PNG])],
+    ],
+)
+def test_a_result_that_no_call_waits_for_is_told_in_words(messages: list[dict[str, Any]]) -> None:
+    users = [message.content for message in plan_of(chat(*messages)).messages if message.role == "user"]
+    assert sum(TextBlock("<tool_result>\n1\n</tool_result>") in content for content in users) == 1
+    assert [any(isinstance(block, ImageBlock) for block in content) for content in users].count(True) == (
+        "images" in messages[0]
+    )
+
+
+def test_of_results_of_one_id_the_last_counts() -> None:
+    calls = {"role": "assistant", "tool_calls": [{"id": "x", "function": {"name": "f"}}]}
+    plan = plan_of(chat(user("a"), calls, result("1", tool_call_id="x"), result("2", tool_call_id="x")))
+    assert plan.messages[-1].content == (ToolResultBlock("x", (TextBlock("2"),)),)
+
+
 @pytest.mark.parametrize(
     ("messages", "param"),
     [
-        ([user("a"), result("1")], "messages[1].role"),
         ([user("a"), called("f", "g"), result("1", tool_name="h")], "messages[2].tool_name"),
         ([user("a"), called("f", "g"), result("1", tool_call_id="h")], "messages[2].tool_call_id"),
-        ([user("a"), called("f"), result("1"), result("2")], "messages[3].role"),
         ([user("a"), called("")], "messages[1].tool_calls[0].function.name"),
         ([user("")], "messages[0].content"),
         ([{"role": "assistant", "images": [PNG]}], "messages[0].images"),

@@ -63,7 +63,7 @@ BEYOND = (
     ("messages", r"\[\d+\](.content\[\d+\])+.type", "error can only have text", "two fields of one block"),
     ("input|items", r"\[\d+\].content\[\d+\].file_data", "PDF or UTF-8|is empty", "what base64 text holds"),
     ("messages|images", ".*", "Images can be|not valid base64|can have images", "what base64 text holds"),
-    ("messages", r"\[\d+\].(role|tool_name|tool_call_id)", "waits for this result", "calls and their results"),
+    ("messages", r"\[\d+\].(tool_name|tool_call_id)", "that this result names", "calls and their results"),
     ("suffix|template|context|raw", "", "Claude|mean nothing here|does not support", "what Ollama has beyond Claude"),
     ("prompt", "", "no visible text", "blank text"),
     ("model", "", "must be named", "one of two names"),

@@ -42,7 +42,9 @@ HARMLESS: Final = frozenset(("messages.thinking", "messages.tool_calls.function.
 _NOTHING: Final = re.compile(r"[+-]?0*\.?0*(?:ns|us|µs|ms|s|m|h)?")
 # Ollama's temperature may be higher than Claude's.
 HOTTEST: Final = 2
-NO_CALL: Final = "No call of the assistant message before it waits for this result."
+NO_CALL: Final = "No call of the assistant message before it is the one that this result names."
+# A result that no call waits for: clients that leave out the oldest messages may leave out its call.
+LOST: Final = "<tool_result>\n{}\n</tool_result>"
 
 
 class Decoded(Struct, frozen=True):
@@ -195,8 +197,9 @@ class _Talk:
     def __init__(self) -> None:
         self.history = History()
         self._images = 0
-        # Calls of the assistant's last turn that have no result yet; whether that turn may go on.
+        # Calls of the assistant's last turn that have no result yet, and ids of those that have; whether it may go on.
         self._waiting: list[PastCall] = []
+        self._done: set[str] = set()
         self._speaking = False
 
     def take(self, message: InMessage, index: int) -> None:
@@ -215,29 +218,38 @@ class _Talk:
         self._images += media.images_in(blocks)
         if message.role == "user":
             self.history.ask(blocks)
-        else:
+        elif message.tool_call_id in self._done:
+            self.history.answer(message.tool_call_id or "", tuple(blocks))
+        elif self._waiting:
             self.history.answer(self._answered(message, where).id, tuple(blocks))
+        else:
+            images = [block for block in blocks if not isinstance(block, TextBlock)]
+            self.history.ask([*images, TextBlock(LOST.format(message.content or ""))])
 
     def _say(self, message: InMessage, index: int) -> None:
         calls = [_call(call, f"call_{index}_{number}") for number, call in enumerate(message.tool_calls or ())]
         said = [TextBlock(message.content)] if message.content and message.content.strip() else []
         if not self._speaking:
             self._waiting = []
+            self._done = set()
         self._speaking = True
         self._waiting += calls
         self.history.say([*said, *calls])
 
     def _answered(self, message: InMessage, where: str) -> PastCall:
-        """The call whose result this is: by id, by the tool's name, or the oldest one where nothing is said."""
+        """The call whose result this is: by id, by the tool's name, or the oldest one where nothing is said.
+
+        Raises Rejection when several wait and it names none of them.
+        """
         found = next((call for call in self._waiting if call.id == message.tool_call_id), None)
         for name in filter(None, (message.tool_name, message.name)):
             found = found or next((call for call in self._waiting if call.name == name), None)
         if found is None and (len(self._waiting) == 1 or not (message.tool_name or message.tool_call_id)):
             found = next(iter(self._waiting), None)
         if found is None:
-            named = next((name for name in ("tool_call_id", "tool_name") if getattr(message, name)), "role")
-            raise bad_request(NO_CALL, f"{where}.{named}")
+            raise bad_request(NO_CALL, f"{where}.{'tool_call_id' if message.tool_call_id else 'tool_name'}")
         self._waiting.remove(found)
+        self._done.add(found.id)
         return found
 
 
