@@ -24,7 +24,15 @@ REFUSED_BY_CHAT: dict[str, tuple[dict[str, Any], str]] = {
     "an_unknown_format": ({"format": "yaml"}, "format"),
     "an_unknown_level": ({"think": "much"}, "think"),
     "a_role_that_is_none": ({"messages": [{"role": "wizard", "content": "x"}]}, "messages"),
-    "a_result_without_a_call": ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+    "a_result_of_no_call_of_several": (
+        {
+            "messages": [
+                {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}, {"function": {"name": "g"}}]},
+                {"role": "tool", "tool_name": "h", "content": "x"},
+            ]
+        },
+        "messages",
+    ),
     "an_image_that_is_none": ({"messages": [{"role": "user", "images": ["aGVsbG8="]}]}, "messages"),
     "two_tools_of_one_name": ({"tools": [{"function": {"name": "f"}}] * 2}, "tools"),
     "a_negative_limit": ({"options": {"num_predict": -3}}, "options"),
