@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from conformance.replay import NEWEST
 from proxy.dialects import Comment, Event, Framing
 from proxy.dialects.openai.chat import ChatEncoder
 from proxy.dialects.openai.chat_types import AnswerHead
-from proxy.http.framing import framed
+from proxy.http.framing import WRITTEN_AT_ONCE, framed, written
 from proxy.protocol.deltas import Failed, Finished
 from tests.test_laws import deltas_of, questions
 
@@ -37,8 +38,29 @@ def test_json_lines_have_neither_names_nor_comments() -> None:
 
 
 @pytest.mark.parametrize("framing", Framing)
+@pytest.mark.parametrize(
+    "lengths", [[1, 2, 3], [1, 10**6, 1], [10**6, 10**6], [WRITTEN_AT_ONCE - 100] * 3, [9] * 50_000]
+)
+def test_writes_are_what_is_framed_and_small(framing: Framing, lengths: list[int]) -> None:
+    events = [Event(Value(f"{number}" * length)) for number, length in enumerate(lengths)]
+    writes = list(written(framing, events))
+    assert b"".join(writes) == framed(framing, events)
+    assert max(map(len, writes)) <= WRITTEN_AT_ONCE
+    assert len(writes) <= 2 * len(framed(framing, events)) // WRITTEN_AT_ONCE + 1
+
+
+def test_a_large_event_is_made_when_it_is_its_turn() -> None:
+    def events() -> Iterator[Event]:
+        yield Event(Value("a" * 10**6))
+        pytest.fail("the second one is not asked for yet")
+
+    assert next(written(Framing.SSE, events())).startswith(b"data: ")
+
+
+@pytest.mark.parametrize("framing", Framing)
 def test_nothing_is_no_bytes(framing: Framing) -> None:
     assert framed(framing, []) == b""
+    assert list(written(framing, [])) == []
 
 
 @pytest.mark.parametrize("text", ["line\nbreak\r\n\r\n", "data: x\n\ndata: [DONE]\n\n", "\u2028\u2029\x85", "\x00"])

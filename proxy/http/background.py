@@ -11,7 +11,7 @@ from proxy.dialects import Comment, Event, Framing
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
 from proxy.dialects.openai.responses.types import Response
 from proxy.http.edge import Trace
-from proxy.http.framing import framed
+from proxy.http.framing import framed, sliced
 from proxy.http.model_requests import KEEP_ALIVE_EVERY, Answering, Told, failure_of
 
 # Bytes of events that are written at once.
@@ -57,7 +57,8 @@ class Job:
                 while at < len(self._events) and size < MAX_TOLD:
                     size += len(self._events[at])
                     at += 1
-                yield b"".join(self._events[first:at])
+                for piece in sliced(b"".join(self._events[first:at])):
+                    yield piece
                 continue
             if self.ended:
                 return

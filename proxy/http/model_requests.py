@@ -22,7 +22,7 @@ from proxy.dialects.parameters import told
 from proxy.http import fallback
 from proxy.http.body import read_json
 from proxy.http.edge import TRACE, Trace
-from proxy.http.framing import framed
+from proxy.http.framing import written
 from proxy.http.service import Service
 from proxy.protocol import native
 from proxy.protocol.answer import Fold
@@ -189,16 +189,19 @@ class Answering:
     async def _stream(self, first: Told, rest: AsyncIterator[Told]) -> AsyncIterator[bytes]:
         """The bytes of a stream that has begun: a failure becomes an event of it, and its end."""
         framing = self._dialect.framing
-        yield framed(framing, first)
+        for piece in written(framing, first):
+            yield piece
         try:
             async for events in rest:
-                yield framed(framing, events)
+                for piece in written(framing, events):
+                    yield piece
             self.trace.complete = True
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
             events = self.encoder.fail(failure_of(error))
         await self.keep(self.encoder)
-        yield framed(framing, events)
+        for piece in written(framing, events):
+            yield piece
 
     async def events(self, opening: Sequence[Event] | None = None) -> AsyncGenerator[Told, None]:
         """The events, some at a time; those that come together are written together.
