@@ -11,6 +11,7 @@ import math
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,9 @@ class Store:
         self._clock = clock
         self._lock = threading.Lock()
         self._writer = connect(path)
+        if path is None:
+            # Nobody has to close what is gone with the store.
+            weakref.finalize(self, self._writer.close)
         # Whoever reads does not wait for the disk, on which a file's writer may have to.
         self._reading = threading.Lock() if path else self._lock
         self._reader = connect(path) if path else self._writer

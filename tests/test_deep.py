@@ -1,0 +1,108 @@
+"""Values that are nested deeply, wherever a client can put them. How deep a decoder goes depends on Python's version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import fake_cli
+from tests.outcomes import Expects
+from tests.served import Served
+
+DEPTHS = (100, 300, 500, 900, 2000, 5000, 9900)
+PLACE = "PLACE"
+STEPS = json.dumps([["say", "a"], ["end"]])
+USER = {"role": "user", "content": STEPS}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": PLACE}}
+TOOL = {"name": "f", "parameters": PLACE}
+# A body for each place, of which each path takes some. `PLACE` is replaced; in `"text PLACE"` by JSON in a string.
+CHAT = [
+    {"messages": [USER], "metadata": PLACE},
+    {"messages": [USER], "x": PLACE},
+    {"messages": [{"role": "user", "content": PLACE}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": STEPS, "x": PLACE}]}]},
+    {"messages": [USER], "tools": [{"type": "function", "function": TOOL}]},
+    {"messages": [USER], "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": PLACE}}},
+    {"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c", "content": "1"}]},
+    {
+        "messages": [
+            USER,
+            {"role": "assistant", "tool_calls": [{**CALL, "function": {"name": "f", "arguments": f"text {PLACE}"}}]},
+            {"role": "tool", "tool_call_id": "c", "content": f"text {PLACE}"},
+        ]
+    },
+    {"messages": [USER], "tool_choice": PLACE},
+    {"messages": [USER], "stop": PLACE},
+    {"messages": [USER], "reasoning_effort": PLACE},
+]  # fmt: skip
+ASKED = {"role": "user", "content": "x"}
+USE = {"type": "tool_use", "id": "c", "name": "f", "input": PLACE}
+RESULT = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": STEPS, "x": PLACE}]}
+MESSAGES = [
+    {"messages": [USER], "tools": [{"name": "f", "input_schema": PLACE}]},
+    {"messages": [ASKED, {"role": "assistant", "content": [USE]}, {"role": "user", "content": [RESULT]}]},
+    {"messages": [USER], "output_config": {"format": {"type": "json_schema", "schema": PLACE}}},
+    {"messages": [USER], "context_management": PLACE},
+    {"messages": [USER], "system": PLACE},
+]
+OUTPUT = {"type": "function_call_output", "call_id": "c", "output": f"text {PLACE}"}
+RESPONSES = [
+    {"input": [USER], "tools": [{"type": "function", **TOOL}]},
+    {"input": [USER], "text": {"format": {"type": "json_schema", "name": "a", "schema": PLACE}}},
+    {"input": [ASKED, {"type": "function_call", "call_id": "c", "name": "f", "arguments": f"text {PLACE}"}, OUTPUT]},
+    {"input": [{"type": "unheard_of", "x": PLACE}, USER]},
+    {"input": [USER], "metadata": PLACE},
+    {"input": [USER], "tools": [{"type": "unheard_of", "x": PLACE}]},
+]
+OLLAMA = [
+    {"messages": [USER], "stream": False, "format": PLACE},
+    {"messages": [USER], "stream": False, "tools": [{"type": "function", "function": TOOL}]},
+    {"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": PLACE}}]},
+                  {"role": "tool", "content": "1"}], "stream": False},
+    {"messages": [USER], "stream": False, "options": PLACE},
+]  # fmt: skip
+BODIES = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": [{"prompt": PLACE}, {"prompt": STEPS, "x": PLACE}],
+    "/v1/messages": [{"max_tokens": 9, **body} for body in [*CHAT[:3], *MESSAGES]],
+    "/v1/messages/count_tokens": MESSAGES,
+    "/v1/responses": RESPONSES,
+    "/v1/responses/input_tokens": RESPONSES,
+    "/v1/conversations": [{"items": [USER], "metadata": PLACE}, {"items": RESPONSES[3]["input"]}],
+    "/api/chat": OLLAMA,
+    "/api/generate": [{"prompt": STEPS, "stream": False, "format": PLACE}, {"prompt": STEPS, "context": PLACE}],
+    "/api/show": [{"model": PLACE}],
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    tmp_path = tmp_path_factory.mktemp("deep")
+    with Served(fake_cli.write(tmp_path / "cli"), tmp_path / "state") as served:
+        yield served
+
+
+def deep(depth: int) -> list[str]:
+    """As a list, and as what a schema may hold."""
+    return ["[" * depth + "]" * depth, '{"items":' * depth + "{}" + "}" * depth]
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_deep_values(server: Served, expects: Expects, path: str) -> None:
+    expects("faults", f"values nested 100 to 9,900 deep, anywhere in a body to {path}", "200 or 400 in the API's form")
+    odd = []
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as http:
+        for body in BODIES[path]:
+            text = json.dumps({"model": "opus", **body})
+            for depth in DEPTHS:
+                for value in deep(depth):
+                    raw = text.replace(f"text {PLACE}", json.dumps(value)[1:-1]).replace(f'"{PLACE}"', value)
+                    answer = http.post(path, content=raw, headers={"content-type": "application/json"})
+                    if answer.status_code not in (200, 400) or "error" not in answer.json() and answer.status_code != 200:
+                        odd.append((body, depth, answer.status_code, answer.text[:200]))
+    assert odd == []
+    assert "Traceback" not in server.log()
