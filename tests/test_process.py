@@ -171,6 +171,16 @@ async def test_words_are_there_when_the_end_is_known(sh: Start, attempt: int) ->
     assert child.exit_code == 3
 
 
+async def test_its_end_is_known_when_another_process_holds_its_stderr(sh: Start, tmp_path: Path) -> None:
+    holder = f"setsid sh -c 'echo $$ >{tmp_path}/holder; exec sleep 600' <&- >&- &"
+    child = await sh(f"{holder} while ! [ -s {tmp_path}/holder ]; do sleep 0.01; done; echo no >&2; exit 3")
+    try:
+        await asyncio.wait_for(child.exited, 60)
+        assert child.stderr == "no"
+    finally:
+        os.kill(int((tmp_path / "holder").read_text()), signal.SIGKILL)
+
+
 # Ending
 
 

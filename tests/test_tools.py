@@ -213,7 +213,7 @@ def test_a_tool_may_have_the_name_of_the_answers_own() -> None:
 
 
 def test_parameters_nested_too_deep_are_refused() -> None:
-    deep = b'{"items":' * 5000 + b"{}" + b"}" * 5000
+    deep = b'{"items":' * 100_000 + b"{}" + b"}" * 100_000
     body = b'{"model":"opus","messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":'
     with pytest.raises(Rejection) as caught:
         decode(body + b'{"name":"a","parameters":%s}}]}' % deep)

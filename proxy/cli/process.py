@@ -35,6 +35,8 @@ MAX_BYTES_UNREAD: Final = 256 << 10
 WRITTEN_AT_ONCE: Final = 256 << 10
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
 STOP_GRACE: Final = 2.0
+# Longest wait for the end of its stderr once it has exited: some other process may hold it open.
+STDERR_WAIT: Final = 0.5
 # A line that grows beyond this is no line of the CLI: it is ended.
 MAX_LINE: Final = 256 << 20
 
@@ -60,6 +62,8 @@ class Child(asyncio.SubprocessProtocol):
         self._writing_paused = False
         self._paused = False
         self._ended = False
+        self._stderr_ended = False
+        self._reaped = False
         self._suspended = False
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
@@ -134,12 +138,22 @@ class Child(asyncio.SubprocessProtocol):
             self._lines += self._decoder.close()
             self._ended = True
             self._wake()
+        if fd == 2:
+            self._stderr_ended = True
+            self._tell_exit()
 
     def process_exited(self) -> None:
         # What it left behind would hold its pipes open, and so keep the answer from ending.
         self._signal_group(signal.SIGKILL)
+        self._reaped = True
         REAPER.forget(self.pid)
+        self._tell_exit()
         if not self.exited.done():
+            asyncio.get_running_loop().call_later(STDERR_WAIT, self._tell_exit, True)
+
+    def _tell_exit(self, late: bool = False) -> None:
+        # That it has exited may be known before its last words are read.
+        if self._reaped and (self._stderr_ended or late) and not self.exited.done():
             self.exited.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -155,7 +169,7 @@ class Child(asyncio.SubprocessProtocol):
     @property
     def alive(self) -> bool:
         """It has neither exited nor closed its stdout."""
-        return not self._ended and not self.exited.done()
+        return not self._ended and not self._reaped
 
     @property
     def exit_code(self) -> int | None:
@@ -205,7 +219,7 @@ class Child(asyncio.SubprocessProtocol):
 
     def _signal_group(self, number: signal.Signals) -> None:
         # Once it is known to have exited its number may be another's.
-        if self.pid and not self.exited.done():
+        if self.pid and not self._reaped:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
