@@ -106,3 +106,13 @@ def test_deep_values(server: Served, expects: Expects, path: str) -> None:
                         odd.append((body, depth, answer.status_code, answer.text[:200]))
     assert odd == []
     assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{"messages":['])
+def test_json_10_000_deep(server: Served, expects: Expects, opening: str) -> None:
+    expects("faults", f"JSON 10,000 levels deep, of {opening}", "400")
+    headers = {"content-type": "application/json"}
+    url = f"{server.url}/v1/chat/completions"
+    answer = httpx.post(url, content=opening * 10_000, trust_env=False, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"

@@ -446,33 +446,6 @@ def test_a_body_of_100_mb_that_is_not_announced(server: Served, expects: Expects
     assert peak < before + 200
 
 
-@pytest.mark.parametrize("opening", ["[", '{"a":', '{"messages":['])
-def test_json_10_000_deep(server: Served, expects: Expects, opening: str) -> None:
-    expects("faults", f"JSON 10,000 levels deep, of {opening}", "400")
-    answer = httpx.post(
-        f"{server.url}/v1/chat/completions", content=opening * 10_000, trust_env=False,
-        headers={"content-type": "application/json"},
-    )  # fmt: skip
-    assert answer.status_code == 400
-    assert answer.json()["error"]["type"] == "invalid_request_error"
-
-
-def test_more_connections_than_files(tmp_path: Path, expects: Expects) -> None:
-    expects("faults", "600 connections that ask nothing, with room for 512 open files", "others are answered")
-    files = ("sh", "-c", 'ulimit -n 512; exec "$@"', "sh")
-    with (
-        Served(fake_cli.write(tmp_path / "cli"), tmp_path / "state", wrapper=files) as server,
-        contextlib.ExitStack() as open_ones,
-    ):
-        for number in range(600):
-            sock = open_ones.enter_context(connection(server))
-            sock.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n")
-            if number % 100 == 99:
-                assert server.get("/health").status_code == 200
-        assert server.chat(chat("hi")).status_code == 200
-        assert "accepted" not in server.log()
-
-
 @pytest.mark.parametrize("flood", [b"x-flood: " + b"x" * 1000 + b"\r\n", b"x", b"a: b\r\n"])
 def test_a_flood_of_headers(server: Served, expects: Expects, flood: bytes) -> None:
     expects("faults", f"a head that does not end, of {flood[:12]!r}", "431 after 64 kB or 256 fields; memory flat")

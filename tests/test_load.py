@@ -6,6 +6,7 @@ The figures are printed at the end of the run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from tests import fake_cli
 from tests.conftest import chat
 from tests.outcomes import Expects
 from tests.served import Served, wait_for
-from tests.test_faults import slow_readers
+from tests.test_faults import connection, slow_readers
 
 KEYS = {"ann": "sk-ann", "bob": "sk-bob"}
 
@@ -217,3 +218,19 @@ def test_a_queue_of_those_who_leave(tmp_path: Path, expects: Expects) -> None:
         assert server.chat(chat("next")).json()["choices"][0]["message"]["content"] == "echo: next"
         outcomes = Counter(row["outcome"] for row in server.recent())
     assert outcomes == {"cancelled": 21, "ok": 1}
+
+
+def test_more_connections_than_files(tmp_path: Path, expects: Expects) -> None:
+    expects("faults", "600 connections that ask nothing, with room for 512 open files", "others are answered")
+    files = ("sh", "-c", 'ulimit -n 512; exec "$@"', "sh")
+    with (
+        Served(fake_cli.write(tmp_path / "cli"), tmp_path / "state", wrapper=files) as server,
+        contextlib.ExitStack() as open_ones,
+    ):
+        for number in range(600):
+            sock = open_ones.enter_context(connection(server))
+            sock.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n")
+            if number % 100 == 99:
+                assert server.get("/health").status_code == 200
+        assert server.chat(chat("hi")).status_code == 200
+        assert "accepted" not in server.log()
