@@ -112,6 +112,30 @@ def test_a_damaged_file_stops_everything(home: Path, capsys: pytest.CaptureFixtu
         path.chmod(0o600)
 
 
+@pytest.mark.parametrize("digest", ["", "x", "\u00e9" * 64, "A" * 64, "a" * 65])
+def test_a_digest_that_is_none_is_damage(home: Path, digest: str) -> None:
+    """Compared with one that is not ASCII no key could be told from another."""
+    store.write(home / "state", (StoredKey("a", digest, 1.7e9),))
+    with pytest.raises(KeysUnreadable, match="damaged"):
+        store.read(home / "state")
+
+
+def test_what_is_no_file_is_not_waited_for(home: Path) -> None:
+    path = home / "state" / "keys.json"
+    path.parent.mkdir()
+    os.mkfifo(path, 0o600)
+    with pytest.raises(KeysUnreadable, match="no file"):
+        store.read(home / "state")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(KeysUnreadable, match="cannot be read"):
+        store.read(home / "state")
+    path.rmdir()
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(KeysUnreadable, match="damaged"):
+        store.read(home / "state")
+
+
 def test_a_kept_key_is_enough_to_serve_beyond_loopback(home: Path) -> None:
     with pytest.raises(SettingError, match="keys add"):
         load({"host": "0.0.0.0"}, dict(os.environ))

@@ -10,10 +10,10 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from proxy import files
 from proxy.settings.paths import make_private
@@ -54,7 +54,7 @@ class StoredKey(Struct, frozen=True):
     certain digest, so neither salt nor a slow hash is needed. `created`: seconds since 1970."""
 
     name: str
-    digest: str
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     created: float
     limits: KeyLimits = KeyLimits()
 
@@ -81,8 +81,11 @@ def read(directory: Path) -> tuple[StoredKey, ...]:
     """The keys in the state directory; none if there is no file. Raises KeysUnreadable."""
     path = directory / FILE
     try:
-        with path.open("rb") as file:
+        # A pipe would be waited for.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise KeysUnreadable(f"{path} is no file.")
             data = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return ()
@@ -92,7 +95,7 @@ def read(directory: Path) -> tuple[StoredKey, ...]:
         raise KeysUnreadable(f"{path} can be changed by other users. Make it yours alone: chmod 600 '{path}'")
     try:
         keys = msgspec.json.decode(data, type=Stored).keys
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise KeysUnreadable(f"{path} is damaged: {error}.") from None
     if len({key.name for key in keys}) != len(keys):
         raise KeysUnreadable(f"{path} is damaged: it holds two keys of one name.")
