@@ -15,6 +15,7 @@ from msgspec import Raw
 from proxy.protocol.deltas import Arguments, Delta, Failed, Finished, Reason, Text, Tokens, ToolCall
 from proxy.protocol.dialogue import BLOCKED, Dialogue
 from proxy.protocol.failures import Failure, Kind
+from proxy.protocol.lines import decode_line
 from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock
 from tests import cli_lines as say
 
@@ -39,6 +40,17 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(
         "opus", draw(st.none() | WORDS), (*messages, user("question")), tools=draw(st.sampled_from([(), TOOLS]))
     )
+
+
+def test_a_request_of_an_unknown_kind_is_refused_as_the_cli_may_wait_for_an_answer() -> None:
+    dialogue = Dialogue()
+    dialogue.begin(Plan("opus", None, (user("hi"),)))
+    dialogue.to_send()
+    asked = {"type": "control_request", "request_id": "r-9", "request": {"subtype": "invented", "question": "ok?"}}
+    assert dialogue.receive([decode_line(json.dumps(asked).encode())]) == []
+    (line,) = b"".join(dialogue.to_send()).splitlines()
+    said = {"subtype": "error", "request_id": "r-9", "error": "This kind of request is not supported."}
+    assert json.loads(line) == {"type": "control_response", "response": said}
 
 
 class Cli:

@@ -81,6 +81,24 @@ def test_every_declared_event_is_read(table: say.Table, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
+    ("type_", "name"),
+    [
+        ("text_delta", "text"),
+        ("thinking_delta", "thinking"),
+        ("input_json_delta", "partial_json"),
+        ("signature_delta", "signature"),
+    ],
+)
+def test_a_piece_without_its_content_is_malformed(type_: str, name: str) -> None:
+    """A part of the answer would be lost in silence where a release renames it."""
+    pieces: list[dict[str, str]] = [{name: "x"}, {name: ""}, {"renamed": "x"}, {}]
+    lines = [only(say.event({"type": "content_block_delta", "index": 0, "delta": {"type": type_} | p})) for p in pieces]
+    assert [type(line) for line in lines] == [StreamEvent, StreamEvent, Malformed, Malformed]
+    other = only(say.event({"type": "content_block_delta", "index": 0, "delta": {"type": "invented_delta"}}))
+    assert type(other) is StreamEvent
+
+
+@pytest.mark.parametrize(
     ("table", "kind"),
     [
         (say.snapshot(say.text_block("x")), Assistant),

@@ -60,8 +60,10 @@ def test_no_recorded_line_has_anything_new() -> None:
         ({"type": "assistant", "message": {"content": []}, "a secret": 1},
          [Unproven("field", "assistant (no plain name)")]),
         ({"type": "so secret!"}, [Unproven("line type", "(no plain name)")]),
-        ("no JSON: secret", []),
-        ("[1]", []),
+        ("no JSON: secret", [Unproven("line type", "(not JSON)")]),
+        ("[1]", [Unproven("line type", "(not JSON)")]),
+        ({"type": "control_request", "request_id": "1", "request": {"subtype": "invented"}},
+         [Unproven("line type", "control_request/invented")]),
     ],
 )  # fmt: skip
 def test_what_is_new_in_a_line(line: dict[str, Any] | str, new: list[Unproven]) -> None:

@@ -216,21 +216,22 @@ class Assembly:
 
     def piece(self, index: int, delta: BlockDelta) -> None:
         self._hand_on(index, delta)
-        self._uncounted += sum(map(_bytes, (delta.text, delta.partial_json, delta.thinking)))
+        self._uncounted += sum(map(_bytes, filter(None, (delta.text, delta.partial_json, delta.thinking))))
 
     def _hand_on(self, index: int, delta: BlockDelta) -> None:
-        if delta.type == "text_delta":
+        if delta.type == "text_delta" and delta.text:
             if self._structured:
                 self._said(delta.text)
-            elif delta.text:
+            else:
                 self._piece("text", index, Text(delta.text))
         elif delta.type == "citations_delta" and bytes(delta.citation) and not self._structured:
             self._piece("text", index, Cited(delta.citation))
-        elif delta.type == "input_json_delta" and index == self._json_block:
-            self._json_text(delta.partial_json)
-        elif delta.type == "input_json_delta" and not self._searches.piece(index, delta.partial_json):
-            tool_index = self._tools.get(index)
-            if delta.partial_json and tool_index is not None:
+        elif delta.type == "input_json_delta" and delta.partial_json:
+            if index == self._json_block:
+                self._json_text(delta.partial_json)
+                return
+            tool_index = None if self._searches.piece(index, delta.partial_json) else self._tools.get(index)
+            if tool_index is not None:
                 self._empty.discard(tool_index)
                 self.out.append(Arguments(tool_index, delta.partial_json))
         elif delta.type == "thinking_delta" and delta.thinking:

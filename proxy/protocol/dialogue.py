@@ -359,8 +359,7 @@ class Dialogue:
         return Failure(Kind.CLI_CONFUSED, f"The CLI refused a command ({reply.request_id}): {reply.error}")
 
     def _asked(self, line: ControlRequest) -> None:
-        """A tool call is held until the client's results come, the rest of MCP is answered at once. Nothing of the
-        CLI's own may run but a search, where the plan has one."""
+        """A call is held until the client's results come. Nothing of the CLI's own may run but a planned search."""
         if line.request.subtype == "hook_callback":
             asked = line.request.input
             may = asked.tool_name == WEB_SEARCH and self._turn.may_search(asked.tool_use_id)
@@ -371,8 +370,9 @@ class Dialogue:
             self._held[message.params.meta.tool_use_id] = HeldCall(
                 line.request_id, message.id, digest(bytes(message.params.arguments))
             )
-        elif line.request.subtype == "mcp_message":
-            self._out.append(replies.mcp_reply(line, self._translation.tools))
+        else:
+            known = line.request.subtype == "mcp_message"
+            self._out.append(replies.mcp_reply(line, self._translation.tools) if known else replies.refusal(line))
 
     def _check_tools(self, tools: Sequence[str]) -> Failure | None:
         """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it.

@@ -22,9 +22,12 @@ FIELDS: Final = {
         "message.usage.speed", "parent_tool_use_id", "refused_message_id", "request_id", "session_id",
         "thinking_display", "thinking_duration_ms", "timestamp", "tool_use_meta", "type", "uuid",
     )),
-    "control_request": frozenset((
-        "request", "request.callback_id", "request.input", "request.message", "request.server_name",
-        "request.subtype", "request.tool_use_id", "request_id", "type",
+    "control_request/hook_callback": frozenset((
+        "request", "request.callback_id", "request.input", "request.subtype", "request.tool_use_id", "request_id",
+        "type",
+    )),
+    "control_request/mcp_message": frozenset((
+        "request", "request.message", "request.server_name", "request.subtype", "request_id", "type",
     )),
     "control_response": frozenset((
         "response", "response.pending_permission_requests", "response.pending_user_dialog_requests",

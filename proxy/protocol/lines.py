@@ -2,9 +2,9 @@
 
 A line is one JSON object with a `type`. Types and fields follow `sdk.d.ts` of the npm package
 `@anthropic-ai/claude-agent-sdk`; only what the proxy reads is declared, everything else is skipped.
-The CLI gains line types every month: a type that is not declared here becomes `Unknown` and changes nothing.
-A declared type that cannot be read becomes `Malformed`: dropping it could drop a part of the answer. (Not so the types
-`BESIDE` the answer, which become `Unknown` then.)
+The CLI gains line types every month: a type that is not declared here becomes `Unknown` and changes nothing. A declared
+one that cannot be read becomes `Malformed`, as dropping it could drop a part of the answer; or `Unknown`, if it is
+`BESIDE` the answer.
 """
 
 from __future__ import annotations
@@ -60,15 +60,26 @@ class BlockHead(Struct, frozen=True):
     data: str = ""
 
 
+# By the type of a piece: the field that it must have, or a part of the answer would be lost without a word.
+_PIECE: Final = {
+    "text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json",
+    "signature_delta": "signature",
+}  # fmt: skip
+
+
 class BlockDelta(Struct, frozen=True):
     """One piece of a block; the field that matters depends on `type` (`text_delta`, `thinking_delta`, …)."""
 
     type: str
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    signature: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    signature: str | None = None
     citation: Raw = Raw(b"")
+
+    def __post_init__(self) -> None:
+        if self.type in _PIECE and getattr(self, _PIECE[self.type]) is None:
+            raise ValueError(f"{self.type} without {_PIECE[self.type]}")
 
 
 class StopDetails(Struct, frozen=True):
@@ -310,7 +321,7 @@ class ControlResponse(Struct, frozen=True, tag="control_response"):
 
 
 class Unknown(Struct, frozen=True):
-    """A line of a type (or an event of a type) that is not declared here: ignored by every state."""
+    """A line, or an event, of a type that is not declared here: ignored by every state."""
 
     type: str
 
@@ -350,11 +361,9 @@ def _tags(union: Any) -> frozenset[str]:
 
 KNOWN_TYPES: Final = _tags(Known)
 KNOWN_EVENTS: Final = _tags(Event)
-
 _decode_known = msgspec.json.Decoder(Known).decode
 # Types that hold no part of the answer and grow with every release: one of another shape is as good as unknown.
 BESIDE: Final = frozenset(("system", "user", "rate_limit_event"))
-
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_stream_head = msgspec.json.Decoder(_StreamHead).decode
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -363,8 +372,7 @@ _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def decode_line(raw: bytes) -> Line:
     """One line, without its newline, to a value. Never raises."""
     try:
-        line: Known = _decode_known(raw)
-        return line
+        return _decode_known(raw)  # type: ignore[no-any-return]
     except _FAULTS as error:
         reason = str(error)
     try:
@@ -383,11 +391,10 @@ def decode_line(raw: bytes) -> Line:
 
 def label(line: Line) -> str:
     """What sort of line this is, for a log: `stream_event/message_stop`, `system/init`. Nothing of what it says."""
-    if isinstance(line, Garbage):
-        return "(not JSON)"
-    if isinstance(line, Unknown | Malformed):
-        return line.type
+    if isinstance(line, Garbage | Unknown | Malformed):
+        return "(not JSON)" if isinstance(line, Garbage) else line.type
     name = str(line.__struct_config__.tag)
     if isinstance(line, StreamEvent):
         return f"{name}/{line.event.__struct_config__.tag}"
-    return f"{name}/{line.subtype}" if isinstance(line, System | Result) else name
+    part = line.request if isinstance(line, ControlRequest) else line
+    return f"{name}/{part.subtype}" if isinstance(part, System | Result | ControlAsk) else name

@@ -141,6 +141,22 @@ def _rpc(request_id: str, rpc_id: int | str | None, result: object) -> bytes:
     return encoded(_ControlResponse(_Success(request_id, _McpResponse(_RpcResult(rpc_id, result)))))
 
 
+class _Refused(Struct, frozen=True):
+    request_id: str
+    error: str
+    subtype: Literal["error"] = "error"
+
+
+class _RefusedResponse(Struct, frozen=True):
+    response: _Refused
+    type: Literal["control_response"] = "control_response"
+
+
+def refusal(ask: ControlRequest) -> bytes:
+    """The answer to a request of a kind that is not known here: the CLI may wait for one."""
+    return encoded(_RefusedResponse(_Refused(ask.request_id, "This kind of request is not supported.")))
+
+
 def call_result(request_id: str, rpc_id: int | str | None, block: ToolResultBlock) -> bytes:
     """The client's result as the answer to the call that the CLI holds (`tools/call`). Text only: see `can_answer`."""
     content = [_McpContent(part.text) for part in block.content if isinstance(part, TextBlock)]

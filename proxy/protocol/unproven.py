@@ -66,9 +66,9 @@ def unproven_reason(line: Line) -> Unproven | None:
 
 
 def unproven(line: Line, raw: bytes) -> list[Unproven]:
-    """What is new about a line's type and fields; `raw`: as the CLI wrote it. Lines that are no JSON have no names."""
+    """What is new about a line's type and fields; `raw`: as the CLI wrote it. Lines that are no JSON are one type."""
     if isinstance(line, Garbage):
-        return []
+        return [Unproven("line type", label(line))]
     type_ = _plain(label(line))
     known = FIELDS.get(type_)
     if known is None:
