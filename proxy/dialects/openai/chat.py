@@ -286,7 +286,7 @@ def _encoder(request: chat_request.ChatPlan, rules: Rules, identity: Identity) -
     head = AnswerHead(
         f"chatcmpl-{identity.token}", identity.created, identity.fingerprint, with_usage=request.include_usage
     )
-    return ChatEncoder(head, request.style, thinking=rules.reasoning, signed=rules.signed)
+    return ChatEncoder(head, request.style, thinking=rules.reasoning and request.shown, signed=rules.signed)
 
 
 def _asked(body: bytes, rules: Rules) -> chat_request.ChatPlan:

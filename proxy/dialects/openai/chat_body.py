@@ -272,6 +272,26 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool | None = None
 
 
+class Reasoning(Struct, frozen=True):
+    """As OpenRouter's clients ask for thinking. `exclude`: it is not shown."""
+
+    effort: Effort | None = None
+    enabled: bool | None = None
+    exclude: bool | None = None
+
+
+class ThinkingSwitch(Struct, frozen=True):
+    """As clients of DeepSeek's and of the Messages API ask for it: `disabled` turns it off, all else leaves it on."""
+
+    type: str | None = None
+
+
+class UsageOptions(Struct, frozen=True):
+    """OpenRouter's form of `stream_options.include_usage`."""
+
+    include: bool | None = None
+
+
 class ChatRequest(Struct, frozen=True):
     """The body of `POST /v1/chat/completions`, field by field; unknown fields are named as ignored."""
 
@@ -302,6 +322,11 @@ class ChatRequest(Struct, frozen=True):
     parallel_tool_calls: bool | None = None
     response_format: PlainText | JsonFormat | SchemaFormat | None = None
     reasoning_effort: Effort | None = None
+    reasoning: Reasoning | None = None
+    include_reasoning: bool | None = None
+    thinking: ThinkingSwitch | None = None
+    enable_thinking: bool | None = None
+    usage: UsageOptions | None = None
     modalities: list[Annotated[str, documented(enum=["text"])]] | None = None
     stop: Stop | None = None
     temperature: Temperature | None = None

@@ -50,7 +50,7 @@ IGNORED: Final[Ignored] = {
 class ChatPlan(Struct, frozen=True):
     """`model` is what the client asked for, `plan.model` what the CLI is asked for. `style`: how calls go back.
 
-    `to_disk`: the client does not say that nothing is to be stored.
+    `to_disk`: the client does not say that nothing is to be stored. `shown`: it wants to see what the model thinks.
     """
 
     plan: Plan
@@ -62,6 +62,7 @@ class ChatPlan(Struct, frozen=True):
     stop: tuple[str, ...]
     n: int
     to_disk: bool
+    shown: bool = True
 
 
 # OpenAI's highest temperature.
@@ -105,7 +106,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         *parameters.without_effect(chat, IGNORED, rules), *no_effect, *talk.ignored, *without_effect(chat),
         *lost_marks, *_undeclared(body),
     )  # fmt: skip
-    options = chat.stream_options
+    effort, where = effort_of(chat)
     plan = parameters.plan_of(
         rules,
         model,
@@ -113,7 +114,7 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         messages,
         use=use,
         max_tokens=limit_of(chat.max_completion_tokens, chat.max_tokens),
-        thinking=parameters.thinking(chat.reasoning_effort, "reasoning_effort", model, rules),
+        thinking=parameters.thinking(effort, where, model, rules),
         schema=response_format(chat.response_format),
         sampling=parameters.sampling(rules, chat.temperature, chat.top_p, hottest=HOTTEST),
     )
@@ -121,13 +122,34 @@ def decode(body: bytes, rules: Rules = RULES) -> ChatPlan:
         plan=msgspec.structs.replace(plan, caching=caching),
         model=chat.model,
         stream=bool(chat.stream),
-        include_usage=bool(chat.stream and options is not None and options.include_usage),
+        include_usage=bool(chat.stream and usage_wanted(chat)),
         ignored=parameters.told(ignored, rules, ECHOED),
         style=style,
         stop=stops_of(chat.stop),
         n=count_of(chat.n),
         to_disk=chat.store is not False,
+        shown=chat.include_reasoning is not False and not (chat.reasoning is not None and chat.reasoning.exclude),
     )
+
+
+def effort_of(chat: ChatRequest) -> tuple[str | None, str]:
+    """The effort that is asked for, in whichever form, and the field that says so. OpenAI's own form counts first."""
+    asked = chat.reasoning
+    if chat.reasoning_effort is not None:
+        return chat.reasoning_effort, "reasoning_effort"
+    if asked is not None and asked.effort is not None:
+        return asked.effort, "reasoning.effort"
+    off = (
+        (asked is not None and asked.enabled is False, "reasoning.enabled"),
+        (chat.thinking is not None and chat.thinking.type == "disabled", "thinking.type"),
+        (chat.enable_thinking is False, "enable_thinking"),
+    )
+    return next((("none", where) for says, where in off if says), (None, "reasoning_effort"))
+
+
+def usage_wanted(chat: ChatRequest) -> bool:
+    options, usage = chat.stream_options, chat.usage
+    return bool((options is not None and options.include_usage) or (usage is not None and usage.include))
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
