@@ -247,3 +247,22 @@ async def test_many_events_are_written_a_part_at_a_time(serve: Serve, monkeypatc
         parts = [part async for part in job.follow(-1)]
     assert len(parts) == len(events)
     assert b"".join(parts).count(b"\n\n") == len(events)
+
+
+async def test_instructions_are_kept_once_and_not_in_each_event(serve: Serve) -> None:
+    server = await serve()
+    large = "Be brief. " * 20_000
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        told = await api.responses.create(**ASKED | {"instructions": large})
+        await until_ended(api, told.id)
+        job = server.service.jobs.find("", told.id)
+        assert job is not None
+        assert sum(len(event) for event in job._events if isinstance(event, bytes)) < len(large)
+        events = [event async for event in await api.responses.retrieve(told.id, stream=True)]
+    # Every event of the response's states repeats them, as the API does.
+    states = [event for event in events if hasattr(event, "response")]
+    assert len(states) == 4
+    assert {event.response.instructions for event in states} == {large}
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    # They count as many times for what of all that have ended is kept.
+    assert job.size > 4 * len(large)

@@ -16,6 +16,9 @@ from proxy.http.model_requests import KEEP_ALIVE_EVERY, Answering, Told, failure
 
 # Bytes of events that are written at once.
 MAX_TOLD: Final = 256 * 1024
+# Bytes of one event from which on it is kept as what it is made of: events that hold the response have its instructions
+# and tools in common.
+LARGE: Final = 64 * 1024
 
 
 class Job:
@@ -26,13 +29,14 @@ class Job:
         self.id = encoder.response.id
         self.trace = trace
         self.size = 0
+        self._size_of_last = 0
         self.ended = False
         # Let go of when it has ended: the request is as large as its client likes.
         self._answering: Answering | None = answering
         self._encoder: ResponsesEncoder | None = encoder
         self._last = encoder.response
-        # Its events as they are written, each at the place of its number.
-        self._events: list[bytes] = []
+        # Its events, each at the place of its number; small ones as they are written.
+        self._events: list[bytes | Event] = []
         self._news = asyncio.Event()
         self._cancelled = False
         self._tell(encoder.open())
@@ -53,11 +57,13 @@ class Job:
         at = after + 1
         while True:
             if at < len(self._events):
-                first, size = at, 0
+                pieces, size = [], 0
                 while at < len(self._events) and size < MAX_TOLD:
-                    size += len(self._events[at])
+                    event = self._events[at]
+                    pieces.append(event if isinstance(event, bytes) else framed(Framing.SSE, [event]))
+                    size += len(pieces[-1])
                     at += 1
-                for piece in sliced(b"".join(self._events[first:at])):
+                for piece in sliced(b"".join(pieces)):
                     yield piece
                 continue
             if self.ended:
@@ -99,9 +105,8 @@ class Job:
     def _finished(self, task: asyncio.Task[None]) -> None:
         """However it has ended, and if it was before it began."""
         self._last = self.response
-        if self._events:
-            # The last event holds all of it.
-            self.size += len(self._events[-1])
+        # The last event holds all of it.
+        self.size += self._size_of_last
         self._answering = self._encoder = None
         self.ended = True
         self._wake()
@@ -109,8 +114,10 @@ class Job:
     def _tell(self, events: Told) -> None:
         for event in events:
             if isinstance(event, Event):
-                self._events.append(framed(Framing.SSE, [event]))
-                self.size += len(self._events[-1])
+                data = framed(Framing.SSE, [event])
+                self._events.append(data if len(data) < LARGE else event)
+                self._size_of_last = len(data)
+                self.size += len(data)
         self._wake()
 
     def _wake(self) -> None:
