@@ -17,6 +17,7 @@ import pytest
 from msgspec import Raw
 
 from proxy import address, files
+from proxy.http import listing
 from proxy.keys import store as keys
 from proxy.keys.keyring import Keyring
 from proxy.keys.quota import Quota, UsedToday
@@ -27,6 +28,7 @@ from proxy.store.store import Item, Limits, Missing, Store
 from tests import fake_cli
 from tests.conftest import chat
 from tests.outcomes import Expects
+from tests.responses_api import client
 from tests.served import ROOT, Served, wait_for
 
 
@@ -328,3 +330,49 @@ def test_stop_sequences_are_bounded(
     assert found.status_code == 400
     assert "top sequences can" in found.text
     assert param in found.text
+
+
+# What is stored.
+
+
+async def ok(http: httpx.AsyncClient, method: str, path: str, **more: Any) -> Any:
+    answer = await http.request(method, path, **more)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_pages_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, expects: Expects) -> None:
+    expects(
+        "faults", "100 large items of a conversation, listed at once", "pages of 4 MB; the client's own loop has all"
+    )
+    monkeypatch.setattr(listing, "MAX_PAGE_BYTES", 1000)
+    words = ["a" * 400, "b" * 2000, "c" * 400, "d" * 400]
+    async with client() as http:
+        items = [{"role": "user", "content": text} for text in words]
+        made = await ok(http, "POST", "/v1/conversations", json={"items": items})
+        told: list[str] = []
+        query: dict[str, Any] = {"limit": 100, "order": "asc"}
+        while page := await ok(http, "GET", f"/v1/conversations/{made['id']}/items", params=query):
+            told += (item["content"][0]["text"] for item in page["data"])
+            query["after"] = page["last_id"]
+            if not page["has_more"]:
+                break
+            assert len(page["data"]) == 1
+        assert told == words
+
+
+async def test_a_conversation_that_nothing_can_go_on_from_does_not_grow(expects: Expects) -> None:
+    expects(
+        "faults", "more items for a conversation of more than a body may hold", "413: all of it would be read again"
+    )
+    async with client(max_body=20_000) as http:
+        made = await ok(http, "POST", "/v1/conversations", json={})
+        path, items = f"/v1/conversations/{made['id']}/items", [{"role": "user", "content": "x" * 9000}]
+        for _ in range(3):
+            await ok(http, "POST", path, json={"items": items})
+        refused = await http.post(path, json={"items": items})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (413, "items")
+        assert "20000 bytes" in refused.text
+        (first, *_) = (await ok(http, "GET", path))["data"]
+        await ok(http, "DELETE", f"{path}/{first['id']}")
+        await ok(http, "POST", path, json={"items": items})

@@ -210,6 +210,10 @@ def paged(store: Store) -> Store:
         (("input",), 1, {"after": "i0"}, "3", True),
         (("input",), 9, {"after": "i0", "newest_first": True}, "30", False),
         (("sealed",), 9, {"after": "i4"}, "", False),
+        (("input", "output", "sealed"), 10, {"most": 3}, "023", True),
+        (("input", "output", "sealed"), 10, {"most": 3, "after": "i3"}, "45", False),
+        (("input", "output", "sealed"), 10, {"most": 0}, "0", True),
+        (("input",), 1, {"most": 0, "after": "i3"}, "5", False),
     ],
 )
 def test_items_are_read_a_page_at_a_time(

@@ -21,11 +21,12 @@ from proxy.http.listing import Query, page, whole_list
 from proxy.http.service import Service
 from proxy.http.store import stored
 from proxy.protocol.decoding import decoded
-from proxy.protocol.failures import bad_request
+from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
 from proxy.store.lookup import not_found
-from proxy.store.store import Item
+from proxy.store.store import Item, TooLarge
 
 MAX_ITEMS: Final = 20
+TOO_LONG: Final = "The conversation has more than {} bytes (`CLAUDE_PROXY_MAX_BODY`): no request could go on from it."
 
 
 class Conversation(Struct, frozen=True):
@@ -80,7 +81,16 @@ class _Resource:
         return _conversation.decode(await self._kept.call("conversation", None, store.get, owner, "conversation", id))
 
     async def _all(self, owner: str, id: str) -> list[Item]:
-        return await self._kept.call("conversation", None, self._kept.store.items, owner, "conversation", id)
+        """Its items, as far as a request can go on from them all. Raises Rejection."""
+        most, store = self._service.settings.max_body, self._kept.store
+
+        def read() -> list[Item]:
+            try:
+                return store.items(owner, "conversation", id, most)
+            except TooLarge:
+                raise Rejection(Failure(Kind.BODY_TOO_LARGE, TOO_LONG.format(most), "items")) from None
+
+        return await self._kept.call("conversation", None, read)
 
     def _checked(self, owner: str, past: list[Item], raws: list[Raw], resp: falcon.asgi.Response) -> list[Item]:
         """New items as they are kept, once it is known that requests can go on from them; what of them has no effect is

@@ -16,6 +16,8 @@ from proxy.store.store import Item, Kind, Part
 
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 20
+# Bytes of a page's items, but for a single one: it is made in one go, and kept for a client that does not take it.
+MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 VISIBLE: Final[tuple[Part, ...]] = ("input", "output", "sealed")
 INCLUDE: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
 PAGE: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -81,8 +83,9 @@ async def page(query: Query, kept: Kept, owner: str, kind: Kind, id: str, parts:
     after = query.text("after") or None
     try:
         items, more = await kept.call(
-            kind, None, kept.store.page, owner, kind, id, parts, limit, newest_first=order == "desc", after=after
-        )
+            kind, None, kept.store.page, owner, kind, id, parts, limit, newest_first=order == "desc", after=after,
+            most=MAX_PAGE_BYTES,
+        )  # fmt: skip
     except KeyError:
         raise bad_request(f"There is no item {(after or '')[:80]!r} in this list.", "after") from None
     return whole_list(items, more, query.encrypted)

@@ -7,13 +7,13 @@ together.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -147,9 +147,11 @@ class Store:
         *,
         newest_first: bool = False,
         after: str | None = None,
+        most: float = math.inf,
     ) -> tuple[list[Item], bool]:
         """At most `limit` of the entry's items of these parts, in order or from the last to the first, and whether
-        there are more. `after`: the item behind which they begin. Raises Missing, and KeyError for that item."""
+        there are more. `after`: the item behind which they begin; `most`: bytes of all, but of one at the least. Raises
+        Missing, and KeyError for that item."""
         self.get(owner, kind, id)
         of_parts = f"entries.id = ? AND owner = ? AND part IN ({', '.join('?' * len(parts))})"
         way, edge = ("<", "max") if newest_first else (">", "min")
@@ -162,13 +164,19 @@ class Store:
             )[0][0]
             if place is None:
                 raise KeyError(after)
-        rows = self._read(
+        statement = (
             "SELECT item, items.id, part FROM items JOIN entries ON items.entry = entries.number "
             f"WHERE {of_parts} AND (? IS NULL OR position {way} ?) "
-            f"ORDER BY position {'DESC' if newest_first else 'ASC'} LIMIT ?",
-            (id, owner, *parts, place, place, limit + 1),
+            f"ORDER BY position {'DESC' if newest_first else 'ASC'} LIMIT ?"
         )
-        return [Item(row[1], Raw(row[0]), row[2]) for row in rows[:limit]], len(rows) > limit
+        found: list[Item] = []
+        with self._reading, contextlib.closing(self._reader.cursor()) as rows:
+            for item, item_id, part in rows.execute(statement, (id, owner, *parts, place, place, limit + 1)):
+                most -= len(item)
+                if len(found) == limit or (found and most < 0):
+                    return found, True
+                found.append(Item(item_id, Raw(item), part))
+        return found, False
 
     def item_of(self, owner: str, kind: Kind, id: str, item: str) -> Item:
         """The first item of that id in the entry. Raises Missing for either."""
@@ -287,7 +295,7 @@ class Store:
         """The use before which an entry counts as gone."""
         return self._clock() - self._limits.age
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
         """All of it, or nothing."""
         with self._lock:
