@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from proxy.address import check_address, check_tls, of_ollama
 from proxy.checks import Check
-from proxy.cli import capacity, find, memory, unproven
+from proxy.cli import capacity, find, memory, refusals, unproven
 from proxy.cli.capacity import Memory
 from proxy.cli.conversation import Conversation, Timeouts
 from proxy.cli.find import CliProblem
@@ -195,6 +195,20 @@ def check_unproven(state: Path, version: find.Version) -> Check | None:
     return Check("warn", "cli lines", message, "claude-max-api doctor --cli-check")
 
 
+def check_refusals(state: Path, version: find.Version) -> Check | None:
+    """Which fields of the Messages API models have refused with this CLI; None: none, as far as is known."""
+    path = state / refusals.FILE
+    known = refusals.Refusals(path, find.shown(version))
+    if not known.models:
+        return None
+    told = [
+        f"{model} ({', '.join(sorted({name for one in known.of(model) for name in one}))})" for model in known.models
+    ]
+    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    message = f"models have refused fields, which are not sent any more: {', '.join(told[:SHOWN])}{more}"
+    return Check("ok", "refusals", f"{message}; forgotten without {path}")
+
+
 def _checks(
     arguments: Mapping[str, str | None], environ: Mapping[str, str], live: bool, cli_check: bool
 ) -> Iterator[Check]:
@@ -225,8 +239,7 @@ def _checks(
         return
     login = _check_login(settings, path, env)
     yield login
-    if (seen := check_unproven(directory, version)) is not None:
-        yield seen
+    yield from filter(None, (check_unproven(directory, version), check_refusals(directory, version)))
     if cli_check and state.state != "FAIL":
         yield from asyncio.run(check_cli(settings, path, environ, locate(directory)))
     if live and "FAIL" not in (state.state, login.state):

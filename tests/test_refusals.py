@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.refusals import MAX_VERSIONS, Refusals
+from proxy import doctor
+from proxy.cli.refusals import MAX_MODELS, MAX_VERSIONS, Refusals
 
 
 def test_what_is_learnt_is_there_after_a_restart_for_this_model_and_version(tmp_path: Path) -> None:
@@ -43,6 +44,32 @@ def test_a_file_that_cannot_be_written_costs_knowledge_only(tmp_path: Path) -> N
     refusals = Refusals(tmp_path / "file" / "refusals.json", "2.1.330")
     refusals.learn("opus", {"temperature"})
     assert refusals.of("opus") == [["temperature"]]
+
+
+def test_the_models_learnt_first_are_forgotten_when_there_are_too_many(tmp_path: Path) -> None:
+    """Behind a gateway any name may be a model's."""
+    path = tmp_path / "refusals.json"
+    refusals = Refusals(path, "2.1.330")
+    for number in (*range(MAX_MODELS), 0, MAX_MODELS):
+        refusals.learn(f"model-{number}", {"temperature"})
+    assert len(refusals.models) == len(Refusals(path, "2.1.330").models) == MAX_MODELS
+    assert (refusals.of("model-1"), refusals.of("model-0")) == ([], [["temperature"]])
+
+
+def test_the_doctor_tells_what_was_learnt(tmp_path: Path) -> None:
+    path = tmp_path / "refusals.json"
+    assert doctor.check_refusals(tmp_path, (2, 1, 330)) is None
+    refusals = Refusals(path, "2.1.330")
+    refusals.learn("opus", {"top_p", "temperature"})
+    refusals.learn("opus", {"tool_choice"})
+    for number in range(doctor.SHOWN):
+        refusals.learn(f"model-{number}", {"top_k"})
+    check = doctor.check_refusals(tmp_path, (2, 1, 330))
+    assert check is not None
+    assert check.state == "ok"
+    assert "opus (temperature, tool_choice, top_p), model-0 (top_k)" in check.message
+    assert check.message.endswith(f"and 1 more; forgotten without {path}")
+    assert doctor.check_refusals(tmp_path, (2, 1, 331)) is None
 
 
 def test_old_versions_are_forgotten(tmp_path: Path) -> None:

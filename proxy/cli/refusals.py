@@ -20,8 +20,11 @@ log: Final = logging.getLogger("proxy.refusals")
 # By CLI version, by model: fields that were refused together.
 _Refused = dict[str, dict[str, list[list[str]]]]
 _decoder: Final = msgspec.json.Decoder(_Refused)
-# So many versions are remembered, the newest.
+# In the state directory.
+FILE: Final = "refusals.json"
+# So many versions are remembered, and models of each: the newest.
 MAX_VERSIONS: Final = 8
+MAX_MODELS: Final = 64
 
 
 class Refusals:
@@ -39,6 +42,11 @@ class Refusals:
             except (OSError, ValueError, RecursionError) as error:
                 log.warning("%s is not used: %s", path, error)
 
+    @property
+    def models(self) -> Collection[str]:
+        """Those that have refused something."""
+        return self._refused.get(self._version, {}).keys()
+
     def of(self, model: str) -> list[list[str]]:
         """What this model has refused, each as the fields that were refused together."""
         return self._refused.get(self._version, {}).get(model, [])
@@ -47,10 +55,11 @@ class Refusals:
         """The model has refused these fields together."""
         found = sorted(fields)
         refused = self._refused.pop(self._version, {})
-        known = refused.setdefault(model, [])
-        if found not in known:
-            known.append(found)
+        known = refused.pop(model, [])
+        refused[model] = known if found in known else [*known, found]
         self._refused[self._version] = refused
+        while len(refused) > MAX_MODELS:
+            del refused[next(iter(refused))]
         while len(self._refused) > MAX_VERSIONS:
             del self._refused[next(iter(self._refused))]
         log.info("%s refuses %s; it is not sent any more", model, ", ".join(found))
