@@ -342,7 +342,9 @@ async def test_without_processes_they_take_no_memory(make: Make) -> None:
         ([], ("one", "echo: one", "two"), "unknown"),
         ([("one",)], ("one", "echo: other", "two"), "edited"),
         ([("one",)], ("one", "echo: one", "two", "echo: two", "three"), "edited"),
-        ([("one",)], ("other", "echo: one", "two"), "unknown"),
+        ([("one",)], ("other", "echo: one", "two"), "edited"),
+        ([("one",), ("one", "echo: one", "two")], ("two", "echo: two", "three"), "edited"),
+        ([("one",)], ("other", "echo: other", "two"), "unknown"),
         ([("one",), ("one", "echo: one", "two")], ("one", "echo: one", "three"), "continued"),
     ],
 )

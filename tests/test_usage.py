@@ -115,9 +115,12 @@ def test_why_a_conversation_is_not_continued(server: Served) -> None:
         wait_for(lambda: (latest(server)["id"], latest(server)["outcome"]) == (request, "ok"), 5, "its row is there")
         return latest(server)
 
-    rows = [row(turns[:1]), row(turns), row(turns), row([{"role": "user", "content": "other"}, *turns[1:]])]
+    # Some clients leave out what is old.
+    cut = [{"role": "user", "content": "other"}, *turns[1:]]
+    new = [cut[0], {"role": "assistant", "content": "Never said."}, turns[2]]
+    rows = [row(messages) for messages in (turns[:1], turns, turns, cut, new)]
     assert [(each["served"], each["not_continued"]) for each in rows] == [
-        ("new", None), ("continued", None), ("replayed", "continued"), ("replayed", "unknown"),
+        ("new", None), ("continued", None), ("replayed", "continued"), ("replayed", "edited"), ("replayed", "unknown"),
     ]  # fmt: skip
 
 

@@ -19,8 +19,8 @@ from proxy.protocol.plan import Message
 # allow. `evicted`: its memory was needed. `continued`: another request has gone on with it (a fork, an answer asked for
 # anew). `ended`: its process was gone, or had gone on by itself. `unfit`: what follows cannot be put to a living
 # process (a large tool result, say), or would lose the prompt cache there (many calls at once). `settings`: it was here
-# with others (another model or tools, say). `edited`: a beginning of it was here. `unknown`: it was never here, or
-# before a restart.
+# with others (another model or tools, say). `edited`: a beginning of it was here, or its last answer (of a client that
+# leaves out what is old). `unknown`: it was never here, or before a restart.
 NotContinued = Literal["", "expired", "evicted", "continued", "ended", "unfit", "settings", "edited", "unknown"]
 MAX_REMEMBERED: Final = 4096
 
@@ -124,7 +124,8 @@ class ParkedConversations:
             self._seen.popitem(last=False)
 
     def why_not(self, key: bytes, past: Sequence[bytes]) -> NotContinued:
-        """Why there is none with this fingerprint. `past`: those of its messages up to each, without settings."""
+        """Why there is none with this fingerprint. `past`: that of its last answer alone, and those of its messages up
+        to each, without settings."""
         if key in self._gone:
             return self._gone[key]
         if past[-1] in self._seen:

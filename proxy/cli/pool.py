@@ -165,7 +165,11 @@ class Pool:
             served: Served = "continued"
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
-                not_continued = self._parked.why_not(before, keys[:-1]) if served == "replayed" else ""
+                if served == "replayed":
+                    last = fingerprint.alone(
+                        plan.messages[-2], owner, fingerprint.defaults(plan.tools, plan.messages[-2:-1])
+                    )
+                    not_continued = self._parked.why_not(before, (last, *keys[:-1]))
                 await self._recall.load(answers)
                 conversation = await self._child(search=plan.search is not None)
             self._adjust()
@@ -264,7 +268,7 @@ class Pool:
         known = fingerprint.defaults(lease.plan.tools, (echo,))
         key = fingerprint.extend(lease.fingerprint, echo, known=known)
         self._recall.keep(key, answer, known)
-        self._parked.seen(lease.fingerprint, key)
+        self._parked.seen(lease.fingerprint, key, fingerprint.alone(echo, lease.owner, known))
         return key
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:

@@ -108,6 +108,11 @@ def extend(fingerprint: bytes, message: Message, before: Message | None = None, 
     return digest(_normal(message, before, known), fingerprint)
 
 
+def alone(answer: Message, owner: str, known: Defaults = NO_DEFAULTS) -> bytes:
+    """That of an answer, whatever it is an answer to."""
+    return extend(start(owner), answer, known=known)
+
+
 def under(plan: Plan, fingerprint: bytes) -> bytes:
     """The fingerprint of messages that were answered under the plan's settings."""
     return digest(msgspec.structs.replace(plan, messages=(), caching=None), fingerprint)

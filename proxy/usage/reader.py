@@ -74,7 +74,7 @@ class UsageRow(Struct, frozen=True, kw_only=True):
     `not_continued`: why it was not continued in its conversation's living process: `expired` (by age), `evicted` (its
     memory was needed), `continued` (by another request: a fork), `ended` (its process), `unfit` (what follows cannot be
     put to a living process, or would lose the prompt cache there), `settings` (it was here with other settings),
-    `edited` (a beginning of it was here), `unknown` (never here, or before a restart).
+    `edited` (a beginning of it was here, or its last answer), `unknown` (never here, or before a restart).
     `fallback`: by what it was answered when the plan was used up.
     `list_price_usd` null: unknown. `priced_with`: the request whose price contains this one's, too.
     """
