@@ -243,6 +243,25 @@ def test_neither_form(body: Any, param: str) -> None:
     assert refused(**body)[0] == param
 
 
+def test_what_a_tool_tells_unasked_is_in_the_users_turn() -> None:
+    """As Codex sends the goal that its user has set: an output with the tool's name, and without a call."""
+    goal = {"type": "function_call_output", "id": "fco_1", "name": "goal", "namespace": "agent", "output": "Win."}
+    found = messages(HI, CALL, OUT, goal, {"role": "user", "content": "Go on."})
+    assert [message["role"] for message in found] == ["user", "assistant", "user"]
+    result, *rest = found[2]["content"]
+    assert (result["type"], result["tool_use_id"]) == ("tool_result", "c1")
+    assert rest == text('<tool_output name="agent__goal">\nWin.\n</tool_output>', "Go on.")
+    assert asked(input=[HI, goal]).ignored == ()
+    assert messages(HI, goal | {"output": ""}) == messages(HI)
+    parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    found = messages(HI, goal | {"output": parts, "namespace": None})
+    assert found[0]["content"] == text("Hi.", '<tool_output name="goal">', "a", "b", "</tool_output>")
+    # With the id of a call it is the result of that.
+    assert messages(HI, CALL, OUT | {"name": "f"}) == messages(HI, CALL, OUT)
+    assert refused(input=[HI, goal | {"call_id": "c9"}])[0] == "input[1].call_id"
+    assert refused(input=[HI, {"type": "function_call_output", "output": "x"}])[0] == "input[1].call_id"
+
+
 # What has no effect, and what cannot be
 
 

@@ -27,6 +27,10 @@ from proxy.protocol.tools import CUSTOM_ARGUMENT
 
 COMPACTED: Final = "<summary_of_the_conversation_so_far>\n{}\n</summary_of_the_conversation_so_far>"
 
+# What a tool tells without having been called, as Codex sends its user's goal: the Messages API has results of calls
+# alone.
+UNASKED: Final = ('<tool_output name="{}">', "</tool_output>")
+
 
 class _Item(Struct, frozen=True):
     """Any item; which fields count depends on `type`. `summary`: what `encrypted_content` holds, to be read."""
@@ -210,6 +214,9 @@ class Talk:
         self.history.say([PastCall(call_id, flat_name(name, item.namespace), arguments)])
 
     def _result(self, item: _Item, kind: str, where: str) -> None:
+        if not item.call_id and item.name:
+            self._unasked(item, f"{where}.output")
+            return
         call_id = item.call_id or item.id
         place = f"{where}.call_id"
         if not call_id:
@@ -218,6 +225,17 @@ class Talk:
         failed = kind == "apply_patch_call_output" and item.status == "failed"
         if not self.history.answer(call_id, blocks, failed):
             raise bad_request(f"No tool call found for the output with call_id {call_id[:80]!r}.", place)
+
+    def _unasked(self, item: _Item, where: str) -> None:
+        """The output of a tool that the model has not called: the user's turn holds it at this place."""
+        blocks = self._blocks(item.output, where)
+        if not blocks:
+            return
+        before, after = UNASKED[0].format(flat_name(item.name or "", item.namespace)), UNASKED[1]
+        if len(blocks) == 1 and isinstance(blocks[0], TextBlock):
+            self.history.ask([TextBlock(f"{before}\n{blocks[0].text}\n{after}")])
+        else:
+            self.history.ask([TextBlock(before), *blocks, TextBlock(after)])
 
     def _output(self, item: _Item, kind: str, where: str) -> Iterator[PartBlock]:
         if kind != "shell_call_output":
