@@ -129,6 +129,50 @@ def test_blocks_of_the_messages_api_are_what_they_are() -> None:
     assert (result.tool_use_id, result.content) == ("toolu_1", (TextBlock("answer: r"),))
 
 
+TEXT_FILE = "data:text/plain;base64,V29yZHMu"
+
+
+@pytest.mark.parametrize(
+    ("part", "as_chat_has_it"),
+    [
+        ({"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
+         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}),
+        ({"type": "input_image", "image_url": "https://example.com/a.png", "detail": "auto"},
+         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+        ({"type": "input_file", "filename": "a.txt", "file_data": TEXT_FILE},
+         {"type": "file", "file": {"filename": "a.txt", "file_data": TEXT_FILE}}),
+    ],
+)  # fmt: skip
+def test_parts_of_the_responses_api_are_what_they_are(part: dict[str, Any], as_chat_has_it: dict[str, Any]) -> None:
+    assert asked(user([part])) == asked(user([as_chat_has_it]))
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    past = [user("x"), {"role": "assistant", "tool_calls": [call]}]
+    found, expected = (
+        asked(*past, {"role": "tool", "tool_call_id": "a", "content": [one]}) for one in (part, as_chat_has_it)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "param"),
+    [({"type": "input_file"}, ""), ({"type": "input_file", "file_id": "f"}, ".file_id"),
+     ({"type": "input_file", "file_data": "%"}, ".file_data"), ({"type": "input_image"}, ".image_url.url")],
+)  # fmt: skip
+def test_what_such_a_part_lacks_is_named(part: dict[str, Any], param: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        asked(user([part]))
+    assert caught.value.failure.param == f"messages[0].content[0]{param}"
+
+
+@pytest.mark.parametrize("arguments", ['{"city":"Oslo"}', {"city": "Oslo"}])
+def test_arguments_of_a_past_call_may_be_an_object(arguments: Any) -> None:
+    function = {"name": "f", "arguments": arguments}
+    for said in ({"tool_calls": [{"id": "a", "type": "function", "function": function}]}, {"function_call": function}):
+        (call,) = asked(user("x"), {"role": "assistant"} | said).plan.messages[1].content
+        assert isinstance(call, ToolUseBlock)
+        assert json.loads(bytes(call.input)) == {"city": "Oslo"}
+
+
 @pytest.mark.parametrize(
     ("text", "read"),
     [

@@ -77,6 +77,10 @@ class ImageUrlPart(Struct, frozen=True, tag="image_url"):
     cache_control: CacheControl | None = None
 
 
+class InputImagePart(ImageUrlPart, frozen=True, tag="input_image"):
+    """In the form of the Responses API."""
+
+
 class AudioPart(Struct, frozen=True, tag="input_audio"):
     """Known to be refused by name: Claude Code takes no audio."""
 
@@ -110,6 +114,12 @@ class FilePart(Struct, frozen=True, tag="file"):
     cache_control: CacheControl | None = None
 
 
+class InputFilePart(FileData, frozen=True, tag="input_file"):
+    """In the form of the Responses API."""
+
+    cache_control: CacheControl | None = None
+
+
 class ToolUsePart(Struct, frozen=True, tag="tool_use"):
     """A call in the form of the Messages API."""
 
@@ -130,7 +140,18 @@ class RedactedThinkingPart(Struct, frozen=True, tag="redacted_thinking"):
 
 
 TextLike = TextPart | InputTextPart | OutputTextPart | RefusalPart
-MediaPart = TextPart | InputTextPart | OutputTextPart | RefusalPart | ImageUrlPart | ImagePart | FilePart | AudioPart
+MediaPart = (
+    TextPart
+    | InputTextPart
+    | OutputTextPart
+    | RefusalPart
+    | ImageUrlPart
+    | InputImagePart
+    | ImagePart
+    | FilePart
+    | InputFilePart
+    | AudioPart
+)
 
 
 class ToolResultPart(Struct, frozen=True, tag="tool_result"):
@@ -148,8 +169,10 @@ UserPart = (
     | OutputTextPart
     | RefusalPart
     | ImageUrlPart
+    | InputImagePart
     | ImagePart
     | FilePart
+    | InputFilePart
     | AudioPart
     | ToolResultPart
 )
@@ -178,10 +201,10 @@ class UserMessage(Struct, frozen=True, tag_field="role", tag="user"):
 
 
 class PastFunctionCall(Struct, frozen=True):
-    """`arguments` is JSON text."""
+    """`arguments` is JSON text; some clients send the object itself."""
 
     name: ToolName
-    arguments: str | None = None
+    arguments: str | dict[str, Raw] | None = None
 
 
 class PastCustomCall(Struct, frozen=True):

@@ -73,6 +73,7 @@ _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
 _undeclared: Final = Undeclared(
     ChatRequest,
     {
+        "messages.content.detail": ("auto",),
         "messages.content.image_url.detail": ("auto",),
         "messages.tool_calls.type": ("function", "custom"),
         "stream_options.include_obfuscation": (False,),

@@ -18,6 +18,7 @@ from proxy.dialects.openai.chat_body import (
     ImagePart,
     ImageUrl,
     ImageUrlPart,
+    InputFilePart,
     RefusalPart,
     TextPart,
 )
@@ -51,7 +52,6 @@ def _image(given: ImageUrl | str | None, where: str) -> ImageBlock:
 
 
 def _file(file: FileData, where: str) -> DocumentBlock:
-    where = f"{where}.file"
     if file.file_data is None and file.file_id is None:
         raise bad_request("A file part needs `file_data`.", where)
     if file.file_data is None:
@@ -89,7 +89,9 @@ def blocks(
                 raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
             made.append(_image(part.image_url, place) if isinstance(part, ImageUrlPart) else _sourced(part, place))
         elif isinstance(part, FilePart):
-            made.append(_file(part.file, place))
+            made.append(_file(part.file, f"{place}.file"))
+        elif isinstance(part, InputFilePart):
+            made.append(_file(part, place))
         elif isinstance(part, AudioPart):
             raise bad_request("Claude Code takes no audio.", f"{place}.input_audio")
         if marks is not None:

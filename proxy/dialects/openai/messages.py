@@ -195,17 +195,21 @@ def _calls(message: AssistantMessage, where: str, index: int) -> Iterator[PastCa
     called = message.function_call
     if called is not None:
         place = f"{where}.function_call"
-        yield _call(f"function_{index}", called.name, argument_object(called.arguments), place)
+        yield _call(f"function_{index}", called.name, _arguments(called.arguments), place)
     for at, call in enumerate(message.tool_calls or ()):
         place = f"{where}.tool_calls[{at}]"
         if call.function is not None:
-            arguments = argument_object(call.function.arguments)
+            arguments = _arguments(call.function.arguments)
             yield _call(call.id, call.function.name, arguments, f"{place}.function")
         elif call.custom is not None:
             wrapped = Raw(msgspec.json.encode({CUSTOM_ARGUMENT: call.custom.input or ""}))
             yield _call(call.id, call.custom.name, wrapped, f"{place}.custom")
         else:
             raise bad_request("A tool call needs `function` or `custom`.", place)
+
+
+def _arguments(given: str | dict[str, Raw] | None) -> Raw:
+    return Raw(msgspec.json.encode(given)) if isinstance(given, dict) else argument_object(given)
 
 
 def _object(value: Raw, where: str) -> Raw:
