@@ -39,6 +39,15 @@ def said(text: str, reason: Reason | None = Reason.END_TURN, **more: Any) -> Ans
     return Answer("claude-opus-5-5", "msg_1", (TextPart(text),), reason=reason, **more)
 
 
+def test_what_sets_how_to_answer_stays() -> None:
+    update = {"type": "configuration_update", "reasoning": {"effort": "low"}}
+    _, told = compacted(input=[*PAST, update])
+    assert [item["type"] for item in told["output"]] == [
+        "message", "message", "message", "configuration_update", "compaction",
+    ]  # fmt: skip
+    assert told["output"][3] == update | {"id": told["output"][3]["id"]}
+
+
 def test_the_model_is_asked_and_its_summary_stands_for_the_conversation() -> None:
     asked, told = compacted(instructions="Mine.", client_metadata={"a": 1})
     (plan,) = asked.plans

@@ -12,6 +12,7 @@ from proxy.dialects import Rules
 from proxy.dialects.openai.responses.reasoning import Seal, Summary
 from proxy.dialects.openai.responses.request import AskedResponse, decode
 from proxy.protocol.failures import Rejection
+from proxy.protocol.models import Abilities
 from proxy.protocol.plan import Grammar, RedactedThinkingBlock, ThinkingBlock, ToolChoice
 
 RULES = Rules(owner="mine", secret=b"s" * 32)
@@ -262,18 +263,69 @@ def test_what_a_tool_tells_unasked_is_in_the_users_turn() -> None:
     assert refused(input=[HI, {"type": "function_call_output", "output": "x"}])[0] == "input[1].call_id"
 
 
+FORM = {"type": "json_schema", "name": "n", "schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+
+
+def update(**fields: Any) -> dict[str, Any]:
+    return {"type": "configuration_update", "id": "cu_1", **fields}
+
+
+def test_what_a_configuration_update_sets_counts_until_the_next() -> None:
+    native = Rules(secret=b"s" * 32, native=True, abilities_of=lambda model: Abilities(("low", "high")))
+    low, high = update(reasoning={"effort": "low"}), update(reasoning={"effort": "high"})
+    form, words = update(text={"format": FORM}), update(text={"format": {"type": "text"}})
+    cases: list[tuple[list[Any], str | None, bool]] = [
+        ([HI], None, False), ([low, HI], "low", False), ([HI, low, high], "high", False),
+        ([high, HI, low], "low", False), ([low, HI, form], "low", True), ([form, HI, words, low], "low", False),
+        ([form, HI, update()], None, True),
+    ]  # fmt: skip
+    for items, effort, formed in cases:
+        found = asked(native, input=items)
+        assert (found.plan.effort, found.plan.schema is not None, found.ignored) == (effort, formed, ())
+        told = found.template
+        assert (told.reasoning.effort, b"json_schema" in bytes(told.text.format)) == (effort, formed)
+    # They count in place of what the request says, which stays the same from one to the next.
+    found = asked(
+        native, input=[HI, low, words], reasoning={"effort": "high", "summary": "auto"}, text={"format": FORM}
+    )
+    assert (found.plan.effort, found.plan.schema, found.template.reasoning.summary) == ("low", None, "auto")
+    schema = asked(native, input=[HI, form]).plan.schema
+    assert schema is not None
+    assert schema.where == "input[1].text.format.schema"
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        (update(reasoning={"effort": "huge"}), "input[1].reasoning.effort"),
+        (update(reasoning=5), "input[1].reasoning"),
+        (update(text={"format": {"type": "prose"}}), "input[1].text.format.type"),
+        (update(text={"format": {"type": "json_schema"}}), "input[1].text.format.schema"),
+        ({"type": "compaction_trigger"}, "input[1].type"),
+    ],
+)
+def test_updates_that_cannot_be(item: Any, param: str) -> None:
+    assert refused(input=[HI, item])[0] == param
+
+
+def test_what_is_not_known_of_an_update_is_named() -> None:
+    assert asked(input=[HI, update(reasoning={"effort": "low", "x": 1}, tools=[1])]).ignored == (
+        "input.reasoning.x", "input.tools",
+    )  # fmt: skip
+
+
 # What has no effect, and what cannot be
 
 
 def test_what_has_no_effect_is_named() -> None:
     found = asked(
-        input=[HI, {"type": "reasoning", "id": "rs_1", "summary": []}, {"type": "configuration_update"},
+        input=[HI, {"type": "reasoning", "id": "rs_1", "summary": []}, {"type": "next_year"},
                {"type": "web_search_call", "id": "ws_1"}],
         include=["reasoning.encrypted_content", "web_search_call.action.sources"],
         text={"verbosity": "low"}, truncation="auto", store=True, prompt_cache_key="k", max_tool_calls=3,
     )  # fmt: skip
     assert set(found.ignored) == {
-        "input.reasoning", "input.configuration_update", "input.web_search_call",
+        "input.reasoning", "input.next_year", "input.web_search_call",
         "text.verbosity", "store", "prompt_cache_key", "max_tool_calls",
     }  # fmt: skip
     assert found.encrypted

@@ -1,7 +1,8 @@
 """`POST /v1/responses/compact`: a long conversation becomes a short one, which later requests begin with.
 
-The model is asked for a summary; the answer is all messages but the assistant's, and one compaction item that holds the
-summary. Shapes: `openai.types.responses.response_compact_params` and `compacted_response` of the package `openai`.
+The model is asked for a summary; the answer is all messages but the assistant's, what sets how to answer, and one
+compaction item that holds the summary. Shapes: `openai.types.responses.response_compact_params` and
+`compacted_response` of the package `openai`.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ _kind: Final = msgspec.json.Decoder(_Kind)
 
 
 def _stays(raw: Raw) -> bool:
-    """It is a message, and not the assistant's."""
+    """It is a message, and not the assistant's; or it says how to answer from now on."""
     item = _kind.decode(raw)
-    return item.type in (None, "message") and item.role != "assistant"
+    return item.type in (None, "message", "configuration_update") and item.role != "assistant"
 
 
 class CompactEncoder:

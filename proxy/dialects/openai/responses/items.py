@@ -27,6 +27,7 @@ from proxy.protocol.tools import CUSTOM_ARGUMENT
 
 COMPACTED: Final = "<summary_of_the_conversation_so_far>\n{}\n</summary_of_the_conversation_so_far>"
 
+NOT_COMPACTED: Final = "Conversations are compacted by `POST /v1/responses/compact` here."
 # What a tool tells without having been called, as Codex sends its user's goal: the Messages API has results of calls
 # alone.
 UNASKED: Final = ('<tool_output name="{}">', "</tool_output>")
@@ -53,6 +54,23 @@ class _Item(Struct, frozen=True):
     tools: list[Raw] | None = None
 
 
+class _Effort(Struct, frozen=True):
+    effort: str | None = None
+
+
+class _Form(Struct, frozen=True):
+    format: Raw = Raw()
+
+
+class _Update(Struct, frozen=True):
+    """What a `configuration_update` can hold: it counts until another one does."""
+
+    type: str
+    id: str | None = None
+    reasoning: _Effort | None = None
+    text: _Form | None = None
+
+
 class _Outcome(Struct, frozen=True):
     type: str = "exit"
     exit_code: int | None = None
@@ -65,10 +83,12 @@ class _ShellOutput(Struct, frozen=True):
 
 
 _item_decoder: Final = msgspec.json.Decoder(_Item)
+_update_decoder: Final = msgspec.json.Decoder(_Update)
 _content_decoder: Final = msgspec.json.Decoder(str | list[Raw] | None)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _shell_output_decoder: Final = msgspec.json.Decoder(list[_ShellOutput])
 _undeclared: Final = Undeclared(_Item)
+_undeclared_update: Final = Undeclared(_Update)
 _undeclared_output: Final = Undeclared(list[_ShellOutput])
 # Where a conversation goes on from.
 _KEPT: Final = ("previous_response_id", "conversation")
@@ -77,7 +97,8 @@ _KEPT: Final = ("previous_response_id", "conversation")
 class Talk:
     """A conversation while it is put together, item by item.
 
-    `tools`: those that came among the items, with their paths. Items without effect: `ignored` of what is sent, `past`
+    `tools`: those that came among the items, with their paths; so `effort` and `format` (of answers), the last of those
+    that items have asked for. Items without effect: `ignored` of what is sent, `past`
     of what has been answered or stored here before, which nobody asks for again. `all`: the items that it consists of,
     references replaced by what they stand for; `sent`: those of them taken last.
     """
@@ -85,6 +106,8 @@ class Talk:
     def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
         self.history = History("input")
         self.tools: list[tuple[str, Raw]] = []
+        self.effort: tuple[str, str] | None = None
+        self.format: tuple[Raw, str] | None = None
         self.ignored: list[str] = []
         self.past: list[str] = []
         self.all: list[Raw] = []
@@ -128,6 +151,10 @@ class Talk:
             self._call(item, kind, where)
         elif kind in _OUTPUTS:
             self._result(item, kind, where)
+        elif kind == "configuration_update":
+            self._update(raw, where)
+        elif kind == "compaction_trigger":
+            raise bad_request(NOT_COMPACTED, f"{where}.type")
         elif not kind:
             raise bad_request("An item needs a type.", f"{where}.type")
         elif kind == "web_search_call":
@@ -192,6 +219,14 @@ class Talk:
         if not isinstance(sealed.block, Summary):
             raise bad_request("This is not the content of a compaction item.", place)
         self.history.ask([TextBlock(COMPACTED.format(sealed.block.text))])
+
+    def _update(self, raw: Raw, where: str) -> None:
+        update = decoded(_update_decoder, raw, where)
+        self._note(_undeclared_update(raw, named(where)), where)
+        if update.reasoning is not None and update.reasoning.effort is not None:
+            self.effort = update.reasoning.effort, f"{where}.reasoning.effort"
+        if update.text is not None and bytes(update.text.format) not in (b"", b"null"):
+            self.format = update.text.format, f"{where}.text.format"
 
     def _call(self, item: _Item, kind: str, where: str) -> None:
         call_id = item.call_id or item.id

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from proxy.dialects import RULES, Rules, parameters
 from proxy.dialects.openai.chat_request import HOTTEST, limit_of
@@ -214,6 +215,7 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         raise bad_request("There are no prompt templates here: send the prompt itself as `instructions`.", "prompt")
     conversation = _conversation(asked)
     talk = talk_of(asked.instructions, asked.previous_response_id, conversation, items_of(asked.input), rules)
+    asked, effort_at, format_at = _updated(asked, talk)
     store = rules.lookup.stores and sum(len(bytes(raw)) for raw in talk.sent) < rules.lookup.most_stored
     if asked.background and (asked.store is False or not store):
         raise bad_request("A response is made in the background only where it is stored.", "background")
@@ -244,8 +246,8 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         messages,
         use=use,
         max_tokens=_limit(asked.max_output_tokens),
-        thinking=parameters.thinking((asked.reasoning or _Reasoning()).effort, "reasoning.effort", model, rules),
-        schema=_schema(asked.text),
+        thinking=parameters.thinking((asked.reasoning or _Reasoning()).effort, effort_at, model, rules),
+        schema=_schema(asked.text, format_at),
         sampling=parameters.sampling(rules, asked.temperature, asked.top_p, hottest=HOTTEST),
     )
     return AskedResponse(
@@ -263,6 +265,18 @@ def decode(body: bytes, rules: Rules = RULES) -> AskedResponse:
         shorten=asked.truncation == "auto",
         most=rules.lookup.most_stored,
     )
+
+
+def _updated(asked: ResponsesRequest, talk: Talk) -> tuple[ResponsesRequest, str, str]:
+    """The request with what its items have changed; and where its effort and its form of answers stand."""
+    effort_at, format_at = "reasoning.effort", "text.format"
+    if talk.effort is not None:
+        effort, effort_at = talk.effort
+        asked = replace(asked, reasoning=replace(asked.reasoning or _Reasoning(), effort=effort))
+    if talk.format is not None:
+        format, format_at = talk.format
+        asked = replace(asked, text=replace(asked.text or _Text(), format=format))
+    return asked, effort_at, format_at
 
 
 def told(ignored: Iterable[str], talk: Talk, rules: Rules) -> tuple[str, ...]:
@@ -289,11 +303,10 @@ def _conversation(asked: ResponsesRequest) -> ConversationId | None:
     return ConversationId(named if isinstance(named, str) else named.id)
 
 
-def _schema(text: _Text | None) -> Schema | None:
-    """The schema that `text.format` asks for; None for text. Raises Rejection."""
+def _schema(text: _Text | None, where: str) -> Schema | None:
+    """The schema that `text.format` asks for; None for text. `where`: its path. Raises Rejection."""
     if text is None or not given(text.format):
         return None
-    where = "text.format"
     format = decoded(_format_decoder, text.format, where)
     if format.type == "text":
         return None
