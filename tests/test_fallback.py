@@ -7,9 +7,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from proxy.__main__ import CANNOT_START, main
@@ -17,6 +19,7 @@ from proxy.settings import SettingError, read
 from tests import fake_cli
 from tests.cli_script import SUBSCRIPTION, cli_script
 from tests.conftest import chat
+from tests.outcomes import Expects
 from tests.served import Served, wait_for
 
 RECORDING = Path(__file__).parent.parent / "fixtures" / "transcripts" / "2.1.330" / "errors" / "plan_limit.jsonl"
@@ -112,6 +115,36 @@ def test_a_days_money_is_a_limit(start: Start) -> None:
     assert int(refused.headers["retry-after"]) <= 90_000
     # Restarted, it still knows.
     assert server.get("/v1/usage").json()["totals"]["requests"] == 3
+
+
+def test_many_at_once_do_not_get_past_a_days_money(start: Start, expects: Expects) -> None:
+    expects("faults", "12 requests at once by a login that is paid for", "no more than the day's money is spent")
+    server = start(fallback="api-key", fallback_usd="1.9")
+    assert server.chat(chat("hi")).status_code == 200
+    wait_for(lambda: price(server) >= 0.39, 5, "the price is known")
+    asked = chat([["sleep", 0.5], ["say", "a"], ["end"]])
+    with ThreadPoolExecutor(12) as threads:
+        found = [answer.status_code for answer in threads.map(lambda _: server.chat(asked), range(12))]
+    assert sorted(found) == [200] * 4 + [429] * 8
+    wait_for(lambda: price(server) >= 1.99, 5, "their prices are known")
+    assert price(server) < 2.01
+
+
+def test_answers_that_are_cut_short_are_not_for_nothing(start: Start, expects: Expects) -> None:
+    expects("faults", "answers by a login that is paid for, each left by its client", "they count towards the limit")
+    server = start(fallback="api-key", fallback_usd="2")
+    for number in range(1, 5):
+        url = f"{server.url}/v1/chat/completions"
+        asked = chat([["say", "a"], ["hang"]], stream=True)
+        with httpx.stream("POST", url, json=asked, timeout=60, trust_env=False) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_lines())
+        wait_for(
+            lambda n=number: [row["outcome"] for row in server.recent()].count("cancelled") == n, 30, "it has ended"
+        )
+    refused = server.chat(chat("hi"))
+    assert refused.status_code == 429
+    assert "is spent, too ($2.00)" in refused.json()["error"]["message"]
 
 
 def test_a_smaller_model_answers_and_is_named(start: Start) -> None:

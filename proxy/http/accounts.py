@@ -139,6 +139,8 @@ class Accounts:
                 trace.api, trace.not_continued, trace.web_searches, trace.login, trace.fallback,
             )  # fmt: skip
             self.ledger.ended(record)
+        for tell in trace.ended:
+            tell()
 
     def paid(self, requests: Sequence[str], usd: float) -> None:
         self.metrics.paid(usd)

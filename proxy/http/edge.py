@@ -38,7 +38,7 @@ class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
     __slots__ = (
-        "answer", "api", "at", "attempts", "began", "complete", "endpoint", "fallback", "first_delta", "id",
+        "answer", "api", "at", "attempts", "began", "complete", "ended", "endpoint", "fallback", "first_delta", "id",
         "invalid_calls", "kept", "key_name", "left", "login", "model", "not_continued", "outcome", "owner",
         "requested_model",
         "served", "status", "tokens", "web_searches",
@@ -73,6 +73,8 @@ class Trace:
         # By what it is answered instead, when the plan is used up, and who pays then; or nothing.
         self.fallback = ""
         self.login = ""
+        # What else is to be told when the request is over and its row of usage is written.
+        self.ended: list[Callable[[], None]] = []
         self.left = False
         # The answer has been handed over to its last byte.
         self.complete = False

@@ -17,10 +17,15 @@ from proxy.cli.pool import Pool
 from proxy.keys.quota import midnight, tomorrow
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Plan
-from proxy.usage.reader import Reader
+from proxy.usage.reader import FallbackCost, Reader
 from proxy.usage.writer import Ledger
 
 HEADER: Final = "x-claude-proxy-fallback"
+# What a request costs is known after its end, or never if it is cut short. Until then it counts as much as the dearest
+# of the last days, but no less than this share of the day's money; or as that other share if no price is known.
+DAYS: Final = 30
+LEAST_SHARE: Final = 1 / 50
+UNKNOWN_SHARE: Final = 1 / 4
 # Seconds to wait for what has just ended to be in the usage file.
 FRESH_WAIT: Final = 1.0
 
@@ -54,10 +59,13 @@ class Fallback:
         self._ledger = ledger
         self._model = model
         self._usd_per_day = usd_per_day
+        # Requests that are answered so and whose end is not in the usage file yet.
+        self._under_way = 0
 
     async def way(self, failure: Failure, plan: Plan) -> Way | None:
         """How to answer the request that has met this failure, before any of its answer has gone out; None: not at
-        all. Raises Rejection when the day's money is spent."""
+        all. Raises Rejection when the day's money is spent. Whoever is told a way that is paid for says when the
+        request has ended."""
         if failure.kind is not Kind.PLAN_LIMIT:
             return None
         if self._model is not None:
@@ -72,21 +80,30 @@ class Fallback:
                 f"{self.name}, is spent, too (${spent:.2f})."
             )
             raise Rejection(structs.replace(failure, message=message, resets_at=ends))
+        self._under_way += 1
         return Way(self.name, self.pool, plan, self._login)
 
+    def ended(self) -> None:
+        """A request has ended that is paid for, and the usage file is told."""
+        self._under_way -= 1
+
     async def _spent(self) -> float:
-        """Since midnight, in dollars. Raises Rejection when it cannot be told: nobody wants a bill without a limit."""
+        """Since midnight, in dollars, at the most. Raises Rejection when it cannot be told: nobody wants a bill without
+        a limit."""
         if self._ledger is None:
             return 0.0
         await self._ledger.written(FRESH_WAIT)
         path, since = self._ledger.path, midnight(time.time())
 
-        def read(path: Path) -> float:
+        def read(path: Path) -> FallbackCost:
             with Reader(path) as reader:
-                return reader.fallback_cost(since)
+                return reader.fallback_cost(since, since - DAYS * 86_400)
 
         try:
-            return await asyncio.to_thread(read, path)
+            cost = await asyncio.to_thread(read, path)
         except (sqlite3.Error, OSError) as error:
             message = f"The plan is used up, and what the other login has cost today cannot be read: {error}."
             raise Rejection(Failure(Kind.PLAN_LIMIT, message)) from None
+        limit = self._usd_per_day
+        each = max(cost.dearest, limit * LEAST_SHARE) if cost.dearest else limit * UNKNOWN_SHARE
+        return cost.usd + (cost.unknown + self._under_way) * each

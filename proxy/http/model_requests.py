@@ -286,11 +286,13 @@ class Answering:
             return self._exchange(self._pools[index], left)
         other = None if index in self._fallen_back else self._service.fallback
         way = None if other is None else await other.way(failure, plan)
-        if way is None:
+        if other is None or way is None:
             return None
         self.trace.fallback, self.trace.login = way.name, way.login
         self._plans[index], self._pools[index] = way.plan, way.pool
         self._fallen_back.add(index)
+        if way.login:
+            self.trace.ended.append(other.ended)
         return self._exchange(way.pool, way.plan)
 
     async def _asked(self, index: int) -> AsyncGenerator[Sequence[Part], None]:

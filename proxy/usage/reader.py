@@ -159,6 +159,14 @@ def _sums(rows: Sequence[sqlite3.Row]) -> dict[str, Any]:
     }
 
 
+class FallbackCost(Struct, frozen=True):
+    """In dollars: of all, and of the dearest. `unknown`: requests whose cost the CLI has not said (yet)."""
+
+    usd: float = 0.0
+    dearest: float = 0.0
+    unknown: int = 0
+
+
 class Reader:
     """A file of usage, for reading; one that does not exist is empty. Raises sqlite3.Error. `with` opens and closes it.
 
@@ -252,10 +260,18 @@ class Reader:
         rows = self._rows(_USED, (key, since))
         return (int(rows[0]["tokens"]), float(rows[0]["usd"])) if rows else (0, 0.0)
 
-    def fallback_cost(self, since: float) -> float:
-        """What answers by another login have cost, of requests that began from `since` on, in dollars."""
-        rows = self._rows("SELECT total(cost) AS usd FROM requests WHERE fallback != '' AND began >= ?", (since,))
-        return float(rows[0]["usd"]) if rows else 0.0
+    def fallback_cost(self, since: float, lately: float) -> FallbackCost:
+        """What answers by another login have cost, of requests that began from `since` on; the dearest from `lately`
+        on."""
+        rows = self._rows(
+            "SELECT total(CASE WHEN began >= ?1 THEN cost END) AS usd, max(cost) AS dearest, "
+            "total(began >= ?1 AND unpaid > 0) AS unknown "
+            "FROM requests WHERE fallback != '' AND login != '' AND began >= ?2",
+            (since, lately),
+        )
+        if not rows:
+            return FallbackCost()
+        return FallbackCost(float(rows[0]["usd"]), float(rows[0]["dearest"] or 0.0), int(rows[0]["unknown"]))
 
     def recent(self, limit: int) -> tuple[UsageRow, ...]:
         """The latest requests, newest first."""
