@@ -59,6 +59,34 @@ def summary(path: Path, since: float | None = None, until: float | None = None) 
         return reader.summary(since, until)
 
 
+def test_answers_without_a_price_are_not_for_nothing(tmp_path: Path) -> None:
+    """A client that leaves just before the end would have no limit in dollars otherwise."""
+    ledger = new(tmp_path / "usage.sqlite3")
+
+    def ask(id: str, outcome: str, began: float, usd: float | None, key: str = "ann") -> None:
+        ledger.begun(id, began, key, "/v1/chat/completions")
+        ledger.ended(record(id, began=began, key=key, outcome=outcome))
+        if usd is not None:
+            ledger.paid([id], usd)
+
+    ask("left without any price known", "cancelled", NOON, None)
+    ask("another's", "ok", NOON, 9.0, "bob")
+    write(ledger)
+    with Reader(ledger.path) as reader:
+        assert reader.used("ann", NOON) == (34, 0.0)
+    ask("yesterday's", "ok", NOON - DAY, 0.2)
+    ask("paid", "ok", NOON, 0.4)
+    ask("stopped", "ok", NOON, None)
+    ask("failed", "cli_died", NOON, None)
+    ledger.begun("running", NOON, "ann", "/v1/chat/completions")
+    write(ledger)
+    with Reader(ledger.path) as reader:
+        tokens, usd = reader.used("ann", NOON)
+        assert tokens == 4 * 34
+        assert usd == pytest.approx(0.4 + 2 * 0.3)
+        assert reader.used("nobody", NOON) == (0, 0.0)
+
+
 # Versions.
 
 

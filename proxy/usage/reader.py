@@ -128,8 +128,16 @@ nullif(paid_in, '') AS priced_with, duration, first_delta, nullif(fallback, '') 
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
 _USED: Final = """
-SELECT total(input + cache_read + cache_write + output) AS tokens, total(cost) AS usd
+SELECT total(input + cache_read + cache_write + output) AS tokens, total(cost) AS usd,
+    total(unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted')) AS unknown
 FROM requests WHERE key = ? AND began >= ?
+"""
+# What a request of a key costs, by so many of the latest whose price is known.
+_LATEST: Final = 100
+_PRICE: Final = f"""
+SELECT total(cost) / max(count(*), 1) AS usd FROM (
+    SELECT cost FROM requests WHERE key = ? AND unpaid = 0 AND cost > 0 ORDER BY began DESC LIMIT {_LATEST}
+)
 """
 
 
@@ -256,9 +264,15 @@ class Reader:
         return self._rows(f"SELECT {name} AS name, served, not_continued, {sums} FROM temp.period GROUP BY 1, 2, 3")
 
     def used(self, key: str, since: float) -> tuple[int, float]:
-        """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on."""
+        """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on. Those
+        that have ended without a price count as its others have cost lately: who leaves early has not asked for
+        nothing."""
         rows = self._rows(_USED, (key, since))
-        return (int(rows[0]["tokens"]), float(rows[0]["usd"])) if rows else (0, 0.0)
+        if not rows:
+            return 0, 0.0
+        (used,) = rows
+        unknown = used["unknown"] and used["unknown"] * self._rows(_PRICE, (key,))[0]["usd"]
+        return int(used["tokens"]), float(used["usd"]) + unknown
 
     def fallback_cost(self, since: float, lately: float) -> FallbackCost:
         """What answers by another login have cost, of requests that began from `since` on; the dearest from `lately`
