@@ -25,7 +25,7 @@ from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool
 from proxy.protocol.deltas import Failed, Finished, Text, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.plan import CacheLife, Caching, Message, Plan, Search, TextBlock
+from proxy.protocol.plan import Caching, Message, Plan, Search, TextBlock
 from tests import fake_cli
 from tests.conftest import alive, base_settings, children_of, launch_of, until
 from tests.served import wait_for
@@ -366,13 +366,17 @@ async def test_why_a_conversation_is_not_continued(
 
 
 async def test_what_was_asked_before_is_marked_where_much_follows_it(make: Make) -> None:
-    lives: list[tuple[dict[str, Any], CacheLife]] = [({}, "1h"), ({"login": "api-key"}, "5m")]
-    for settings, ttl in lives:
-        pool = await make(**settings)
+    lives: dict[str, Caching | None] = {
+        "subscription": Caching("1h", (0, 0)),
+        "api-key": Caching("5m", (0, 0)),
+        "bedrock": None,
+    }
+    for login, wanted in lives.items():
+        pool = await make(login=login)
         await served(pool, plan("one"), keep=True)
         lease = await pool.open(plan("one", said("echo: one"), Message("user", (TextBlock("two"),) * 30)), "")
         assert (lease.served, lease.not_continued) == ("replayed", "unfit")
-        assert lease.plan.caching == Caching(ttl, (0, 0))
+        assert lease.plan.caching == wanted
         pool.release(lease)
 
 

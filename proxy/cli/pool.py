@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -42,6 +42,8 @@ from proxy.settings import Settings
 ROUND: Final = 5.0
 # An answer's cost follows it within milliseconds; the child of a conversation that is to end gets this long to say it.
 COST_WAIT: Final = 0.5
+# How long the CLI has the prompt cache keep what it marks, by login. Others may not know of such times at all.
+CACHE_LIFE: Final[Mapping[str, CacheLife]] = {"subscription": "1h", "api-key": "5m"}
 
 
 class Counts(Struct, frozen=True):
@@ -176,8 +178,10 @@ class Pool:
         except BaseException:
             self._limiter.release(owner)
             raise
-        ttl: CacheLife = "1h" if self._settings.login == "subscription" else "5m"
-        plan = caching.remarked(self._recall.whole(plan, keys), keys, self._parked.known, ttl)
+        plan = self._recall.whole(plan, keys)
+        ttl = CACHE_LIFE.get(self._settings.login)
+        if ttl is not None:
+            plan = caching.remarked(plan, keys, self._parked.known, ttl)
         return self._begun(Lease(conversation, served, keys[-1], plan, owner, not_continued, answers))
 
     @contextlib.asynccontextmanager
