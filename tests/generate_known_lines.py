@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -48,23 +48,26 @@ def _in_order(names: Iterable[str]) -> list[tuple[int, ...]]:
 def text() -> str:
     """The file's content."""
     # Without what is generated: an empty table must be enough to make it from.
-    from proxy.protocol.unproven import paths, stop_reason
+    from proxy.protocol.unproven import paths, word
 
     tested, judged = versions()
     fields: dict[str, set[str]] = {}
-    reasons = set()
+    words: dict[str, set[str]] = {}
     for line, table in recorded():
         fields.setdefault(label(line), set()).update(paths(table))
-        if (reason := stop_reason(line)) is not None:
-            reasons.add(reason)
-    rows = ""
-    for name, found in sorted(fields.items()):
-        rows += f'    "{name}": frozenset((\n{_names(sorted(found))}    )),\n'
+        if (told := word(line)) is not None:
+            words.setdefault(told[0], set()).add(told[1])
     return (
         f"{_HEAD}\n# The oldest and the newest version with recordings; the newest that was judged and is not broken.\n"
         f"OLDEST: Final = {tested[0]}\nNEWEST: Final = {tested[-1]}\nNEWEST_JUDGED: Final = {judged[-1]}\n"
-        f"# By type of line: the names of its fields.\nFIELDS: Final = {{\n{rows}}}  # fmt: skip\n"
-        f"STOP_REASONS: Final = frozenset((\n{_names(sorted(reasons))}))  # fmt: skip\n"
+        f"# By type of line: the names of its fields.\nFIELDS: Final = {{\n{_rows(fields)}}}  # fmt: skip\n"
+        f"# Words of lists that may grow.\nWORDS: Final = {{\n{_rows(words)}}}  # fmt: skip\n"
+    )
+
+
+def _rows(table: Mapping[str, Collection[str]]) -> str:
+    return "".join(
+        f'    "{name}": frozenset((\n{_names(sorted(found))}    )),\n' for name, found in sorted(table.items())
     )
 
 

@@ -12,7 +12,7 @@ from proxy.cli import unproven as counts
 from proxy.cli.unproven import UnprovenCounts
 from proxy.doctor import check_unproven
 from proxy.protocol.lines import decode_line
-from proxy.protocol.unproven import Unproven, unproven, unproven_reason
+from proxy.protocol.unproven import Unproven, unproven, unproven_word
 from tests import cli_lines as say
 from tests import generate_known_lines
 
@@ -22,7 +22,7 @@ FIELD = Unproven("field", "assistant invented")
 def found(table: dict[str, Any] | str) -> list[Unproven]:
     raw = (table if isinstance(table, str) else json.dumps(table)).encode()
     line = decode_line(raw)
-    reason = unproven_reason(line)
+    reason = unproven_word(line)
     return [*unproven(line, raw), *([] if reason is None else [reason])]
 
 
@@ -55,6 +55,10 @@ def test_no_recorded_line_has_anything_new() -> None:
             say.event({"type": "message_delta", "delta": {"stop_reason": "invented"}, "usage": {"output_tokens": 1}}),
             [Unproven("stop reason", "invented")],
         ),
+        (say.opened(type="invented"), [Unproven("block type", "invented")]),
+        (say.event({"type": "content_block_delta", "index": 0, "delta": {"type": "invented_delta"}}),
+         [Unproven("delta type", "invented_delta")]),
+        (say.limits("invented"), [Unproven("limit status", "invented")]),
         # The names within arguments are a model's, so they are text.
         ({"type": "assistant", "message": {"content": [{"type": "tool_use", "input": {"secret": 1}}]}}, []),
         ({"type": "assistant", "message": {"content": []}, "a secret": 1},

@@ -14,7 +14,7 @@ import msgspec
 
 from proxy import files
 from proxy.protocol.lines import Line, StreamEvent, label
-from proxy.protocol.unproven import Unproven, unproven, unproven_reason
+from proxy.protocol.unproven import Unproven, unproven, unproven_word
 from proxy.settings.paths import make_private
 
 log: Final = logging.getLogger("proxy.cli")
@@ -52,7 +52,7 @@ class UnprovenCounts:
         seen: set[str | type] = set()
 
         def look(line: Line, raw: bytes) -> None:
-            if (new := unproven_reason(line)) is not None:
+            if (new := unproven_word(line)) is not None:
                 self._count(new)
             kind = type(line.event) if isinstance(line, StreamEvent) else label(line)
             if kind in seen:

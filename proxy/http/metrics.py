@@ -163,7 +163,7 @@ class Metrics(Collector):
         )
         unproven = CounterMetricFamily(
             f"{PREFIX}_cli_unproven",
-            "Types of line, fields and stop reasons of the CLI that no recording of this release has.",
+            "Types of line, fields, stop reasons and the like of the CLI that no recording of this release has.",
             labels=("sort", "name", "cli_version"),
         )
         for one, count in snapshot.unproven.items():

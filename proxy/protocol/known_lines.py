@@ -137,6 +137,18 @@ FIELDS: Final = {
         "tool_use_result", "type", "uuid",
     )),
 }  # fmt: skip
-STOP_REASONS: Final = frozenset((
+# Words of lists that may grow.
+WORDS: Final = {
+    "block type": frozenset((
+        "future_block", "text", "thinking", "tool_use",
+    )),
+    "delta type": frozenset((
+        "citations_delta", "future_delta", "input_json_delta", "signature_delta", "text_delta", "thinking_delta",
+    )),
+    "limit status": frozenset((
+        "allowed", "allowed_warning", "rejected",
+    )),
+    "stop reason": frozenset((
         "end_turn", "max_tokens", "refusal", "stop_sequence", "tool_use",
-))  # fmt: skip
+    )),
+}  # fmt: skip

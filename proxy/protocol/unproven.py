@@ -1,4 +1,4 @@
-"""What of the CLI's lines no recording has: types of line, fields of the types that are read, and stop reasons.
+"""What of the CLI's lines no recording has: types of line, fields of the types that are read, and some words in them.
 
 Names only, never what a field says. Nothing below a field whose names a client or a model has made, such as the
 arguments of a call, is looked at.
@@ -13,10 +13,21 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from proxy.protocol.known_lines import FIELDS, STOP_REASONS
-from proxy.protocol.lines import Assistant, Garbage, Line, MessageDelta, StreamEvent, label
+from proxy.protocol.known_lines import FIELDS, WORDS
+from proxy.protocol.lines import (
+    Assistant,
+    BlockPiece,
+    BlockStart,
+    Garbage,
+    Line,
+    MessageDelta,
+    RateLimit,
+    StreamEvent,
+    label,
+)
 
-Sort = Literal["line type", "field", "stop reason"]
+Word = Literal["stop reason", "block type", "delta type", "limit status"]
+Sort = Literal["line type", "field"] | Word
 
 # The fields whose own fields have names of the CLI's or of the Messages API's.
 STRUCTURED: Final = frozenset((
@@ -52,17 +63,26 @@ def paths(line: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
                     yield from paths(item, f"{path}[]")
 
 
-def stop_reason(line: Line) -> str | None:
-    """The stop reason that a line tells, if it tells one."""
+def word(line: Line) -> tuple[Word, str] | None:
+    """The word that a line tells of a list that may grow, if it tells one."""
+    if isinstance(line, RateLimit):
+        return "limit status", line.rate_limit_info.status
     if isinstance(line, StreamEvent):
-        return line.event.delta.stop_reason if isinstance(line.event, MessageDelta) else None
-    return line.message.stop_reason if isinstance(line, Assistant) else None
+        event = line.event
+        if isinstance(event, BlockPiece):
+            return "delta type", event.delta.type
+        if isinstance(event, BlockStart):
+            return "block type", event.content_block.type
+        reason = event.delta.stop_reason if isinstance(event, MessageDelta) else None
+    else:
+        reason = line.message.stop_reason if isinstance(line, Assistant) else None
+    return None if reason is None else ("stop reason", reason)
 
 
-def unproven_reason(line: Line) -> Unproven | None:
-    """The stop reason of a line, if no recording has it."""
-    reason = stop_reason(line)
-    return None if reason is None or reason in STOP_REASONS else Unproven("stop reason", _plain(reason))
+def unproven_word(line: Line) -> Unproven | None:
+    """The word that a line tells, if no recording has it."""
+    told = word(line)
+    return None if told is None or told[1] in WORDS[told[0]] else Unproven(told[0], _plain(told[1]))
 
 
 def unproven(line: Line, raw: bytes) -> list[Unproven]:
