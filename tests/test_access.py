@@ -14,6 +14,7 @@ from proxy.keys import keyring
 from proxy.keys.keyring import Keyring
 from proxy.keys.store import digest
 from proxy.settings import Key, loopback
+from proxy.settings.values import origin_list
 from tests.conftest import Serve, chat
 
 KEYS = (Key("alice", "sk-alice"), Key("bob", "sk-bob"))
@@ -110,6 +111,13 @@ async def test_no_origin_is_ever_allowed_by_a_star(local: Serve) -> None:
 async def test_the_servers_own_pages_may_call(local: Serve) -> None:
     server = await local()
     assert (await status(server, Origin=server.url))[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["app://obsidian.md", "tauri://localhost", "chrome-extension://abcdefgh"])
+async def test_programs_that_are_pages_inside_may_call_when_they_are_named(local: Serve, origin: str) -> None:
+    assert origin_list(origin) == (origin,)
+    assert (await status(await local(origins=(origin,)), Origin=origin))[0] == 200
+    assert (await status(await local(), Origin=origin))[0] == 403
 
 
 @pytest.mark.parametrize("spelled", ["https://app.example/", "HTTPS://APP.example"])

@@ -105,6 +105,18 @@ def test_streamed_and_whole_agree_of_every_recording(asked: Asked, thinking: boo
     assert whole["eval_count"] == last.tokens.output
 
 
+@pytest.mark.parametrize("between", [Text("and"), Thinking("Hm."), Refusal("no")])
+def test_calls_keep_their_place_among_words(between: Delta) -> None:
+    deltas: list[Delta] = [
+        STARTED, ToolCall(0, "toolu_1", "f"), ToolEnd(0), ToolCall(1, "toolu_2", "g"), ToolEnd(1), between,
+        ToolCall(2, "toolu_3", "h"), ToolEnd(2), Finished(Reason.TOOL_USE, TOKENS),
+    ]  # fmt: skip
+    said = [line["message"] for line in lines_of(encoder(), deltas)]
+    assert [[call["function"]["name"] for call in message.get("tool_calls", ())] for message in said] == [
+        ["f", "g"], [], ["h"], [],
+    ]  # fmt: skip
+
+
 def test_the_lines_of_an_answer() -> None:
     deltas: list[Delta] = [
         STARTED, Thinking("Hm."), Text("a"), Text("b"), ToolCall(0, "toolu_1", "f"), Arguments(0, '{"x"'),
@@ -121,14 +133,13 @@ def test_the_lines_of_an_answer() -> None:
         head | {"message": say | {"content": "a"}},
         head | {"message": say | {"content": "b"}},
         head | {"message": say | {"tool_calls": [
-            {"id": "toolu_1", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}]}},
-        head | {"message": say | {"tool_calls": [
+            {"id": "toolu_1", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}},
             {"id": "toolu_2", "function": {"index": 1, "name": "g", "arguments": {}}}]}},
     ]  # fmt: skip
     assert lines[-1] == head | {
-        "done": True, "done_reason": "stop", "message": say, "total_duration": 6_000_000_000, "load_duration": 0,
+        "done": True, "done_reason": "stop", "message": say, "total_duration": 5_000_000_000, "load_duration": 0,
         "prompt_eval_count": 22, "prompt_eval_duration": 1_500_000_000, "eval_count": 12,
-        "eval_duration": 4_500_000_000,
+        "eval_duration": 3_500_000_000,
     }  # fmt: skip
 
 
