@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import openai
 import pytest
+from openai.lib.responses_tool_runner import AsyncRegisteredFunction, AsyncResponsesToolRunner
+from openai.types.responses import FunctionToolParam
 
 from tests.conftest import Serve
 from tests.responses_api import PATH, client, events, judged
@@ -112,3 +115,24 @@ async def test_the_openai_package(serve: Serve) -> None:
         assert response.output_text == "echo: Hello."
         async with api.responses.stream(model="opus", input="Hello.") as stream:
             assert (await stream.get_final_response()).output_text == "echo: Hello."
+
+
+@pytest.mark.parametrize("more", [{}, {"store": False, "include": ["reasoning.encrypted_content"]}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_openai_package_runs_tools(serve: Serve, stream: bool, more: dict[str, Any]) -> None:
+    """Its loop is strict: it takes no item that it could not send back."""
+    server = await serve()
+    steps = json.dumps([["call", "toolu_1", "weather"]])
+    tool = FunctionToolParam(type="function", name="weather", parameters={"type": "object"}, strict=False)
+
+    called: list[dict[str, object]] = []
+
+    async def execute(arguments: dict[str, object]) -> str:
+        called.append(arguments)
+        return "done"
+
+    runner = AsyncResponsesToolRunner(functions=[AsyncRegisteredFunction(tool, execute)])
+    async with openai.AsyncOpenAI(api_key="x", base_url=f"{server.url}/v1", max_retries=0) as api:
+        params: Any = {"model": "opus", "input": steps, **more}
+        response = await runner.run(api, params, max_steps=3, stream=stream)
+    assert (response.status, called) == ("completed", [{}])

@@ -25,7 +25,7 @@ class ReasoningItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="re
 
     id: str
     summary: tuple[SummaryText, ...] = ()
-    content: None = None
+    content: tuple[()] = ()
     encrypted_content: str | None = None
     status: ItemStatus
 
