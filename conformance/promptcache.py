@@ -91,6 +91,24 @@ def blocks(body: Mapping[str, Any]) -> list[Block]:
     return [block for block in found if BILLING not in block.text[:80]]
 
 
+def check(body: Mapping[str, Any]) -> None:
+    """Raises Refused where `PromptCache.count` does."""
+    _marks(blocks(body))
+
+
+def _marks(prompt: Sequence[Block]) -> list[int]:
+    marks = [index for index, block in enumerate(prompt) if block.ttl is not None]
+    if len(marks) > MARKS:
+        raise Refused(f"A maximum of {MARKS} blocks with cache_control may be provided. Found {len(marks)}.")
+    odd = [block.ttl for block in prompt if block.ttl not in (None, *SECONDS)]
+    if odd:
+        raise Refused(f"cache_control.ttl: {odd[0]!r} is not one of {', '.join(SECONDS)}")
+    lives = [SECONDS[prompt[index].ttl or ""] for index in marks]
+    if lives != sorted(lives, reverse=True):
+        raise Refused("a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block")
+    return marks
+
+
 def _listed(content: Any) -> list[Any]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
@@ -131,15 +149,10 @@ class PromptCache:
     def count(self, body: Mapping[str, Any], at: float, *, begins: float | None = None) -> Counted:
         """What a request that comes at `at` reads and writes. `begins`: when its answer begins; None: at once.
 
-        Raises Refused for too many marks, and for a shorter time to live before a longer one.
+        Raises Refused for too many marks, for a shorter time to live before a longer one and one that there is not.
         """
         prompt = blocks(body)
-        marks = [index for index, block in enumerate(prompt) if block.ttl is not None]
-        if len(marks) > MARKS:
-            raise Refused(f"A maximum of {MARKS} blocks with cache_control may be provided. Found {len(marks)}.")
-        lives = [SECONDS[prompt[index].ttl or ""] for index in marks]
-        if lives != sorted(lives, reverse=True):
-            raise Refused("a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block")
+        marks = _marks(prompt)
         keys = list(_keys(body, prompt))
         totals = list(itertools.accumulate(block.tokens for block in prompt))
         least = LEAST.get(next((name for name in LEAST if str(body.get("model")).startswith(name)), ""), LEAST_ELSE)

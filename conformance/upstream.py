@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
+from conformance import promptcache
 from conformance.cassettes import COUNTING, REAL, chunks
 from conformance.messages import Answer, Arrived, Play, Reply, error, simplified
 
@@ -72,7 +73,7 @@ class Upstream:
     """`async with Upstream(answer) as up`: serves on `up.url`; what arrived is in `up.requests`.
 
     `answer` is a function of the request, a Library or a Live. Anything but POST to MESSAGES or COUNTING is a 404 and
-    lands in `up.others`.
+    lands in `up.others`. Marks for the prompt cache that the API would refuse are refused whatever the answer is.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -131,6 +132,10 @@ class Upstream:
             len(self.requests),
         )
         self.requests.append(request)
+        try:
+            promptcache.check(request.body)
+        except promptcache.Refused as refusal:
+            return await _write(writer, error(400, "invalid_request_error", str(refusal)))
         answer = self.answer(request)
         reply = answer if isinstance(answer, Reply) else await answer
         goes_on = await _write(writer, reply)

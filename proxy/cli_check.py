@@ -43,6 +43,8 @@ TIMEOUT: Final = 10.0
 MODEL: Final = "claude-opus-5-5"
 _OBJECT: Final = b'{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}'
 _TOOL: Final = Tool("weather", "Tells the weather.", Raw(_OBJECT))
+# Marks for the prompt cache that recorded CLIs set.
+MARKS: Final = 3
 _ARRIVED_LIMIT: Final = 16 << 20
 
 
@@ -119,13 +121,22 @@ def _plain(seen: Seen) -> str:
     )
 
 
+def _marks(value: Any) -> int:
+    """How many marks for the prompt cache are in it."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return int(isinstance(value, dict) and "cache_control" in value) + sum(map(_marks, inner))
+
+
 def _tool_call(seen: Seen) -> str:
+    # The Messages API takes four, of which the server sets one.
+    marks = _marks(seen.body)
     roles = [message.get("role") for message in seen.body.get("messages", ()) if message.get("role") != "system"]
     calls = [(call.name, call.arguments) for call in seen.answer.calls]
     return (
         _differs("the tools that arrived", [tool.get("name") for tool in seen.body.get("tools", ())], [_TOOL.name])
         or _differs("the order of messages that arrived", roles, ["user", "assistant", "user", "assistant", "user"])
         or _differs("the calls", calls, [(_TOOL.name, '{"city":"Oslo"}')])
+        or (f"the CLI sets {marks} marks for the prompt cache, more than {MARKS}" if marks > MARKS else "")
     )
 
 

@@ -13,8 +13,9 @@ from proxy.address import bind
 from proxy.checks import Check
 from proxy.cli import capacity, find
 from proxy.cli.capacity import Memory
-from proxy.cli_check import CASES
+from proxy.cli_check import CASES, Seen
 from proxy.doctor import NEWEST_PROVEN
+from proxy.protocol.answer import Answer, CallPart
 from proxy.protocol.known_lines import NEWEST_JUDGED
 from proxy.settings import Settings
 from tests import fake_cli
@@ -292,6 +293,17 @@ def test_a_cli_that_does_something_else_fails_every_case(
     assert "the question did not arrive as it was put in" in rows[0]
     assert "the structured answer is" in rows[2]
     assert "the kind of failure is None" in rows[4]
+
+
+@pytest.mark.parametrize(("more", "problem"), [(0, ""), (1, "the CLI sets 4 marks for the prompt cache, more than 3")])
+def test_a_cli_that_leaves_no_mark_for_the_server_is_told(more: int, problem: str) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    roles = ("user", "assistant", "user", "assistant", "user")
+    said = [{"role": role, "content": [{"type": "text", "text": "x"}]} for role in roles]
+    said[-1] = {"role": "user", "content": [{"type": "text", "text": "x", **mark}] * (1 + more)}
+    body = {"tools": [{"name": "weather"}], "system": [{"type": "text", "text": "x", **mark}] * 2, "messages": said}
+    answer = Answer(model="claude-opus-5-5", parts=(CallPart("toolu_1", "weather", '{"city":"Oslo"}'),))
+    assert CASES[1].problem(Seen(body, answer, None)) == problem
 
 
 def test_the_cli_is_tried_without_a_login(

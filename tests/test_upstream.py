@@ -44,6 +44,21 @@ async def test_a_function_answers_and_credentials_are_not_kept_in_the_headers() 
     assert (other.status_code, up.others) == (404, ["GET /v1/models"])
 
 
+async def test_marks_for_the_prompt_cache_are_refused_as_the_api_does() -> None:
+    """So that a release of the CLI that sets one more mark, beside which ours is too many, is told as broken."""
+
+    def marked(*lives: str) -> dict[str, Any]:
+        marks = [{"type": "ephemeral", "ttl": life} for life in lives]
+        blocks = [{"type": "text", "text": "x", "cache_control": mark} for mark in marks]
+        return asked("x") | {"messages": [{"role": "user", "content": blocks}]}
+
+    async with Upstream(lambda request: messages.stream(ANSWER)) as up:
+        lives = (["1h"] * 4, ["1h", "5m"], ["1h"] * 5, ["5m", "1h"], ["2h"])
+        came = [await post(up.url, marked(*each)) for each in lives]
+    assert [each.status_code for each in came] == [200, 200, 400, 400, 400]
+    assert "Found 5" in came[2].json()["error"]["message"]
+
+
 async def test_one_event_is_one_write() -> None:
     pieces: list[bytes] = []
     async with Upstream(lambda request: messages.stream(ANSWER, between=5)) as up:
