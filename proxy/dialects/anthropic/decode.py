@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from proxy.dialects import Rules, parameters
 from proxy.dialects.anthropic import request as api
 from proxy.dialects.anthropic import tools, web_search
+from proxy.dialects.anthropic.blocks import NAMED
 from proxy.dialects.anthropic.errors import THREAD
 from proxy.dialects.anthropic.request import (
     IGNORED,
@@ -168,7 +169,7 @@ class _Talk:
             value = getattr(block, name, None)
             if value is not None and value not in neutral:
                 self.ignored.append(f"messages.{name}")
-        if (past := web_search.PAST.get(type(block))) is not None:
+        if (past := NAMED.get(type(block))) is not None:
             self.ignored.append(past)
         if isinstance(block, api.TextBlock) and web_search.cites_else(block.citations):
             self.ignored.append("messages.citations")
@@ -189,7 +190,9 @@ class _Talk:
                     self.ignored.append(UNSIGNED)
             elif isinstance(block, api.RedactedThinkingBlock):
                 yield plan.RedactedThinkingBlock(block.data)
-            # A search of the web stands in the text; what it found can be read by the model of that time alone.
+            elif isinstance(block, api.CompactionBlock) and block.content and block.content.strip():
+                yield plan.TextBlock(block.content)
+            # What a server did stands in the text; what it gave can be read by the model of that time alone.
 
     def _heard(self, placed: Sequence[tuple[api.UserBlock, str]]) -> None:
         said: list[PartBlock] = []
@@ -353,4 +356,4 @@ def _ignored(
     names += web_search.without_effect(asked.tools or ())
     names += tools.without_effect(asked.tools or ())
     names += [*talk.ignored, *lost_marks, *_undeclared(body)]
-    return parameters.told(names, rules, (UNSIGNED, *web_search.PAST.values(), *ANSWERED))
+    return parameters.told(names, rules, (UNSIGNED, *NAMED.values(), *ANSWERED))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Raw, Struct, field
 
+from proxy.dialects.anthropic.blocks import Block, Mark, OfServer
 from proxy.dialects.anthropic.known_tools import KNOWN
 from proxy.dialects.choices import AnyChoice, AutoChoice, NoChoice, PlainChoice
 from proxy.dialects.described import (
@@ -21,19 +22,13 @@ from proxy.dialects.described import (
     ToolParameters,
     documented,
 )
-from proxy.dialects.marks import CacheControl
 from proxy.dialects.parameters import Ignored
 from proxy.protocol.media import IMAGE_TYPES
 
 Visible = documented(pattern=r"\S")
-Mark = CacheControl | None
 Limit = Annotated[int, documented(minimum=1)]
 
 # Content
-
-
-class Block(Struct, frozen=True, tag_field="type"):
-    cache_control: Mark = None
 
 
 class TextBlock(Block, frozen=True, tag="text", kw_only=True):
@@ -170,40 +165,17 @@ class RedactedThinkingBlock(Block, frozen=True, tag="redacted_thinking", kw_only
     data: str
 
 
-class ServerToolUseBlock(Block, frozen=True, tag="server_tool_use", kw_only=True):
-    """A search of the web in a past answer. It is not put in again."""
+class CompactionBlock(Block, frozen=True, tag="compaction", kw_only=True):
+    """A summary of what was before, put in as text."""
 
-    id: str = ""
-    name: str = ""
-    input: Any = None
-
-
-class WebSearchToolResultBlock(Block, frozen=True, tag="web_search_tool_result", kw_only=True):
-    """What that search found."""
-
-    tool_use_id: str = ""
-    content: Any = None
-
-
-class ToolSearchToolResultBlock(Block, frozen=True, tag="tool_search_tool_result", kw_only=True):
-    """What the API's own search for tools found in a past answer. All tools are offered: it is not put in again."""
-
-    tool_use_id: str = ""
-    content: Any = None
+    content: str | None = None
+    encrypted_content: Any = None
 
 
 PartBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
 UserBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolResultBlock
 ResultBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
-AssistantBlock = (
-    TextBlock
-    | ToolUseBlock
-    | ThinkingBlock
-    | RedactedThinkingBlock
-    | ServerToolUseBlock
-    | WebSearchToolResultBlock
-    | ToolSearchToolResultBlock
-)
+AssistantBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | CompactionBlock | OfServer
 AnyBlock = UserBlock | ResultBlock | AssistantBlock
 
 # Messages
@@ -392,6 +364,7 @@ IGNORED_OF_BLOCKS: Final[Ignored] = {
     "transformations": (),
     "caller": ({"type": "direct"},),
     "toolset_name": (),
+    "encrypted_content": (),
 }
 # Refused when they ask for something: the answer would be to another question.
 REFUSED: Final[Ignored] = {"container": (), "mcp_servers": ([],)}

@@ -5,7 +5,7 @@ The search is Claude Code's own. The ids of its blocks are made of those of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Raw
@@ -24,11 +24,6 @@ from proxy.protocol.failures import bad_request
 from proxy.protocol.plan import Search
 
 NAME: Final = "web_search"
-# Searches of the past stand in their answer's text: what they found is not put in again, and is named so.
-PAST: Final[Mapping[type[api.AnyBlock], str]] = {
-    api.WebSearchToolResultBlock: "messages.web_search_tool_result",
-    api.ToolSearchToolResultBlock: "messages.tool_search_tool_result",
-}
 _TYPE: Final = "web_search_"
 _LOCATION: Final = "web_search_result_location"
 _CALL: Final = "toolu_"
