@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from proxy import files
 from proxy.address import check_address, check_tls, of_ollama
 from proxy.checks import Check
 from proxy.cli import capacity, find, memory, refusals, unproven
@@ -84,8 +85,9 @@ def check_state_directory(directory: Path) -> Check:
         make_private(directory)
         status = directory.stat()
     except OSError as error:
-        message = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
-        return Check("FAIL", "state", message, "make room there, or choose another with CLAUDE_PROXY_STATE_DIR")
+        return Check(
+            "FAIL", "state", files.in_words(error), "make room there, or choose another with CLAUDE_PROXY_STATE_DIR"
+        )
     if status.st_uid != os.geteuid():
         return Check("FAIL", "state", f"{directory} belongs to somebody else.", "CLAUDE_PROXY_STATE_DIR=another")
     narrow = f"chmod 700 {shlex.quote(str(directory))}"
@@ -103,8 +105,7 @@ def check_workspace(state: Path, base: Path = BASE) -> Check:
     try:
         root = locate(state, base)
     except OSError as error:
-        message = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
-        return Check("FAIL", "workspace", message, f"rm -r {shlex.quote(str(state / 'workspace'))}")
+        return Check("FAIL", "workspace", files.in_words(error), f"rm -r {shlex.quote(str(state / 'workspace'))}")
     message = f"{root / 'empty'}, where the CLI runs: private and empty"
     if root.parent == state:
         message += f"; the model is told this path, as no private directory can be made in {base}."

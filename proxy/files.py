@@ -18,3 +18,10 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def in_words(error: Exception) -> str:
+    """What an error says, for people: of an OSError what is wrong, and with which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)

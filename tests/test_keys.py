@@ -70,6 +70,12 @@ def test_a_key_is_made_listed_and_revoked(home: Path, capsys: pytest.CaptureFixt
     assert store.read(home / "state") == ()
 
 
+def test_a_state_directory_that_cannot_be_is_told_in_words(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "state").write_text("")
+    assert main(["keys", "add", "laptop"]) == 1
+    assert capsys.readouterr().err == f"claude-max-api keys: File exists: {home / 'state'}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

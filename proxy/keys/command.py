@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from proxy import running
+from proxy import files, running
 from proxy.keys import store
 from proxy.keys.quota import midnight
 from proxy.keys.store import KeyLimits, KeysUnreadable, StoredKey
@@ -118,5 +118,5 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(f"claude-max-api keys: {error}", file=sys.stderr)
         return 2
     except (KeysUnreadable, OSError, sqlite3.Error) as error:
-        print(f"claude-max-api keys: {error}", file=sys.stderr)
+        print(f"claude-max-api keys: {files.in_words(error)}", file=sys.stderr)
         return 1

@@ -182,7 +182,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         print(f"claude-max-api service: {error}", file=sys.stderr)
         return 2
     except (Problem, OSError) as error:
-        print(f"claude-max-api service: {error}", file=sys.stderr)
+        print(f"claude-max-api service: {files.in_words(error)}", file=sys.stderr)
         return 1
     except CliProblem as problem:
         print(f"claude-max-api service: {problem.message}\n{problem.help}", file=sys.stderr)

@@ -250,7 +250,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             return _restore(client, edits, yes=arguments.yes)
         code = _set_up(client, edits, target, only_print=arguments.print, yes=arguments.yes)
     except (Unreadable, OSError) as error:
-        print(f"claude-max-api setup: {error}", file=sys.stderr)
+        print(f"claude-max-api setup: {files.in_words(error)}", file=sys.stderr)
         return 1
     if code == 0 and client.surface not in {route.path for route in ROUTES}:
         print(f"Note: this version does not serve {client.surface} yet, which {client.title} needs.")
