@@ -55,6 +55,8 @@ def with_events(answer: Answer, events: list[Any]) -> Answer:
 
 
 Wrong = Callable[[Answer], Answer]
+# What answers depend on, beside path and body.
+HEADERS = ("origin", "content-type", "authorization", "anthropic-version")
 # Answers by method, path, headers that matter, body, and how often it had been asked.
 Kept = dict[tuple[Any, ...], Answer]
 UNKNOWN = Answer(404, {"content-type": "application/json"}, b'{"error": {"message": "Never asked before."}}')
@@ -102,7 +104,7 @@ class Relay:
 
     async def _answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """The server's own, or what it was the last time that this was asked for the n-th time."""
-        told = tuple((name, headers.get(name)) for name in ("origin", "content-type", "authorization"))
+        told = tuple((name, headers.get(name)) for name in HEADERS)
         foreign = headers["host"] if headers["host"] != self._host else ""
         asked = (method, path, told, foreign, body)
         self._asked[asked] += 1
