@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.server
 import signal
@@ -21,6 +22,7 @@ from proxy.checks import Check
 from proxy.settings import Settings
 from tests import fake_cli
 from tests.conftest import chat
+from tests.outcomes import Expects
 from tests.served import Served
 
 
@@ -210,6 +212,29 @@ def test_the_server_speaks_tls(tmp_path: Path, certificate: tuple[Path, Path]) -
             httpx.get(server.url.replace("https", "http"), timeout=60)
         settings = Settings(port=server.port, tls_cert=str(cert), tls_key=str(key))
         assert address.check_address(settings).message.endswith("claude-max-api is serving there")
+
+
+def test_silent_handshakes_keep_nobody_out(tmp_path: Path, certificate: tuple[Path, Path], expects: Expects) -> None:
+    expects("faults", "600 TLS connections that say nothing, with room for 512 open files", "others are answered")
+    cert, key = certificate
+    tls = {"CLAUDE_PROXY_TLS_CERT": str(cert), "CLAUDE_PROXY_TLS_KEY": str(key)}
+    files = ("sh", "-c", 'ulimit -n 512; exec "$@"', "sh")
+    with (
+        Served(fake_cli.write(tmp_path / "cli"), tmp_path / "state", tls, wrapper=files) as server,
+        contextlib.ExitStack() as silent,
+    ):
+        for number in range(600):
+            sock = silent.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            if number % 2:
+                sock.sendall(b"\x16\x03\x01")
+        context = ssl.create_default_context(cafile=cert)
+        with httpx.Client(verify=context, base_url=server.url, timeout=20, trust_env=False) as client:
+            for _ in range(3):
+                body = chat("x" * 300_000 + "end")
+                assert client.post("/v1/chat/completions", json=body).text.count("x" * 300_000) == 1
+        assert "accepted" not in server.log()
+        assert "Traceback" not in server.log()
+        assert server.end(signal.SIGTERM) == 0
 
 
 def test_a_certificate_and_a_key_that_do_not_belong_together(tmp_path: Path, certificate: tuple[Path, Path]) -> None:

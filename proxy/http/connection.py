@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import httptools
 import msgspec
@@ -52,6 +52,15 @@ class _Refused(Exception):
         self.error = ErrorBody(message, "invalid_request_error", None, None)
 
 
+class Waited(Protocol):
+    """One that can be closed for another, and whether nothing is done there until its client does something."""
+
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def waits_for_client(self) -> bool: ...
+
+
 class Connections(ServerState):
     """Those of a server: at most `most`. When there are more, those go first whose clients have not been heard of for
     the longest time and are waited for: to ask, to send the rest, or to take what has been written."""
@@ -59,13 +68,13 @@ class Connections(ServerState):
     def __init__(self, most: int = MAX_CONNECTIONS) -> None:
         super().__init__()
         self._most = most
-        self._heard: dict[Connection, None] = {}
+        self._heard: dict[Waited, None] = {}
 
-    def heard(self, connection: Connection) -> None:
+    def heard(self, connection: Waited) -> None:
         self._heard.pop(connection, None)
         self._heard[connection] = None
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: Waited) -> None:
         self._heard.pop(connection, None)
 
     def make_room(self) -> bool:
@@ -77,6 +86,11 @@ class Connections(ServerState):
             del self._heard[least]
             least.transport.abort()
         return True
+
+    def abort(self) -> None:
+        """Close all at once."""
+        for connection in tuple(self._heard):
+            connection.transport.abort()
 
 
 class Connection(HttpToolsProtocol):

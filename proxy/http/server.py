@@ -9,12 +9,14 @@ import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final, cast
 
 import uvicorn
 
 from proxy.http.connection import MAX_CONNECTIONS, Connection, Connections
 from proxy.http.edge import App
+from proxy.http.handshake import Handshake
 
 # The openai client drops idle connections after 5 s; a server that does so at the same moment breaks requests.
 KEEP_ALIVE: Final = 75
@@ -59,7 +61,12 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(grace + 2 * MAX_CLOSING),
             )
         )  # fmt: skip
-        self.server_state = Connections(max_connections())
+        self.server_state: Connections = Connections(max_connections())
+        self.config.load()
+        if self.config.ssl is not None:
+            # A connection is one of ours from its beginning.
+            self.config.http_protocol_class = cast(Any, partial(Handshake, self.config.ssl))
+            self.config.ssl = None
         self._grace = grace
         self._end_answers = end_answers
         self.listens = asyncio.Event()
@@ -96,8 +103,7 @@ class Server(uvicorn.Server):
         return cast(list[Connection], list(self.server_state.connections))
 
     def _cut_connections(self) -> None:
-        for connection in self._connections():
-            connection.transport.abort()
+        self.server_state.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
