@@ -291,3 +291,17 @@ def test_the_whole_command(number: signal.Signals, tmp_path: Path) -> None:
         assert process.wait(60) == 0
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""
+
+
+def test_it_starts_where_texts_are_not_utf_8() -> None:
+    """As in a locale without UTF-8: its own files are read as what they are."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = subprocess.run(
+        [sys.executable, "-m", "proxy", "--version"],
+        env=os.environ | plain,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.strip().endswith(proxy.__version__)

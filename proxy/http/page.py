@@ -11,8 +11,8 @@ from typing import Final
 import falcon
 import falcon.asgi
 
-STYLE: Final = (Path(__file__).parent / "style.css").read_text()
-TEMPLATE: Final = (Path(__file__).parent / "page.html").read_text()
+STYLE: Final = (Path(__file__).parent / "style.css").read_text("utf-8")
+TEMPLATE: Final = (Path(__file__).parent / "page.html").read_text("utf-8")
 
 
 def _hash(text: str) -> str:
