@@ -124,7 +124,11 @@ def test_a_custom_call_and_one_in_a_namespace() -> None:
          {"action": {"commands": ["ls"], "timeout_ms": None, "max_output_length": None}}),
         ("apply_patch", '{"type":"update_file","path":"a","diff":"@@"}',
          {"operation": {"type": "update_file", "path": "a", "diff": "@@"}}),
-        ("local_shell", '{"command":["ls"]}', {"type": "local_shell_call"}),
+        ("local_shell", '{"command":["ls"],"user":null}',
+         {"type": "local_shell_call", "action": {"type": "exec", "command": ["ls"], "env": {}}}),
+        ("local_shell", '{"command":["ls"],"timeout_ms":5,"working_directory":"/","user":"me","env":{"A":"b"}}',
+         {"action": {"type": "exec", "command": ["ls"], "env": {"A": "b"}, "timeout_ms": 5, "user": "me",
+                     "working_directory": "/"}}),
         ("shell", '{"cmd":1}', {"type": "function_call", "name": "shell", "arguments": '{"cmd":1}'}),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from proxy.dialects.openai.responses.types import (
     ApplyPatchCallItem,
@@ -97,9 +97,9 @@ def call_item(
             action = ExecAction(
                 command=local.command,
                 env=local.env,
-                timeout_ms=local.timeout_ms,
-                user=local.user,
-                working_directory=local.working_directory,
+                timeout_ms=UNSET if local.timeout_ms is None else local.timeout_ms,
+                user=UNSET if local.user is None else local.user,
+                working_directory=UNSET if local.working_directory is None else local.working_directory,
             )
             return LocalShellCallItem(id=id, call_id=call_id, action=action, status=status)
         if tool == "shell":

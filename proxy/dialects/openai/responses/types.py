@@ -71,11 +71,13 @@ class CustomCallItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="c
 
 
 class ExecAction(Struct, frozen=True, kw_only=True, tag_field="type", tag="exec"):
+    """What is not given is left out: the AI SDK takes no null here."""
+
     command: tuple[str, ...]
     env: dict[str, str] = {}
-    timeout_ms: int | None = None
-    user: str | None = None
-    working_directory: str | None = None
+    timeout_ms: int | UnsetType = UNSET
+    user: str | UnsetType = UNSET
+    working_directory: str | UnsetType = UNSET
 
 
 class LocalShellCallItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call"):
