@@ -244,6 +244,13 @@ def test_neither_form(body: Any, param: str) -> None:
     assert refused(**body)[0] == param
 
 
+@pytest.mark.parametrize("named", [{"call_id": "c1"}, {"call_id": "c1", "id": "lsh_1"}, {"id": "c1"}, {"id": "lsh_1"}])
+def test_the_output_of_a_local_shell_names_its_call_by_either_id(named: dict[str, str]) -> None:
+    call = {"type": "local_shell_call", "id": "lsh_1", "call_id": "c1", "action": {"type": "exec", "command": ["ls"]}}
+    *_, last = messages(HI, call, {"type": "local_shell_call_output", "output": "files", **named})
+    assert (last["content"][0]["tool_use_id"], last["content"][0]["content"]) == ("c1", text("files"))
+
+
 def test_what_a_tool_tells_unasked_is_in_the_users_turn() -> None:
     """As Codex sends the goal that its user has set: an output with the tool's name, and without a call."""
     goal = {"type": "function_call_output", "id": "fco_1", "name": "goal", "namespace": "agent", "output": "Win."}

@@ -115,6 +115,8 @@ class Talk:
         self.seal = seal
         self._lookup = lookup
         self._images = 0
+        # By the ids of call items: those of their calls. The output of a local shell may name the former alone.
+        self._call_ids: dict[str, str] = {}
         if instructions is not None:
             self.history.instruct(instructions)
 
@@ -232,6 +234,8 @@ class Talk:
         call_id = item.call_id or item.id
         if not call_id:
             raise bad_request("A call needs `call_id`.", f"{where}.call_id")
+        if item.id:
+            self._call_ids[item.id] = call_id
         builtin = _CALLS[kind]
         name = builtin or item.name
         if not name:
@@ -252,7 +256,7 @@ class Talk:
         if not item.call_id and item.name:
             self._unasked(item, f"{where}.output")
             return
-        call_id = item.call_id or item.id
+        call_id = item.call_id or self._call_ids.get(item.id or "", item.id)
         place = f"{where}.call_id"
         if not call_id:
             raise bad_request("An output needs the `call_id` of its call.", place)
