@@ -16,6 +16,7 @@ from openai.types.responses import Response
 from openai.types.responses.response_item_list import ResponseItemList
 from pydantic import TypeAdapter
 
+from proxy.http.store import Kept, UnderWay
 from proxy.settings import Key
 from proxy.store.lookup import StoredItems
 from proxy.store.store import Kind, Store
@@ -352,7 +353,15 @@ async def test_deleted_while_it_is_stored_it_is_not_found_afterwards(
         if not added:
             add(self, owner, kind, id, *more)
 
+    begin, held = Kept.begin, []
+
+    def begun_and_held(self: Kept, owner: str, id: str) -> UnderWay:
+        held.append(begin(self, owner, id))
+        return held[-1]
+
     monkeypatch.setattr(Store, "add", slow)
+    # Whoever has made it may hold on to it for as long as memory is not cleaned up.
+    monkeypatch.setattr(Kept, "begin", begun_and_held)
     async with client() as http:
         asked = asyncio.create_task(ok_text(http, json={"model": "opus", "input": "Hello.", "stream": stream}))
         await until(begun.is_set, 60, "it is being stored")

@@ -48,7 +48,7 @@ class Kept:
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
-        # As long as whoever makes one holds it.
+        # Until each is kept, or whoever makes it lets go of it.
         self._under_way: WeakValueDictionary[str, UnderWay] = WeakValueDictionary()
 
     @property
@@ -73,7 +73,7 @@ class Kept:
             raise unreadable(error) from None
 
     def begin(self, owner: str, id: str) -> UnderWay:
-        """A response begins, and can be deleted from now on, until what this gives is let go of."""
+        """A response begins, and can be deleted from now on."""
         response = self._under_way[id] = UnderWay(owner, id)
         return response
 
@@ -115,3 +115,5 @@ class Kept:
         except Rejection as rejection:
             # A conversation may have been deleted while it was answered, or may have become too large.
             log.warning("%s is not stored: %s", response.id, rejection.failure.message)
+        finally:
+            self._under_way.pop(response.id, None)
