@@ -360,6 +360,8 @@ def test_what_asks_for_what_is_done_anyway_is_not_named(more: dict[str, Any]) ->
         ({"tools": [{"type": "bash_20250124", "name": "bash"}, TOOL | {"name": "bash"}]}, "tools[1].name"),
         ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "a"}]}, "tools[0].type"),
         ({"tools": [{"input_schema": {"type": "object"}}]}, "tools[0].name"),
+        ({"tools": [TOOL_SEARCH | {"name": ""}]}, "tools[0].name"),
+        ({"tools": [{"type": "memory_20250818"}]}, "tools[0].name"),
         ({"tools": [TOOL, TOOL]}, "tools[1].name"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name"),

@@ -240,13 +240,7 @@ _TOOL_FORMS: Final = documented(
     anyOf=[
         {"required": ["name"], "properties": {"type": {"enum": ["custom", None]}}},
         {"required": ["name", "type"], "properties": {"type": {"enum": list(KNOWN)}}},
-        {
-            "required": ["name", "type"],
-            "properties": {
-                "type": {"type": "string", "pattern": "^tool_search_tool_"},
-                "name": {"type": "string", "pattern": "^tool_search_tool_"},
-            },
-        },
+        {"required": ["name", "type"], "properties": {"type": {"type": "string", "pattern": "^tool_search_tool_"}}},
         {
             "required": ["name", "type"],
             "properties": _SEARCH,

@@ -13,7 +13,7 @@ from proxy.dialects.choices import MODES, AutoChoice
 from proxy.dialects.parameters import ToolUse
 from proxy.protocol import plan
 from proxy.protocol.failures import bad_request
-from proxy.protocol.tools import Offer
+from proxy.protocol.tools import NAMELESS, Offer
 
 # The API's own search among deferred tools, of whatever kind and version.
 _TOOL_SEARCH: Final = "tool_search_tool_"
@@ -53,6 +53,8 @@ def tool_use(asked: api.Counted, messages: Sequence[plan.Message], found: Collec
             search = web_search.search(tool, where)
             continue
         if _searches_tools(tool):
+            if not tool.name:
+                raise bad_request(NAMELESS, f"{where}.name")
             continue
         if (known := KNOWN.get(tool.type or "")) is not None:
             offer.add(tool.name, known.description, known.schema, where, "type")
