@@ -87,10 +87,11 @@ class Connections(ServerState):
             least.transport.abort()
         return True
 
-    def abort(self) -> None:
-        """Close all at once."""
+    def abort(self, *, begun: bool = True) -> None:
+        """Close all at once; or those alone whose handshake is not done."""
         for connection in tuple(self._heard):
-            connection.transport.abort()
+            if begun or not isinstance(connection, Connection):
+                connection.transport.abort()
 
 
 class Connection(HttpToolsProtocol):

@@ -83,6 +83,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         ending = asyncio.create_task(self._end_requests())
+        self.server_state.abort(begun=False)
         try:
             await super().shutdown(sockets)
         finally:
