@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from proxy.dialects import Rules
 from proxy.dialects.openai.responses.reasoning import Seal, Summary
 from proxy.dialects.openai.responses.request import AskedResponse, decode
+from proxy.dialects.openai.responses.tools import flat
 from proxy.protocol.failures import Rejection
 from proxy.protocol.models import Abilities
 from proxy.protocol.plan import Grammar, RedactedThinkingBlock, ThinkingBlock, ToolChoice
@@ -224,6 +226,13 @@ def test_tools_and_choices_in_the_form_of_chat(nested: Any, flat: Any) -> None:
     told = [json.loads(msgspec.json.encode([one.template.tools, one.template.tool_choice])) for one in (found, wanted)]
     assert told[0] == told[1]
     assert told[0][0] == FLAT_TOOLS
+
+
+def test_what_lies_deeper_than_any_form_is_not_made_again_at_each_level() -> None:
+    below = {"type": "namespace", "tools": [{"type": "function", "function": {"name": "a"}}]}
+    nested: dict[str, Any] = {"type": "custom", "custom": {"name": "b"}, "tools": [below]}
+    found = flat(Raw(json.dumps({"type": "namespace", "name": "n", "tools": [nested]}).encode()))
+    assert json.loads(bytes(found))["tools"] == [{"type": "custom", "name": "b", "tools": [below]}]
 
 
 @pytest.mark.parametrize(

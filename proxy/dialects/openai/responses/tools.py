@@ -96,9 +96,12 @@ _undeclared: Final = Undeclared(_Tool)
 _undeclared_of_choice: Final = Undeclared(_Choice)
 
 
-def flat(raw: Raw) -> Raw:
+def flat(raw: Raw, depth: int = 2) -> Raw:
     """A tool or a choice in the form of this API, also where it has that of chat completions: there what stands beside
-    `type` here is an object named like the type."""
+    `type` here is an object named like the type.
+
+    `depth`: levels of tools and formats below it that are looked at; a namespace has tools, and a tool its format.
+    """
     try:
         given = _fields.decode(raw)
         kind = _text.decode(given["type"])
@@ -107,10 +110,11 @@ def flat(raw: Raw) -> Raw:
             del given[kind]
             given |= {name: value for name, value in inner.items() if name != "type"}
             raw = Raw(msgspec.json.encode(given))
-        if "format" in given:
-            given["format"] = flat(given["format"])
-        if "tools" in given:
-            given["tools"] = Raw(msgspec.json.encode([flat(tool) for tool in _list.decode(given["tools"])]))
+        if depth and "format" in given:
+            given["format"] = flat(given["format"], depth - 1)
+        if depth and "tools" in given:
+            tools = [flat(tool, depth - 1) for tool in _list.decode(given["tools"])]
+            given["tools"] = Raw(msgspec.json.encode(tools))
     except (ValueError, RecursionError, KeyError):
         # Whoever decodes it says what is wrong.
         return raw
