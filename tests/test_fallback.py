@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,6 +16,9 @@ import httpx
 import pytest
 
 from proxy.__main__ import CANNOT_START, main
+from proxy.doctor import LIVE_PLAN
+from proxy.http.fallback import Fallback
+from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import SettingError, read
 from tests import fake_cli
 from tests.cli_script import SUBSCRIPTION, cli_script
@@ -145,6 +149,33 @@ def test_answers_that_are_cut_short_are_not_for_nothing(start: Start, expects: E
     refused = server.chat(chat("hi"))
     assert refused.status_code == 429
     assert "is spent, too ($2.00)" in refused.json()["error"]["message"]
+
+
+def test_what_ends_while_the_file_is_read_counts(tmp_path: Path) -> None:
+    class Slow:
+        """A file of usage in which the end of a request comes too late to be read."""
+
+        path = tmp_path / "none.sqlite"
+
+        async def written(self, seconds: float) -> bool:
+            if ends:
+                fallback.ended()
+            return True
+
+    async def ask() -> bool:
+        return await fallback.way(Failure(Kind.PLAN_LIMIT, "Used up."), LIVE_PLAN) is not None
+
+    async def used_up() -> None:
+        assert [await ask() for _ in range(4)] == [True] * 4
+        ends.append(True)
+        with pytest.raises(Rejection, match="is spent, too"):
+            await ask()
+
+    ends: list[bool] = []
+    nothing: Any = None
+    ledger: Any = Slow()
+    fallback = Fallback("api-key", nothing, "api-key", ledger, usd_per_day=1.0)
+    asyncio.run(used_up())
 
 
 def test_a_smaller_model_answers_and_is_named(start: Start) -> None:

@@ -59,8 +59,8 @@ class Fallback:
         self._ledger = ledger
         self._model = model
         self._usd_per_day = usd_per_day
-        # Requests that are answered so and whose end is not in the usage file yet.
-        self._under_way = 0
+        # How many requests are answered so, or have been; and of how many the usage file has been told the end.
+        self._begun = self._ended = 0
 
     async def way(self, failure: Failure, plan: Plan) -> Way | None:
         """How to answer the request that has met this failure, before any of its answer has gone out; None: not at
@@ -80,18 +80,20 @@ class Fallback:
                 f"{self.name}, is spent, too (${spent:.2f})."
             )
             raise Rejection(structs.replace(failure, message=message, resets_at=ends))
-        self._under_way += 1
+        self._begun += 1
         return Way(self.name, self.pool, plan, self._login)
 
     def ended(self) -> None:
         """A request has ended that is paid for, and the usage file is told."""
-        self._under_way -= 1
+        self._ended += 1
 
     async def _spent(self) -> float:
         """Since midnight, in dollars, at the most. Raises Rejection when it cannot be told: nobody wants a bill without
         a limit."""
         if self._ledger is None:
             return 0.0
+        # What ends from here on may not be in what is read.
+        ended = self._ended
         await self._ledger.written(FRESH_WAIT)
         path, since = self._ledger.path, midnight(time.time())
 
@@ -106,4 +108,4 @@ class Fallback:
             raise Rejection(Failure(Kind.PLAN_LIMIT, message)) from None
         limit = self._usd_per_day
         each = max(cost.dearest, limit * LEAST_SHARE) if cost.dearest else limit * UNKNOWN_SHARE
-        return cost.usd + (cost.unknown + self._under_way) * each
+        return cost.usd + (cost.unknown + self._begun - ended) * each
