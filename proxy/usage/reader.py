@@ -132,11 +132,13 @@ SELECT total(input + cache_read + cache_write + output) AS tokens, total(cost) A
     total(unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted')) AS unknown
 FROM requests WHERE key = ? AND began >= ?
 """
-# What a request of a key costs, by so many of the latest whose price is known.
+# What a request of a key costs, by so many of the latest whose price is known, if they are not older than this.
 _LATEST: Final = 100
+_LATEST_AGE: Final = 30 * 86_400
 _PRICE: Final = f"""
 SELECT total(cost) / max(count(*), 1) AS usd FROM (
-    SELECT cost FROM requests WHERE key = ? AND unpaid = 0 AND cost > 0 ORDER BY began DESC LIMIT {_LATEST}
+    SELECT cost FROM requests WHERE key = ? AND began >= ? AND unpaid = 0 AND cost > 0
+    ORDER BY began DESC LIMIT {_LATEST}
 )
 """
 
@@ -271,7 +273,7 @@ class Reader:
         if not rows:
             return 0, 0.0
         (used,) = rows
-        unknown = used["unknown"] and used["unknown"] * self._rows(_PRICE, (key,))[0]["usd"]
+        unknown = used["unknown"] and used["unknown"] * self._rows(_PRICE, (key, since - _LATEST_AGE))[0]["usd"]
         return int(used["tokens"]), float(used["usd"]) + unknown
 
     def fallback_cost(self, since: float, lately: float) -> FallbackCost:
