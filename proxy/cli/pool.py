@@ -168,9 +168,7 @@ class Pool:
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
                 if served == "replayed":
-                    last = fingerprint.alone(
-                        plan.messages[-2], owner, fingerprint.defaults(plan.tools, plan.messages[-2:-1])
-                    )
+                    last = await off_loop(size_of_plan(plan), fingerprint.of_last_answer, plan, owner)
                     not_continued = self._parked.why_not(before, (last, *keys[:-1]))
                 await self._recall.load(answers)
                 conversation = await self._child(search=plan.search is not None)

@@ -72,8 +72,10 @@ def _same_call(call: ToolUseBlock, known: Defaults) -> Raw:
     """The arguments in one way. What cannot be read as a value (a number too large, say) stays as it is written."""
     try:
         value = msgspec.json.decode(call.input)
-        left_out = known.get(call.name, {})
-        return Raw(_encode({name: one for name, one in value.items() if left_out.get(name) != _encode(one)}))
+        for name, default in known.get(call.name, {}).items():
+            if name in value and _encode(value[name]) == default:
+                del value[name]
+        return Raw(_encode(value))
     except (ValueError, RecursionError):
         return call.input
 
@@ -111,6 +113,12 @@ def extend(fingerprint: bytes, message: Message, before: Message | None = None, 
 def alone(answer: Message, owner: str, known: Defaults = NO_DEFAULTS) -> bytes:
     """That of an answer, whatever it is an answer to."""
     return extend(start(owner), answer, known=known)
+
+
+def of_last_answer(plan: Plan, owner: str) -> bytes:
+    """That of the plan's last answer alone. The plan has one."""
+    answer = plan.messages[-2]
+    return alone(answer, owner, defaults(plan.tools, (answer,)))
 
 
 def under(plan: Plan, fingerprint: bytes) -> bytes:

@@ -163,19 +163,7 @@ class ToolResultPart(Struct, frozen=True, tag="tool_result"):
     cache_control: CacheControl | None = None
 
 
-UserPart = (
-    TextPart
-    | InputTextPart
-    | OutputTextPart
-    | RefusalPart
-    | ImageUrlPart
-    | InputImagePart
-    | ImagePart
-    | FilePart
-    | InputFilePart
-    | AudioPart
-    | ToolResultPart
-)
+UserPart = MediaPart | ToolResultPart
 AssistantPart = (
     TextPart | InputTextPart | OutputTextPart | RefusalPart | ToolUsePart | ThinkingPart | RedactedThinkingPart
 )
