@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxy.protocol.lines import Line, decode_line
+from proxy.protocol.line_decoder import decode_line
+from proxy.protocol.lines import Line
 
 Table = dict[str, Any]
 

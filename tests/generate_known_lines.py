@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from proxy.protocol.lines import Line, decode_line, label
+from proxy.protocol.line_decoder import decode_line
+from proxy.protocol.lines import Line, label
 
 ROOT: Final = Path(__file__).parent.parent
 FILE: Final = ROOT / "proxy/protocol/known_lines.py"

@@ -15,7 +15,7 @@ from msgspec import Raw
 from proxy.protocol.deltas import Arguments, Delta, Failed, Finished, Reason, Text, Tokens, ToolCall
 from proxy.protocol.dialogue import BLOCKED, Dialogue
 from proxy.protocol.failures import Failure, Kind
-from proxy.protocol.lines import decode_line
+from proxy.protocol.line_decoder import decode_line
 from proxy.protocol.plan import Message, Plan, TextBlock, Tool, ToolResultBlock
 from tests import cli_lines as say
 

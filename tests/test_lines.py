@@ -1,4 +1,4 @@
-"""proxy/protocol/lines.py: bytes to lines, whatever way they are cut."""
+"""proxy/protocol/lines.py and line_decoder.py: bytes to lines, whatever way they are cut."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol import lines
-from proxy.protocol.line_decoder import LineDecoder
+from proxy.protocol import line_decoder, lines
+from proxy.protocol.line_decoder import LineDecoder, decode_line
 from proxy.protocol.lines import (
     Assistant,
     BlockPiece,
@@ -31,7 +31,6 @@ from proxy.protocol.lines import (
     System,
     Unknown,
     User,
-    decode_line,
 )
 from tests import cli_lines as say
 
@@ -115,10 +114,10 @@ def test_every_declared_line_is_read(table: say.Table, kind: type) -> None:
 
 
 def test_the_samples_hold_every_declared_type() -> None:
-    assert {line.__struct_config__.tag for line in EXPECTED} - {None} == lines.KNOWN_TYPES
+    assert {line.__struct_config__.tag for line in EXPECTED} - {None} == line_decoder.KNOWN_TYPES
     assert {
         line.event.__struct_config__.tag for line in EXPECTED if isinstance(line, StreamEvent)
-    } == lines.KNOWN_EVENTS
+    } == line_decoder.KNOWN_EVENTS
 
 
 def test_fields_that_the_turn_needs_are_read() -> None:
@@ -312,9 +311,9 @@ FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.sampled_from(sorted(lines.KNOWN_TYPES)), st.dictionaries(FIELDS, JSON, max_size=4))
+@given(st.sampled_from(sorted(line_decoder.KNOWN_TYPES)), st.dictionaries(FIELDS, JSON, max_size=4))
 def test_a_declared_type_with_any_fields_is_never_garbage(type_: str, fields: dict[str, Any]) -> None:
     line = decode_line(json.dumps({"type": type_} | fields).encode())
     assert not isinstance(line, Garbage)
     if isinstance(line, Unknown):
-        assert type_ in lines.BESIDE or line.type.startswith("stream_event/")
+        assert type_ in line_decoder.BESIDE or line.type.startswith("stream_event/")

@@ -37,7 +37,8 @@ from proxy.dialects.openai.tools import PLAIN_CALLS
 from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Failed, Finished, Tokens
 from proxy.protocol.failures import Failure, Rejection
-from proxy.protocol.lines import Line, decode_line
+from proxy.protocol.line_decoder import decode_line
+from proxy.protocol.lines import Line
 from proxy.protocol.models import Abilities
 from tests import generate_protocol
 

@@ -11,7 +11,7 @@ import pytest
 from proxy.cli import unproven as counts
 from proxy.cli.unproven import UnprovenCounts
 from proxy.doctor import check_unproven
-from proxy.protocol.lines import decode_line
+from proxy.protocol.line_decoder import decode_line
 from proxy.protocol.unproven import Unproven, unproven, unproven_word
 from tests import cli_lines as say
 from tests import generate_known_lines

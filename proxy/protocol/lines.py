@@ -1,18 +1,13 @@
-"""The lines that the CLI writes to its stdout, and the decoder that makes them of bytes.
+"""The lines that the CLI writes to its stdout.
 
 A line is one JSON object with a `type`. Types and fields follow `sdk.d.ts` of the npm package
 `@anthropic-ai/claude-agent-sdk`; only what the proxy reads is declared, everything else is skipped.
-The CLI gains line types every month: a type that is not declared here becomes `Unknown` and changes nothing. A declared
-one that cannot be read becomes `Malformed`, as dropping it could drop a part of the answer; or `Unknown`, if it is
-`BESIDE` the answer.
 """
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Raw, Struct, field
 
 
@@ -343,56 +338,12 @@ Known = StreamEvent | Assistant | User | System | RateLimit | Result | ControlRe
 Line = Known | Unknown | Garbage | Malformed
 
 
-class _EventHead(Struct):
-    type: str = ""
-
-
-class _Head(Struct):
-    type: str
-
-
-class _StreamHead(Struct):
-    event: _EventHead
-
-
-def _tags(union: Any) -> frozenset[str]:
-    return frozenset(str(member.__struct_config__.tag) for member in union.__args__)
-
-
-KNOWN_TYPES: Final = _tags(Known)
-KNOWN_EVENTS: Final = _tags(Event)
-_decode_known = msgspec.json.Decoder(Known).decode
-# Types that hold no part of the answer and grow with every release: one of another shape is as good as unknown.
-BESIDE: Final = frozenset(("system", "user", "rate_limit_event"))
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_stream_head = msgspec.json.Decoder(_StreamHead).decode
-_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def decode_line(raw: bytes) -> Line:
-    """One line, without its newline, to a value. Never raises."""
-    try:
-        return _decode_known(raw)  # type: ignore[no-any-return]
-    except _FAULTS as error:
-        reason = str(error)
-    try:
-        type_ = _decode_head(raw).type
-    except _FAULTS:
-        return Garbage(raw[:80])
-    if type_ not in KNOWN_TYPES or type_ in BESIDE:
-        return Unknown(type_)
-    if type_ == "stream_event":
-        with contextlib.suppress(*_FAULTS):
-            event = _decode_stream_head(raw).event.type
-            if event not in KNOWN_EVENTS:
-                return Unknown(f"stream_event/{event}")
-    return Malformed(type_, reason)
-
-
 def label(line: Line) -> str:
     """What sort of line this is, for a log: `stream_event/message_stop`, `system/init`. Nothing of what it says."""
-    if isinstance(line, Garbage | Unknown | Malformed):
-        return "(not JSON)" if isinstance(line, Garbage) else line.type
+    if isinstance(line, Garbage):
+        return "(not JSON)"
+    if isinstance(line, Unknown | Malformed):
+        return line.type
     name = str(line.__struct_config__.tag)
     if isinstance(line, StreamEvent):
         return f"{name}/{line.event.__struct_config__.tag}"
