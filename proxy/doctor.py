@@ -206,8 +206,8 @@ def check_refusals(state: Path, version: find.Version) -> Check | None:
         f"{model} ({', '.join(sorted({name for one in known.of(model) for name in one}))})" for model in known.models
     ]
     more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    message = f"models have refused fields, which are not sent any more: {', '.join(told[:SHOWN])}{more}"
-    return Check("ok", "refusals", f"{message}; forgotten without {path}")
+    message = f"models have refused fields, which are left out for them: {', '.join(told[:SHOWN])}{more}"
+    return Check("ok", "refusals", f"{message}; delete {path} to have them tried again")
 
 
 def _checks(

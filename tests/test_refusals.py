@@ -68,7 +68,7 @@ def test_the_doctor_tells_what_was_learnt(tmp_path: Path) -> None:
     assert check is not None
     assert check.state == "ok"
     assert "opus (temperature, tool_choice, top_p), model-0 (top_k)" in check.message
-    assert check.message.endswith(f"and 1 more; forgotten without {path}")
+    assert check.message.endswith(f"and 1 more; delete {path} to have them tried again")
     assert doctor.check_refusals(tmp_path, (2, 1, 331)) is None
 
 

@@ -66,8 +66,8 @@ class Lease(Struct, frozen=True):
     `answers`: of its messages up to each answer in them.
 
     `plan`: the request's, with past answers as the model wrote them where they are known, and marked for the prompt
-    cache so that they are found there. `not_continued`: why earlier
-    turns had to be put in again; empty if there are none, or if it is continued.
+    cache so that they are found there. `not_continued`: why earlier turns had to be put in again; empty if there are
+    none, or if it is continued.
     """
 
     conversation: Conversation

@@ -52,8 +52,8 @@ class _Refused(Exception):
         self.error = ErrorBody(message, "invalid_request_error", None, None)
 
 
-class Waited(Protocol):
-    """One that can be closed for another, and whether nothing is done there until its client does something."""
+class Closable(Protocol):
+    """A connection that can be closed for a new one while it waits for its client."""
 
     @property
     def transport(self) -> asyncio.Transport: ...
@@ -62,19 +62,20 @@ class Waited(Protocol):
 
 
 class Connections(ServerState):
-    """Those of a server: at most `most`. When there are more, those go first whose clients have not been heard of for
-    the longest time and are waited for: to ask, to send the rest, or to take what has been written."""
+    """The connections of a server, at most `most`. For a new one that is closed whose client has been silent for the
+    longest time, of those that wait for their client: for a request, for the rest of one, or to take what is written.
+    """
 
     def __init__(self, most: int = MAX_CONNECTIONS) -> None:
         super().__init__()
         self._most = most
-        self._heard: dict[Waited, None] = {}
+        self._heard: dict[Closable, None] = {}
 
-    def heard(self, connection: Waited) -> None:
+    def heard(self, connection: Closable) -> None:
         self._heard.pop(connection, None)
         self._heard[connection] = None
 
-    def lost(self, connection: Waited) -> None:
+    def lost(self, connection: Closable) -> None:
         self._heard.pop(connection, None)
 
     def make_room(self) -> bool:
@@ -203,7 +204,7 @@ class Connection(HttpToolsProtocol):
         if self._declining:
             return
         if self.parser.get_http_version() not in VERSIONS:
-            raise _Refused(505, "HTTP/1.1 is spoken here.")
+            raise _Refused(505, "Only HTTP/1.1 and HTTP/1.0 are supported.")
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _Refused(400, f"At most {MAX_PIPELINED} requests can be pipelined.")
         super().on_headers_complete()

@@ -22,9 +22,10 @@ from proxy.usage.writer import Ledger
 
 HEADER: Final = "x-claude-proxy-fallback"
 # What a request costs is known after its end, or never if it is cut short. Until then it counts as much as the dearest
-# of the last days, but no less than this share of the day's money; or as that other share if no price is known.
+# of so many days, but as no less than the least share of the day's limit.
 DAYS: Final = 30
 LEAST_SHARE: Final = 1 / 50
+# Of the day's limit, where no price is known at all.
 UNKNOWN_SHARE: Final = 1 / 4
 # Seconds to wait for what has just ended to be in the usage file.
 FRESH_WAIT: Final = 1.0

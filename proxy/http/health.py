@@ -14,8 +14,8 @@ import proxy
 from proxy.cli.pool import Counts
 from proxy.http.service import Service
 
-# Only a request can show that the login works again, and where this says whether one is sent here none would come:
-# so many seconds after the last failure one may try.
+# Seconds for which a failure of the login is reported: only a request can show that it works again, and a load balancer
+# sends none to a server that reports one.
 LOGIN_RETRY: Final = 60.0
 
 

@@ -146,6 +146,6 @@ class Service:
         self.login = LoginSeen(time.time(), self.login.last_failure)
 
     def failed(self, failure: Failure) -> None:
-        # What one may not ask for says nothing of the login once something has been answered.
+        # That a model is not permitted says nothing of a login by which others have answered.
         if failure.kind is Kind.NOT_LOGGED_IN or (failure.kind is Kind.NO_PERMISSION and not self.login.last_success):
             self.login = LoginSeen(self.login.last_success, time.time())

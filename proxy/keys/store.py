@@ -85,7 +85,7 @@ def read(directory: Path) -> tuple[StoredKey, ...]:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise KeysUnreadable(f"{path} is no file.")
+                raise KeysUnreadable(f"{path} is not a regular file.")
             data = file.read()
     except (FileNotFoundError, NotADirectoryError):
         return ()

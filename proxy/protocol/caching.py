@@ -1,8 +1,9 @@
 """Where the Messages API's prompt cache finds a conversation again.
 
 It keeps what precedes a mark. Each mark of a later request looks for that at its own block and at the 19 before it, no
-further; the CLI marks the end of the conversation. So what follows the last end by more blocks (a dozen calls and their
-results) loses all of the conversation, unless that end is marked once more: which is done where it is put in again.
+further; the CLI marks the end of the conversation. So where a request adds more (a dozen calls and their results)
+nothing of the conversation is found, unless the end of what was asked before is marked once more. That is done where a
+conversation is put in again.
 """
 
 from __future__ import annotations

@@ -267,8 +267,8 @@ class Reader:
 
     def used(self, key: str, since: float) -> tuple[int, float]:
         """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on. Those
-        that have ended without a price count as its others have cost lately: who leaves early has not asked for
-        nothing."""
+        that have ended without a price count as the average of its latest: a client that leaves early has used some,
+        too."""
         rows = self._rows(_USED, (key, since))
         if not rows:
             return 0, 0.0

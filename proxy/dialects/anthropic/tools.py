@@ -62,7 +62,7 @@ def tool_use(asked: api.Counted, messages: Sequence[plan.Message], found: Collec
             offer.add(tool.name, tool.description, tool.input_schema, where, "input_schema")
         else:
             types = ", ".join(("custom", *KNOWN, "web_search_…", f"{_TOOL_SEARCH}…"))
-            raise bad_request(f"Tools of type {tool.type!r} are not supported, but those of: {types}.", f"{where}.type")
+            raise bad_request(f"Tools of type {tool.type!r} are not supported. Supported: {types}.", f"{where}.type")
         if tool.defer_loading and not all_at_once and tool.name not in (name, *found):
             kept.append(tool.name)
     for deferred in kept:

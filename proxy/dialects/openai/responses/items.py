@@ -97,10 +97,10 @@ _KEPT: Final = ("previous_response_id", "conversation")
 class Talk:
     """A conversation while it is put together, item by item.
 
-    `tools`: those that came among the items, with their paths; so `effort` and `format` (of answers), the last of those
-    that items have asked for. Items without effect: `ignored` of what is sent, `past`
-    of what has been answered or stored here before, which nobody asks for again. `all`: the items that it consists of,
-    references replaced by what they stand for; `sent`: those of them taken last.
+    `tools`: those that came among the items, with their paths. `effort`, `format` (of answers): the last that items
+    have set, with its path. Items without effect: `ignored` of what is sent, `past` of what has been answered or stored
+    here before, which nobody asks for again. `all`: the items that it consists of, references replaced by what they
+    stand for; `sent`: those of them taken last.
     """
 
     def __init__(self, instructions: str | None, lookup: Lookup, seal: Seal) -> None:
