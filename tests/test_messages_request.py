@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
 
 import jsonschema_rs
@@ -15,6 +16,8 @@ from pydantic import TypeAdapter
 from proxy.dialects import Rules
 from proxy.dialects.anthropic.decode import Decoded, decode
 from proxy.dialects.anthropic.errors import reply
+from proxy.dialects.anthropic.request import MessagesRequest
+from proxy.dialects.anthropic.tools import tool_use
 from proxy.protocol.failures import Kind, Rejection
 from proxy.protocol.models import Abilities
 from proxy.protocol.plan import ToolChoice
@@ -108,6 +111,16 @@ def test_a_deferred_tool_is_offered_once_it_has_been_found(
 ) -> None:
     decoded = made(**more)
     assert ([tool.name for tool in decoded.plan.tools], decoded.ignored) == (offered, ignored)
+
+
+def test_found_tools_are_not_gone_through_for_each_tool() -> None:
+    class Found(set[str]):
+        def __iter__(self) -> Iterator[str]:
+            pytest.fail("thousands of them for each of a thousand tools hold up all others")
+
+    asked = msgspec.json.decode(json.dumps(ASKED | {"tools": [TOOL, LATER, OTHER]}), type=MessagesRequest)
+    use = tool_use(asked, [], Found({"later"}))
+    assert [tool.name for tool in use.tools] == ["weather", "later"]
 
 
 EDITOR = "str_replace_based_edit_tool"

@@ -63,7 +63,7 @@ def tool_use(asked: api.Counted, messages: Sequence[plan.Message], found: Collec
         else:
             types = ", ".join(("custom", *KNOWN, "web_search_…", f"{_TOOL_SEARCH}…"))
             raise bad_request(f"Tools of type {tool.type!r} are not supported. Supported: {types}.", f"{where}.type")
-        if tool.defer_loading and not all_at_once and tool.name not in (name, *found):
+        if tool.defer_loading and not all_at_once and tool.name != name and tool.name not in found:
             kept.append(tool.name)
     for deferred in kept:
         del offer.tools[deferred]
