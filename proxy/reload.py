@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import Final
 
 from proxy.http.service import Service
+from proxy.keys.store import FILE
 from proxy.settings import SETTINGS, SettingError, Settings
+from proxy.settings.paths import state_dir
 from proxy.settings.sources import Loaded
 
 log: Final = logging.getLogger("proxy.serve")
 # What a running server can take on. For all else it has to start anew.
 LIVE: Final = ("api_keys", "models", "log_level")
+KEPT: Final = "The settings have not been read again, those before still hold. %s"
 
 
 def terminals() -> frozenset[int]:
@@ -38,6 +42,7 @@ class Reload:
         self._load = load
         self._set_level = set_level
         self._stop = stop
+        self._stored_keys = bool(loaded.stored_keys)
         self._terminals = terminals()
 
     def __call__(self) -> None:
@@ -47,8 +52,12 @@ class Reload:
         try:
             loaded = self._load()
         except SettingError as error:
-            log.error("The settings have not been read again, those before still hold. %s", error)
+            log.error(KEPT, error)
             return
+        if lost := self._lost_keys(loaded):
+            log.error(KEPT, lost)
+            return
+        self._stored_keys = bool(loaded.stored_keys)
         self._service.keyring.replace(loaded.settings.api_keys, loaded.stored_keys)
         self._service.reload(loaded.settings)
         self._set_level(loaded.settings)
@@ -61,3 +70,11 @@ class Reload:
         ]
         if later:
             log.warning("These settings take effect when the server is started again: %s", ", ".join(later))
+
+    def _lost_keys(self, loaded: Loaded) -> str:
+        """What is wrong where the keys' file is gone and no key is left: nobody has revoked them, and without any the
+        server would answer everyone."""
+        if not self._stored_keys or loaded.stored_keys or loaded.settings.api_keys:
+            return ""
+        path = state_dir(loaded.settings, loaded.environ, sys.platform) / FILE
+        return "" if path.exists() else f"{path}, which held all keys, is gone. To need none, start the server again."

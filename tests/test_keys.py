@@ -27,6 +27,7 @@ from proxy.settings.sources import load
 from tests import fake_cli
 from tests.clock import Clock
 from tests.conftest import chat
+from tests.outcomes import Expects
 from tests.served import ROOT, Served, wait_for
 
 
@@ -262,6 +263,19 @@ def test_limits_are_honest(server: Served) -> None:
     refused = server.chat(chat("hi"), headers=bearer(often))
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "key_rate_limit_exceeded")
     assert 0 < int(refused.headers["retry-after"]) <= 60
+
+
+def test_a_file_of_keys_that_is_gone_opens_nothing(server: Served, expects: Expects) -> None:
+    expects("faults", "the file of keys is deleted, then SIGHUP", "the keys before still hold, and the log says so")
+    (server.state / store.FILE).unlink()
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "which held all keys, is gone" in server.log(), 5, "it is told")
+    assert server.get("/v1/models").status_code == 401
+    assert server.get("/v1/models", headers=bearer("one")).status_code == 200
+    # One that has been revoked is no longer needed.
+    store.write(server.state, (stored("first", "one"),))
+    keys(server, "revoke", "first")
+    wait_for(lambda: server.get("/v1/models").status_code == 200, 5, "the last one is dropped")
 
 
 def test_sighup_takes_models_and_log_level(server: Served, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ ARGUMENT_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 # A property of this name is lost where JavaScript copies an object.
 _LOST: Final = "__proto__"
 _DROPPED: Final = frozenset(("Cf", "Co", "Cs"))
+# Characters of a mark at most: so many fewer than an alias may have are kept of a name.
+_ROOM_FOR_MARK: Final = 8
 # A character outside ASCII, with the backslash before it if there is one; or any other escape.
 _FOREIGN: Final = re.compile(r"\\?([^\x00-\x7f])|\\.")
 
@@ -71,7 +73,9 @@ class Aliases:
         for name, alias in wanted:
             unlike = alias
             while normalised(unlike) in self._taken:
-                self._number[alias] = number = self._number.get(alias, 1) + 1
+                # Long ones are cut for their marks: those that are alike up to there share their numbers.
+                stem = alias[: longest - _ROOM_FOR_MARK] if longest else alias
+                self._number[stem] = number = self._number.get(stem, 1) + 1
                 end = mark.format(number)
                 unlike = (alias[: longest - len(end)] if longest else alias) + end
             self._taken.add(normalised(unlike))

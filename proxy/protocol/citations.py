@@ -35,6 +35,8 @@ _ADDRESS: Final = re.compile(r"https?://[^\s<>\"]{1,2048}")
 _AFTER: Final = frozenset(")]}*_`~|'.,;:!?\\")
 # What ends a link of Markdown, after its address.
 _CLOSE: Final = re.compile(r">?(?:[ \t]+(?:\"[^\"\n]*\"|'[^'\n]*'))?[ \t]*\)")
+# So many characters tell which addresses may stand at a place: addresses may begin at thousands of places of a line.
+_BEGINNING: Final = 16
 # How far before its address a link's text may begin, in characters.
 _LONGEST_LABEL: Final = 1000
 
@@ -44,16 +46,19 @@ _NEW_PART: Final = (BlockBreak, Thinking, Signature, RedactedThinking, ToolCall,
 class Pages:
     """The pages that searches have found, by address."""
 
-    __slots__ = ("_by_url", "_longest")
+    __slots__ = ("_by_url", "_lengths")
 
     def __init__(self) -> None:
         self._by_url: dict[str, Link] = {}
-        self._longest = 0
+        # How long the addresses are that begin alike, with and without a slash at the end; short ones together.
+        self._lengths: dict[str, set[int]] = {}
 
     def add(self, links: Iterable[Link]) -> None:
         for link in links:
             self._by_url.setdefault(link.url, link)
-            self._longest = max(self._longest, len(link.url) + 1)
+            length = len(link.url)
+            beginning = link.url[:_BEGINNING] if length > _BEGINNING else ""
+            self._lengths.setdefault(beginning, set()).update((length - 1, length, length + 1))
 
     def named(self, line: str) -> Iterator[tuple[int, int, Link]]:
         """Where in the line they are named: from, up to, and which; in order, without overlap."""
@@ -71,8 +76,10 @@ class Pages:
 
     def _page(self, line: str, start: int, end: int) -> tuple[int, Link | None]:
         """The longest address from `start` on that is known."""
-        for stop in range(min(end, start + self._longest), start, -1):
-            if stop != end and line[stop] not in _AFTER:
+        beginnings = (line[start : start + _BEGINNING], "")
+        lengths = set[int]().union(*(self._lengths.get(beginning, ()) for beginning in beginnings))
+        for stop in sorted((start + length for length in lengths), reverse=True):
+            if stop > end or (stop != end and line[stop] not in _AFTER):
                 continue
             address = line[start:stop]
             link = self._by_url.get(address) or self._by_url.get(

@@ -71,15 +71,15 @@ class PastCall(Struct, frozen=True):
 
 
 class _Turn(Struct):
-    """What the assistant said and what followed, as `History` has it. `place`: where in the messages it would stand."""
+    """What the assistant said and what followed, as `History` has it."""
 
-    place: int
     said: list[AssistantBlock]
     written_by: str | None
     calls: list[str]
     results: dict[str, ToolResultBlock]
     blocks: list[UserBlock]
     open: dict[str, deque[str]]
+    waiting: dict[str, str]
     answered: dict[str, str]
 
 
@@ -97,11 +97,13 @@ class History:
         "_gap",
         "_ids",
         "_messages",
+        "_numbers",
         "_open",
         "_parts",
         "_results",
         "_said",
         "_turns",
+        "_waiting",
         "_where",
         "_written_by",
         "system",
@@ -114,7 +116,7 @@ class History:
         self._messages: list[Message] = []
         # The assistant's turn under way and its calls; what follows it: results, and the rest of the user's turn.
         self._said: list[AssistantBlock] = []
-        # The turn before it, if that has calls without results.
+        # The turn before it, if that has calls without results: it may turn out not to have ended.
         self._gap: _Turn | None = None
         self._written_by: str | None = None
         self._calls: list[str] = []
@@ -123,23 +125,26 @@ class History:
         # By the client's id: calls without a result, and the last one that has one.
         self._open: dict[str, deque[str]] = {}
         self._answered: dict[str, str] = {}
+        # The client's id by that of each call without a result, in the order of the calls.
+        self._waiting: dict[str, str] = {}
         self._ids: set[str] = set()
+        # The number that was last tried for an id: many calls may have the same.
+        self._numbers: dict[str, int] = {}
 
     @property
     def begun(self) -> bool:
         """Something other than the system prompt is there."""
-        return bool(self._messages or self._said or self._results or self._blocks)
+        return bool(self._messages or self._gap or self._said or self._results or self._blocks)
 
     @property
     def ends_with_assistant(self) -> bool:
         """The assistant has the last word, and no call of its is open."""
-        return bool(self._said) and not self._blocks and not self._results and not any(self._open.values())
+        return bool(self._said) and not self._blocks and not self._results and not self._waiting
 
     @property
     def open_call(self) -> str | None:
         """The client's id of the call that has waited longest for its result."""
-        by_id = {wire: client for client, waiting in self._open.items() for wire in waiting}
-        return next((by_id[wire] for wire in self._calls if wire in by_id), None)
+        return next(iter(self._waiting.values()), None)
 
     def expect(self, where: str, *, messages: int = 0, parts: int = 0) -> None:
         """So many messages, and content parts and calls in them, are to be looked at; it is told before they are.
@@ -182,13 +187,18 @@ class History:
             return
         self._add(len(parts))
         if self._blocks or self._results:
-            self._gap = self._turn() if any(self._open.values()) else None
-            self._end_turn()
+            self._end_gap()
+            if self._waiting:
+                self._gap = self._turn()
+                self._take_up(_Turn([], None, [], {}, [], {}, {}, {}))
+            else:
+                self._end_turn()
         self._written_by = written_by or self._written_by
         for part in parts:
             if isinstance(part, PastCall):
                 wire = self._unique(clean_id(part.id))
                 self._open.setdefault(part.id, deque()).append(wire)
+                self._waiting[wire] = part.id
                 self._calls.append(wire)
                 self._said.append(ToolUseBlock(wire, part.name, part.input))
             else:
@@ -208,6 +218,7 @@ class History:
         if wire is None:
             return None
         self._add(1 + len(content))
+        self._waiting.pop(wire, None)
         self._answered[call_id] = wire
         self._results[wire] = result = ToolResultBlock(wire, content, is_error)
         return result
@@ -216,6 +227,7 @@ class History:
         """System prompt and messages, of which the last is the user's; no messages when there is nothing at all."""
         if self.ends_with_assistant:
             self._blocks.append(TextBlock(CONTINUE))
+        self._end_gap()
         if self.begun:
             self._end_turn()
         system = "\n\n".join(self.system)
@@ -235,35 +247,48 @@ class History:
         ]  # fmt: skip
         if results or self._blocks:
             self._messages.append(Message("user", (*results, *self._blocks)))
-        self._said, self._calls, self._results, self._blocks = [], [], {}, []
-        self._written_by = None
-        self._open, self._answered = {}, {}
+        self._take_up(_Turn([], None, [], {}, [], {}, {}, {}))
+
+    def _end_gap(self) -> None:
+        """The turn before this one has ended: no result of its calls follows any more."""
+        gap, self._gap = self._gap, None
+        if gap is not None:
+            turn = self._turn()
+            self._take_up(gap)
+            self._end_turn()
+            self._take_up(turn)
 
     def _turn(self) -> _Turn:
         return _Turn(
-            len(self._messages), self._said, self._written_by, self._calls, self._results, self._blocks, self._open,
+            self._said, self._written_by, self._calls, self._results, self._blocks, self._open, self._waiting,
             self._answered,
         )  # fmt: skip
 
+    def _take_up(self, turn: _Turn) -> None:
+        self._said, self._written_by, self._calls = turn.said, turn.written_by, turn.calls
+        self._results, self._blocks = turn.results, turn.blocks
+        self._open, self._waiting, self._answered = turn.open, turn.waiting, turn.answered
+
     def _join(self, gap: _Turn) -> None:
-        """Make one turn of the last two: the first had not ended."""
-        del self._messages[gap.place :]
-        self._said = gap.said + self._said
-        self._written_by = gap.written_by or self._written_by
-        self._calls = gap.calls + self._calls
-        self._results = gap.results | self._results
-        self._blocks = gap.blocks + self._blocks
+        """Make one turn of the last two: the first had not ended. What is added to it may be little each time."""
+        gap.said += self._said
+        gap.written_by = gap.written_by or self._written_by
+        gap.calls += self._calls
+        gap.results |= self._results
+        gap.blocks += self._blocks
         for call_id, waiting in self._open.items():
             gap.open.setdefault(call_id, deque()).extend(waiting)
-        self._open = gap.open
-        self._answered = gap.answered | self._answered
+        gap.waiting |= self._waiting
+        gap.answered |= self._answered
+        self._take_up(gap)
         self._gap = None
 
     def _unique(self, call_id: str) -> str:
         """The id, or one made from it when an earlier call has it. The same for every request with this past."""
-        found, count = call_id, 1
+        found, count = call_id, self._numbers.get(call_id, 1)
         while found in self._ids:
             count += 1
             found = f"{call_id}__{count}"
+        self._numbers[call_id] = count
         self._ids.add(found)
         return found

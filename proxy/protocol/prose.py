@@ -24,7 +24,7 @@ _INSIDE: Final = re.compile(r'[^"\\]+')
 _CLOSING: Final = {True: re.compile(r"\s*(?:`{1,3}\s*)?"), False: re.compile(r"\s*")}
 # So many characters of it are read, before it and behind it; white space has an end.
 _MAX_AROUND: Final = 500
-_FENCED: Final = re.compile(rf"\s*{_FENCE}(?P<text>.*?)\s*(?:```\s*)?", re.DOTALL)
+_FENCED: Final = re.compile(_FENCE)
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 _any: Final = msgspec.json.Decoder(object)
 
@@ -92,8 +92,10 @@ class Prose:
         """The JSON that has been said, most likely meaning first; none if what was said is not just that."""
         if not self._wrapped:
             return ("".join(self._handed),) if self._state is _State.AFTER else ()
-        fenced = _FENCED.fullmatch(self.text)
-        text = self.text.strip() if fenced is None else fenced["text"]
+        text = self.text.strip()
+        fence = _FENCED.match(text)
+        if fence is not None:
+            text = text[fence.end() :].removesuffix("```").rstrip()
         try:
             _any.decode(text)
         except (ValueError, RecursionError):

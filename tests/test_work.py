@@ -1,0 +1,100 @@
+"""Work in proportion to what comes in: what grew with its square kept a processor for seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from msgspec import Raw
+
+from proxy.protocol.aliases import Aliases
+from proxy.protocol.citations import Pages
+from proxy.protocol.deltas import Link
+from proxy.protocol.history import MAX_PARTS, History, PastCall
+from proxy.protocol.plan import TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.prose import Prose
+from tests.outcomes import Expects
+
+NOTHING = Raw(b"{}")
+
+
+@contextmanager
+def no_more_than(seconds: float) -> Iterator[None]:
+    """Of the processor; each of these took much more, and takes a tenth now."""
+    began = time.thread_time()
+    yield
+    assert time.thread_time() - began < seconds
+
+
+def calls(name: Callable[[int], str], count: int) -> list[PastCall]:
+    return [PastCall(name(number), "f", NOTHING) for number in range(count)]
+
+
+def test_calls_that_all_have_one_id(expects: Expects) -> None:
+    expects("security", "10,000 past calls of one id", "each gets its own, in time that grows with their number alone")
+    history = History()
+    history.ask([TextBlock("a")])
+    with no_more_than(2.5):
+        history.say(calls(lambda _: "c", MAX_PARTS))
+    _, messages = history.finish()
+    ids = [block.id for block in messages[1].content if isinstance(block, ToolUseBlock)]
+    assert ids[:3] == ["c", "c__2", "c__3"]
+    assert ids[-1] == f"c__{MAX_PARTS}"
+
+
+def test_results_that_come_one_by_one_between_words(expects: Expects) -> None:
+    expects("security", "results of 6,000 calls, with words between any two", "put together once, not once for each")
+    history, count = History(), 6000
+    history.ask([TextBlock("a")])
+    history.say(calls("c{}".format, count))
+    with no_more_than(2.5):
+        for number in range(count):
+            history.ask([TextBlock("u")])
+            history.say([TextBlock("s")])
+            assert history.answer(f"c{number}", (TextBlock(str(number)),)) is not None
+        _, messages = history.finish()
+    assert [message.role for message in messages] == ["user", "assistant", "user"]
+    results = [block for block in messages[2].content if isinstance(block, ToolResultBlock)]
+    assert [block.content for block in results] == [(TextBlock(str(number)),) for number in range(count)]
+    assert len(messages[1].content) == 2 * count
+
+
+def test_results_without_ids() -> None:
+    history = History()
+    history.ask([TextBlock("a")])
+    history.say(calls("c{}".format, MAX_PARTS))
+    with no_more_than(2.5):
+        for number in range(MAX_PARTS):
+            found = history.open_call
+            assert found == f"c{number}"
+            history.answer(found, ())
+    assert history.open_call is None
+
+
+def test_long_names_that_are_alike_but_for_their_ends(expects: Expects) -> None:
+    expects("security", "a tool of 10,000 long properties in pairs", "their aliases are found in time that is bounded")
+    names = [f"{'x' * 59}{number:05}{sign}" for number in range(5000) for sign in "!?"]
+    aliases = Aliases()
+    with no_more_than(2.5):
+        aliases.take((), [(name, name[:64]) for name in names], longest=64)
+    assert len(set(aliases.out.values())) == len(names)
+    assert max(map(len, aliases.out.values())) == 64
+
+
+def test_white_space_in_a_fence(expects: Expects) -> None:
+    expects("security", "a model that ends JSON in a fence with 200,000 line breaks", "read once, as prose")
+    ended, broken = Prose(wrapped=True), Prose(wrapped=True)
+    ended.feed("```json\n[1]" + "\n" * 200_000)
+    broken.feed("```json\n[1" + "\n" * 20_000 + "x" + " " * 20_000 + "]")
+    with no_more_than(2.5):
+        assert ended.whole() == ("[1]",)
+        assert broken.whole() == ()
+
+
+def test_beginnings_of_addresses() -> None:
+    pages, page = Pages(), Link("t", "https://example.com/" + "a" * 2000)
+    pages.add([page])
+    with no_more_than(2.5):
+        found = list(pages.named("https://" * 30_000 + page.url))
+    assert [link for _, _, link in found] == [page]
