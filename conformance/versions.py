@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from conformance import install, transcript
-from conformance.replay import FIXTURES, TRANSCRIPTS
+from conformance.replay import FIXTURES
 
 FILE = FIXTURES / "versions.jsonl"
 # How many releases COMPATIBILITY.md shows.
@@ -63,11 +63,6 @@ def released(since: str, *, package: str = install.PACKAGE) -> dict[str, str]:
         if version.replace(".", "").isdecimal() and transcript.order(version) >= transcript.order(since)
     }
     return dict(sorted(found.items(), key=lambda pair: transcript.order(pair[0])))
-
-
-def floor(folder: Path = TRANSCRIPTS) -> str:
-    """The oldest release on which every scenario holds: that which the oldest recordings are of."""
-    return transcript.versions(folder)[0]
 
 
 def table(known: Iterable[Judged]) -> str:

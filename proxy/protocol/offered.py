@@ -13,11 +13,12 @@ from proxy.protocol.vocabulary import DEFINED, LISTS, MAPS, Node, Schema, Vocabu
 
 # The member of the object that a schema is wrapped into, unless the schema has a property of that name.
 WRAPPER: Final = "arguments"
-# At the root of a tool the Messages API takes none of these: the CLI merges their branches into one, or drops the tool.
-_ALTERNATIVES: Final = ("anyOf", "oneOf", "allOf")
 
 
 class _Head(Struct, frozen=True):
+    """What matters at a schema's root. The Messages API takes no alternatives there: the CLI merges their branches into
+    one, or drops the tool."""
+
     properties: dict[str, Raw] = {}
     anyOf: Raw = Raw()
     oneOf: Raw = Raw()
