@@ -242,6 +242,8 @@ def test_what_lies_deeper_than_any_form_is_not_made_again_at_each_level() -> Non
         ({"tools": [{"type": "function", "function": "a"}]}, "tools[0].name"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": [5]}]}, "tools[0].tools[0]"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": 5}]}, "tools[0].tools"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "namespace", "name": "m", "tools": []}]}]},
+         "tools[0].tools[0].type"),
         ({"tools": [{"type": "custom", "name": "b", "format": 5}]}, "tools[0].format"),
         ({"tools": FLAT_TOOLS, "tool_choice": {"type": "function", "function": {"name": "c"}}}, "tool_choice.name"),
         ({"tools": FLAT_TOOLS, "tool_choice": {"type": ["function"]}}, "tool_choice.type"),

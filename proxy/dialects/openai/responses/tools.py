@@ -151,6 +151,10 @@ class _Offer:
             description, grammar = _described(tool, where)
             self._add(tool, "custom", description, None, where, namespace, again, grammar)
         elif tool.type == "namespace":
+            if namespace is not None:
+                raise bad_request(
+                    "A namespace has functions and custom tools, and no other namespace.", f"{where}.type"
+                )
             if not tool.name:
                 raise bad_request("A namespace needs a name.", f"{where}.name")
             for index, inner in enumerate(tool.tools or ()):
