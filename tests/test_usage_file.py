@@ -63,6 +63,11 @@ def test_answers_without_a_price_are_not_for_nothing(tmp_path: Path) -> None:
     """A client that leaves just before the end would have no limit in dollars otherwise."""
     ledger = new(tmp_path / "usage.sqlite3")
 
+    def used(key: str) -> tuple[int, float]:
+        write(ledger)
+        with Reader(ledger.path) as reader:
+            return reader.used(key, NOON)
+
     def ask(id: str, outcome: str, began: float, usd: float | None, key: str = "ann") -> None:
         ledger.begun(id, began, key, "/v1/chat/completions")
         ledger.ended(record(id, began=began, key=key, outcome=outcome))
@@ -70,21 +75,40 @@ def test_answers_without_a_price_are_not_for_nothing(tmp_path: Path) -> None:
             ledger.paid([id], usd)
 
     ask("left without any price known", "cancelled", NOON, None)
+    # As long as no price is known at all, something; then that of others.
+    assert used("ann") == (34, 0.05)
     ask("another's", "ok", NOON, 9.0, "bob")
-    write(ledger)
-    with Reader(ledger.path) as reader:
-        assert reader.used("ann", NOON) == (34, 0.0)
+    assert used("ann") == (34, 9.0)
     ask("yesterday's", "ok", NOON - DAY, 0.2)
     ask("paid", "ok", NOON, 0.4)
     ask("stopped", "ok", NOON, None)
     ask("failed", "cli_died", NOON, None)
     ledger.begun("running", NOON, "ann", "/v1/chat/completions")
-    write(ledger)
-    with Reader(ledger.path) as reader:
-        tokens, usd = reader.used("ann", NOON)
-        assert tokens == 4 * 34
-        assert usd == pytest.approx(0.4 + 2 * 0.3)
-        assert reader.used("nobody", NOON) == (0, 0.0)
+    tokens, usd = used("ann")
+    assert tokens == 4 * 34
+    assert usd == pytest.approx(0.4 + 2 * 0.3)
+    assert used("nobody") == (0, 0.0)
+
+
+def test_a_request_that_is_left_before_its_tokens_are_said_counts_some(tmp_path: Path) -> None:
+    ledger = new(tmp_path / "usage.sqlite3")
+
+    def used(*left: str) -> int:
+        for id in left:
+            ledger.ended(record(id, key="ann", outcome="cancelled", tokens=Tokens()))
+        write(ledger)
+        with Reader(ledger.path) as reader:
+            return reader.used("ann", 0.0)[0]
+
+    assert used("1", "2") == 2 * 5000
+    ledger.ended(record("another's", key="bob"))
+    assert used() == 2 * 34
+    ledger.ended(record("its own", key="ann", tokens=Tokens(input=1000)))
+    assert used("3") == 4 * 1000
+    # It was never put to the CLI, or there was no answer.
+    ledger.ended(record("waited", key="ann", outcome="cancelled", tokens=Tokens(), asks=0))
+    ledger.ended(record("failed", key="ann", outcome="cli_died", tokens=Tokens()))
+    assert used() == 4 * 1000
 
 
 # Versions.

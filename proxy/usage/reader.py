@@ -127,20 +127,25 @@ CASE WHEN unpaid = 0 AND paid_in = '' AND outcome != 'running' THEN cost END AS 
 nullif(paid_in, '') AS priced_with, duration, first_delta, nullif(fallback, '') AS fallback
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
-_USED: Final = """
-SELECT total(input + cache_read + cache_write + output) AS tokens, total(cost) AS usd,
-    total(unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted')) AS unknown
-FROM requests WHERE key = ? AND began >= ?
-"""
-# What a request of a key costs, by so many of the latest whose price is known, if they are not older than this.
-_LATEST: Final = 100
-_LATEST_AGE: Final = 30 * 86_400
-_PRICE: Final = f"""
-SELECT total(cost) / max(count(*), 1) AS usd FROM (
-    SELECT cost FROM requests WHERE key = ? AND began >= ? AND unpaid = 0 AND cost > 0
-    ORDER BY began DESC LIMIT {_LATEST}
+# Of a key: `unpriced` have ended and cost something that has not been said; `uncounted` have not even said tokens.
+_TOKENS: Final = "(input + cache_read + cache_write + output)"
+_USED: Final = f"""
+SELECT total({_TOKENS}) AS tokens, total(cost) AS usd, total(unanswered) AS unpriced,
+    total(unanswered AND {_TOKENS} = 0) AS uncounted
+FROM (
+    SELECT *, unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted') AS unanswered
+    FROM requests WHERE key = ? AND began >= ?
 )
 """
+# What a request comes to, by so many of the latest for which it is known, the key's own or else anybody's; so many are
+# looked at.
+_LATEST: Final = 100
+_LATELY: Final = "SELECT * FROM requests ORDER BY began DESC LIMIT 5000"
+_PRICED: Final = "unpaid = 0 AND cost > 0"
+_COUNTED: Final = f"{_TOKENS} > 0"
+# Where it is known of none: about what the smallest takes.
+_LEAST_USD: Final = 0.05
+_LEAST_TOKENS: Final = 5000
 
 
 def _sums(rows: Sequence[sqlite3.Row]) -> dict[str, Any]:
@@ -267,14 +272,24 @@ class Reader:
 
     def used(self, key: str, since: float) -> tuple[int, float]:
         """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on. Those
-        that have ended without a price count as the average of its latest: a client that leaves early has used some,
-        too."""
+        that have ended before either was known count as the key's others did lately, or those of all keys: a client
+        that leaves early has not asked for nothing."""
         rows = self._rows(_USED, (key, since))
         if not rows:
             return 0, 0.0
         (used,) = rows
-        unknown = used["unknown"] and used["unknown"] * self._rows(_PRICE, (key, since - _LATEST_AGE))[0]["usd"]
-        return int(used["tokens"]), float(used["usd"]) + unknown
+        uncounted = used["uncounted"] and used["uncounted"] * self._usual(_TOKENS, _COUNTED, key, _LEAST_TOKENS)
+        unpriced = used["unpriced"] and used["unpriced"] * self._usual("cost", _PRICED, key, _LEAST_USD)
+        return int(used["tokens"] + uncounted), float(used["usd"] + unpriced)
+
+    def _usual(self, what: str, known: str, key: str, least: float) -> float:
+        """The average of the latest requests for which it is known."""
+        for whose in ("key = ?", "? != ''"):
+            latest = f"SELECT {what} AS one FROM ({_LATELY}) WHERE {known} AND {whose} LIMIT {_LATEST}"
+            average = self._rows(f"SELECT avg(one) AS average FROM ({latest})", (key,))[0]["average"]
+            if average is not None:
+                return float(average)
+        return least
 
     def fallback_cost(self, since: float, lately: float) -> FallbackCost:
         """What answers by another login have cost, of requests that began from `since` on; the dearest from `lately`
