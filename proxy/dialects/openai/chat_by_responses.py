@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from proxy.dialects import NoLookup, Rules, parameters
+from proxy.dialects.openai.chat_body import StreamOptions
 from proxy.dialects.openai.chat_request import ChatPlan
 from proxy.dialects.openai.responses import request
 from proxy.dialects.openai.tools import CallStyle
@@ -21,15 +22,11 @@ from proxy.protocol.decoding import decoded
 _NO_MESSAGES: Final = (b"", b"null", b"[]")
 
 
-class _StreamOptions(Struct, frozen=True):
-    include_usage: bool | None = None
-
-
 class _Own(Struct, frozen=True):
     """What is read here, as it has another meaning in an answer of chat, or none."""
 
     messages: Any = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     include: Any = None
     store: Any = None
     truncation: Any = None
@@ -37,7 +34,7 @@ class _Own(Struct, frozen=True):
 
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _own: Final = msgspec.json.Decoder(_Own)
-_undeclared: Final = Undeclared(_StreamOptions)
+_undeclared: Final = Undeclared(StreamOptions, {"stream_options.include_obfuscation": (False,)})
 
 
 def decode(body: bytes, rules: Rules) -> ChatPlan | None:
