@@ -272,8 +272,7 @@ class Reader:
 
     def used(self, key: str, since: float) -> tuple[int, float]:
         """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on. Those
-        that have ended before either was known count as the key's others did lately, or those of all keys: a client
-        that leaves early has not asked for nothing."""
+        that have ended before either was known count as the average of the key's latest, or of all keys' latest."""
         rows = self._rows(_USED, (key, since))
         if not rows:
             return 0, 0.0
