@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import proxy
+from proxy.cli import warm_pool
 from proxy.http.service import LoginSeen
 from proxy.protocol.failures import Failure, Kind
 from proxy.settings import Key
@@ -120,6 +121,19 @@ async def test_a_cli_that_cannot_be_started_shows(local: Serve) -> None:
         await client.post(COMPLETIONS, json=chat())
     status, found = await health(server)
     assert (status, found["status"]) == (503, "cli_unavailable")
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+async def test_where_none_waits_a_request_may_try_again(
+    local: Serve, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    monkeypatch.setattr(warm_pool, "START_RETRY", 0.0)
+    server = await local(waiting=waiting)
+    (server.directory / "claude").unlink()
+    async with server.client() as client:
+        while (await client.post(COMPLETIONS, json=chat())).status_code == 200:
+            pass
+    assert (await health(server))[1]["status"] == ("cli_unavailable" if waiting else "ok")
 
 
 async def test_waiting_children_that_die_show(local: Serve) -> None:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
 from msgspec import Raw
 
 from proxy.protocol.aliases import Aliases
 from proxy.protocol.citations import Pages
 from proxy.protocol.deltas import Link
 from proxy.protocol.history import MAX_PARTS, History, PastCall
+from proxy.protocol.offered import offered
 from proxy.protocol.plan import TextBlock, ToolResultBlock, ToolUseBlock
 from proxy.protocol.prose import Prose
 from tests.outcomes import Expects
@@ -98,3 +100,22 @@ def test_beginnings_of_addresses() -> None:
     with no_more_than(2.5):
         found = list(pages.named("https://" * 30_000 + page.url))
     assert [link for _, _, link in found] == [page]
+
+
+def test_places_of_a_schema_with_many_alternatives(expects: Expects) -> None:
+    expects(
+        "security", "a schema with 8,000 alternatives, and arguments with as many names",
+        "translated in time that is bounded",
+    )  # fmt: skip
+    count = 8000
+    odd = {"５": {"enum": ["５"]}}
+    constants = {"enum": [{f"p{number}": "５"} for number in range(count)]}
+    branches = {"anyOf": [{"properties": {f"p{number}": {"properties": odd}}} for number in range(count)]}
+    arguments = msgspec.json.encode({f"p{number}": {"５": "５"} for number in range(count)})
+    for schema in (constants, branches):
+        with no_more_than(4):
+            form = offered(Raw(msgspec.json.encode({"type": "object", **schema})))
+            sent = form.there(Raw(arguments))
+            back = form.back()
+            assert msgspec.json.decode(back.feed(bytes(sent).decode()) + back.close()) == msgspec.json.decode(arguments)
+        assert bytes(sent) != arguments

@@ -45,6 +45,9 @@ MAX_START_TIME: Final = 30.0
 # After a start that failed: seconds until the next try, doubled up to the most.
 MIN_PAUSE: Final = 0.5
 MAX_PAUSE: Final = 30.0
+# Where no process is kept idle only a request can show that starts work again, and where it is said that none can be
+# answered no request would come: after so many seconds one may try.
+START_RETRY: Final = 60.0
 
 
 class _IdleProcess:
@@ -108,6 +111,7 @@ class WarmPool:
         self.models: tuple[ListedModel, ...] = ()
         self.models_known = asyncio.Event()
         self.last_start_error: str | None = None
+        self._start_failed_at = -math.inf
         # When (loop time) requests have taken a process of late.
         self._taken_at: deque[float] = deque()
 
@@ -127,6 +131,12 @@ class WarmPool:
         while self._taken_at and self._taken_at[0] < now - 60:
             self._taken_at.popleft()
         return len(self._taken_at)
+
+    @property
+    def starts_fail(self) -> bool:
+        """The last start has failed, and a request now is no way to find out more."""
+        tries_again = self._size > 0 or asyncio.get_running_loop().time() < self._start_failed_at + START_RETRY
+        return self.last_start_error is not None and tries_again
 
     def resize(self, size: int) -> None:
         """Keep so many idle processes from now on. What is missing comes with the next `refill`."""
@@ -267,6 +277,7 @@ class WarmPool:
             started()
             if not isinstance(error, OSError):
                 raise
+            self._start_failed_at = asyncio.get_running_loop().time()
             self.last_start_error = f"The CLI could not be started: {error.strerror or error}."
             kind = Kind.OVERLOADED if error.errno in USED_UP else Kind.CLI_MISSING
             raise Rejection(Failure(kind, self.last_start_error)) from None

@@ -50,7 +50,7 @@ def health(service: Service) -> Health:
     status: Literal["ok", "login_failed", "cli_unavailable", "shutting_down"] = "ok"
     if pool.closing:
         status = "shutting_down"
-    elif pool.warm_pool.last_start_error is not None and not pool.counts.waiting and not pool.counts.busy:
+    elif pool.warm_pool.starts_fail and not pool.counts.waiting and not pool.counts.busy:
         status = "cli_unavailable"
     elif seen.works is False and abs(time.time() - (seen.last_failure or 0.0)) < LOGIN_RETRY:
         status = "login_failed"

@@ -16,6 +16,8 @@ from proxy.protocol.aliases import LONGEST_ARGUMENT, Aliases, normalised, passes
 # So many schemas and words in them are looked at for one tool's translation. Beyond that words are translated wherever
 # they stand.
 MOST_LOOKED_AT: Final = 50_000
+# And so many times one of them is looked at for what it says of a property or an item.
+MOST_LOOKS: Final = 250_000
 
 _ONE: Final = frozenset((
     "items", "additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties", "contains",
@@ -98,12 +100,13 @@ class Vocabulary:
     `argument`: the root's properties are the arguments themselves, so their names must be such as the API takes.
     """
 
-    __slots__ = ("_budget", "_nodes", "declared", "definitions", "everywhere", "names", "source", "values")
+    __slots__ = ("_budget", "_looks", "_nodes", "declared", "definitions", "everywhere", "names", "source", "values")
 
     def __init__(self, source: Schema, *, argument: bool) -> None:
         self.source = source
         self._nodes: dict[frozenset[int], Node] = {}
         self._budget = MOST_LOOKED_AT
+        self._looks = MOST_LOOKS
         names: dict[str, None] = {}
         values: dict[str, None] = {}
         definitions: dict[str, None] = {}
@@ -141,6 +144,13 @@ class Vocabulary:
             closed = self._closed(schemas)
             found = self._nodes[key] = self.everywhere if closed is None else Node(self, closed)
         return found
+
+    def may_look(self, count: int) -> bool:
+        """Whether so many more may be looked at, which are counted then."""
+        if self._looks < count:
+            return False
+        self._looks -= count
+        return True
 
     def _closed(self, schemas: tuple[Schema, ...]) -> list[Schema] | None:
         """These schemas and all that apply to the same value, alternatives included; None: there are too many."""
@@ -233,7 +243,7 @@ class Words:
 class Node:
     """What the schema says of the value at one place. `names` and `values`: the words declared there."""
 
-    __slots__ = ("_children", "_first", "_keys", "_made", "_schemas", "_vocabulary", "names", "values")
+    __slots__ = ("_children", "_first", "_keys", "_made", "_schemas", "_size", "_vocabulary", "names", "values")
 
     def __init__(self, vocabulary: Vocabulary, schemas: list[Schema] | None) -> None:
         """`schemas`: all that apply to the value; None: it may be any of the vocabulary."""
@@ -249,6 +259,9 @@ class Node:
         found = [constant for schema in schemas for constant in constants(schema)]
         self.names = _declared(vocabulary.names, (name for schema in schemas for name in named(schema)))
         self.values = _declared(vocabulary.values, (value for value in found if isinstance(value, str)))
+        # What is looked at for each of them.
+        patterns = (schema.get("patternProperties") for schema in schemas)
+        self._size = len(schemas) + len(found) + sum(len(one) for one in patterns if isinstance(one, dict))
         # The properties, and the number of the first items, that have a schema of their own.
         self._keys: set[str] = set()
         self._first = 0
@@ -265,6 +278,8 @@ class Node:
             return self
         own = step in self._keys if isinstance(step, str) else step < self._first
         key = step if own else None if isinstance(step, str) else -1
+        if key not in self._children and not self._vocabulary.may_look(self._size):
+            return self._vocabulary.everywhere
         if key not in self._children:
             below = [one for one in self._below(step, self._schemas) if isinstance(one, dict)]
             self._children[key] = self._vocabulary.node(*below) if below else None
