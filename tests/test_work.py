@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.protocol.aliases import Aliases
+from proxy.protocol.aliases import Aliases, normalised
 from proxy.protocol.citations import Pages
 from proxy.protocol.deltas import Link
 from proxy.protocol.history import MAX_PARTS, History, PastCall
@@ -100,6 +103,24 @@ def test_beginnings_of_addresses() -> None:
     with no_more_than(2.5):
         found = list(pages.named("https://" * 30_000 + page.url))
     assert [link for _, _, link in found] == [page]
+
+
+def test_marks_on_one_letter(expects: Expects) -> None:
+    expects("security", "200,000 accents on one letter, in a tool's name or value", "ordered in time that is bounded")
+    marks = "\u0323\u0301"
+    with no_more_than(4):
+        assert normalised("a" + marks * 100_000) == "\u1ea1" + "\u0323" * 99_999 + "\u0301" * 100_000
+        assert len(normalised("\u0f73" * 50_000)) == 100_000
+
+
+@given(
+    st.text(
+        st.sampled_from("ae\u1ea5\u0344\u0f73\uac00\u1100\u1161\u11a8\u212b\u0323\u0301\u0308\u3099\u0334"), max_size=20
+    )
+)
+def test_long_texts_are_normalised_as_short_ones_are(text: str) -> None:
+    long = "\xa0x" * 101 + text
+    assert normalised(long) == unicodedata.normalize("NFKC", long)
 
 
 def test_places_of_a_schema_with_many_alternatives(expects: Expects) -> None:

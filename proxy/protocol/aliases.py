@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Final
 
 from proxy.protocol.known_tools import KNOWN_TOOLS
@@ -20,10 +21,22 @@ ARGUMENT_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 # A property of this name is lost where JavaScript copies an object.
 _LOST: Final = "__proto__"
 _DROPPED: Final = frozenset(("Cf", "Co", "Cs"))
+# Python orders the marks on one letter by insertion and lets no other thread run meanwhile: thousands of them take
+# minutes. Longer texts are ordered here first.
+_ORDERED_BY_PYTHON: Final = 200
 # Characters of a mark at most: so many fewer than an alias may have are kept of a name.
 _ROOM_FOR_MARK: Final = 8
 # A character outside ASCII, with the backslash before it if there is one; or any other escape.
 _FOREIGN: Final = re.compile(r"\\?([^\x00-\x7f])|\\.")
+
+
+def _ordered(text: str) -> str:
+    """The text with its characters taken apart and their marks in order: form NFKD, in time that the length bounds."""
+    apart = {char: unicodedata.normalize("NFKD", char) for char in set(text)}
+    text = "".join(map(apart.__getitem__, text))
+    rank = {char: unicodedata.combining(char) for char in set(text)}
+    runs = groupby(text, lambda char: rank[char] > 0)
+    return "".join("".join(sorted(run, key=rank.__getitem__) if marks else run) for marks, run in runs)
 
 
 def _normal(text: str, dropped: frozenset[str]) -> str:
@@ -31,7 +44,7 @@ def _normal(text: str, dropped: frozenset[str]) -> str:
         return text
     while True:
         before = text
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFKC", _ordered(text) if len(text) > _ORDERED_BY_PYTHON else text)
         text = "".join(char for char in text if unicodedata.category(char) not in dropped)
         if text == before:
             return text
