@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from proxy.protocol.aliases import Aliases, normalised
+from proxy.protocol.aliases import Aliases, normalised, tool_names
 from proxy.protocol.citations import Pages
 from proxy.protocol.deltas import Link
 from proxy.protocol.history import MAX_PARTS, History, PastCall
@@ -111,6 +111,9 @@ def test_marks_on_one_letter(expects: Expects) -> None:
     with no_more_than(4):
         assert normalised("a" + marks * 100_000) == "\u1ea1" + "\u0323" * 99_999 + "\u0301" * 100_000
         assert len(normalised("\u0f73" * 50_000)) == 100_000
+        # Of a name that is no word any more not all is read.
+        name = "\u00e9" * 3_000_000
+        assert tool_names([name, name + "x"]) == {name: "tool", name + "x": "tool_2"}
 
 
 @given(

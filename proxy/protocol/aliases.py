@@ -24,6 +24,8 @@ _DROPPED: Final = frozenset(("Cf", "Co", "Cs"))
 # Python orders the marks on one letter by insertion and lets no other thread run meanwhile: thousands of them take
 # minutes. Longer texts are ordered here first.
 _ORDERED_BY_PYTHON: Final = 200
+# So much of a tool's name goes into its alias: names come in any length.
+_READ_OF_NAME: Final = 1000
 # Characters of a mark at most: so many fewer than an alias may have are kept of a name.
 _ROOM_FOR_MARK: Final = 8
 # A character outside ASCII, with the backslash before it if there is one; or any other escape.
@@ -108,7 +110,7 @@ def tool_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _tool_alias(name: str) -> str:
-    return f"{name}_tool" if name in KNOWN_TOOLS else _cleaned(plain(name), TOOL_NAME, 128) or "tool"
+    return f"{name}_tool" if name in KNOWN_TOOLS else _cleaned(plain(name[:_READ_OF_NAME]), TOOL_NAME, 128) or "tool"
 
 
 def _cleaned(name: str, rule: re.Pattern[str], longest: int) -> str:
