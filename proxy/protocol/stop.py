@@ -48,8 +48,9 @@ class StopCutter:
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that is a beginning of `stop`, and not all of it."""
     at = max(len(text) - len(stop) + 1, 0)
-    while (at := text.find(stop[:1], at)) >= 0:
-        if stop.startswith(text[at:]):
+    # By two characters: few places of a text are like the beginning of a stop sequence.
+    while (at := text.find(stop[:2], at)) >= 0:
+        if text.endswith(stop[: len(text) - at]):
             return len(text) - at
         at += 1
-    return 0
+    return int(len(stop) > 1 and text[-1:] == stop[0])
