@@ -10,7 +10,7 @@ from typing import Final
 # Of one body. No model's window holds as many; decoded, so many of any kind hold up others for no longer than 0.1 s.
 MAX_VALUES: Final = 250_000
 # Bytes of text in one body: several times what a window of a million tokens holds. Media may be larger.
-MAX_TEXT: Final = 16 * 1024 * 1024
+MAX_TEXT: Final = 12 * 1024 * 1024
 _PIECE: Final = 1024 * 1024
 # What base64 is made of, line breaks in it aside. Of text more than this share is something else.
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
