@@ -23,7 +23,8 @@ from proxy.cli.launch import launch
 from proxy.cli.pool import Pool
 from proxy.cli.process import Child, Launch
 from proxy.cli.recall import MAX_AGE, MAX_BYTES, Recall
-from proxy.cli.refusals import FILE, Refusals
+from proxy.cli.refusals import FILE as REFUSALS_FILE
+from proxy.cli.refusals import Refusals
 from proxy.cli.unproven import FILE as UNPROVEN_FILE
 from proxy.cli.unproven import UNPROVEN
 from proxy.cli.workspace import Workspace, locate, logs_elsewhere
@@ -177,7 +178,7 @@ async def _serve(
     accounts = Accounts(ledger)
     state = None if cli.demo else state_dir(settings, environ, sys.platform)
     UNPROVEN.remember(None if state is None else state / UNPROVEN_FILE, cli.version_text)
-    refusals = Refusals(None if state is None else state / FILE, cli.version_text)
+    refusals = Refusals(None if state is None else state / REFUSALS_FILE, cli.version_text)
     store = answers = None
     if settings.store == "file" and state is not None:
         make_private(state)

@@ -155,7 +155,8 @@ class Pool:
 
         `owner`: of the API key, to whose requests a parked conversation belongs.
         """
-        before, keys = await off_loop(size_of_plan(plan), fingerprint.of_all, plan, owner)
+        size = size_of_plan(plan)
+        before, keys = await off_loop(size, fingerprint.of_all, plan, owner)
         await self._limiter.acquire(owner)
         answers = tuple(key for key, each in zip(keys, plan.messages, strict=True) if each.role == "assistant")
         not_continued: NotContinued = ""
@@ -168,7 +169,7 @@ class Pool:
             if conversation is None:
                 served = "new" if len(plan.messages) == 1 else "replayed"
                 if served == "replayed":
-                    last = await off_loop(size_of_plan(plan), fingerprint.of_last_answer, plan, owner)
+                    last = await off_loop(size, fingerprint.of_last_answer, plan, owner)
                     not_continued = self._parked.why_not(before, (last, *keys[:-1]))
                 await self._recall.load(answers)
                 conversation = await self._child(search=plan.search is not None)

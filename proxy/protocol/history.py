@@ -73,14 +73,14 @@ class PastCall(Struct, frozen=True):
 class _Turn(Struct):
     """What the assistant said and what followed, as `History` has it."""
 
-    said: list[AssistantBlock]
-    written_by: str | None
-    calls: list[str]
-    results: dict[str, ToolResultBlock]
-    blocks: list[UserBlock]
-    open: dict[str, deque[str]]
-    waiting: dict[str, str]
-    answered: dict[str, str]
+    said: list[AssistantBlock] = []
+    written_by: str | None = None
+    calls: list[str] = []
+    results: dict[str, ToolResultBlock] = {}
+    blocks: list[UserBlock] = []
+    open: dict[str, deque[str]] = {}
+    waiting: dict[str, str] = {}
+    answered: dict[str, str] = {}
 
 
 class History:
@@ -190,7 +190,7 @@ class History:
             self._end_gap()
             if self._waiting:
                 self._gap = self._turn()
-                self._take_up(_Turn([], None, [], {}, [], {}, {}, {}))
+                self._take_up(_Turn())
             else:
                 self._end_turn()
         self._written_by = written_by or self._written_by
@@ -247,7 +247,7 @@ class History:
         ]  # fmt: skip
         if results or self._blocks:
             self._messages.append(Message("user", (*results, *self._blocks)))
-        self._take_up(_Turn([], None, [], {}, [], {}, {}, {}))
+        self._take_up(_Turn())
 
     def _end_gap(self) -> None:
         """The turn before this one has ended: no result of its calls follows any more."""

@@ -173,8 +173,8 @@ class CompactionBlock(Block, frozen=True, tag="compaction", kw_only=True):
 
 
 PartBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
-UserBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolResultBlock
-ResultBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
+UserBlock = PartBlock | ToolResultBlock
+ResultBlock = PartBlock | ToolReferenceBlock
 AssistantBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | CompactionBlock | OfServer
 AnyBlock = UserBlock | ResultBlock | AssistantBlock
 
