@@ -21,6 +21,8 @@ from proxy.protocol.failures import Rejection
 from proxy.protocol.history import MAX_MESSAGES, MAX_PARTS
 from proxy.protocol.plan import (
     Base64Source,
+    Block,
+    ContentSource,
     DocumentBlock,
     ImageBlock,
     Message,
@@ -36,6 +38,7 @@ from proxy.protocol.plan import (
     UrlSource,
     size_of,
     size_of_plan,
+    tokens_of_plan,
 )
 from tests.conftest import Serve, chat, until
 from tests.outcomes import Expects
@@ -130,6 +133,27 @@ def test_the_size_of_a_plan() -> None:
     assert size_of_plan(Plan("m", None, messages, tools)) == 2 + 4 * 5
     schema = Schema(msgspec.Raw(b"{ }"), msgspec.Raw(b"true"), wrapped=True)
     assert size_of_plan(Plan("m", None, messages, schema=schema)) == 2 + 4 * 7
+
+
+def test_the_tokens_of_a_plan() -> None:
+    """Three bytes of text to one, thirty characters of a PDF; 1600 for what cannot be seen to be smaller."""
+    blocks: list[tuple[Block, int]] = [
+        (TextBlock("x" * 30), 10), (TextBlock("\u3042" * 10), 10),
+        (ImageBlock(Base64Source("image/png", "1234")), 1600),
+        (DocumentBlock(Base64Source("application/pdf", "x" * 300)), 10), (DocumentBlock(TextSource("x" * 30)), 10),
+        (DocumentBlock(UrlSource("https://a")), 1600),
+        (DocumentBlock(ContentSource((TextBlock("x" * 30), TextBlock("x" * 30)))), 20),
+        (ToolUseBlock("i", "n", msgspec.Raw(b'{"a":1,"b":2}')), 4),
+        (ToolResultBlock("i", (TextBlock("x" * 30), ImageBlock(UrlSource("https://a")))), 1610),
+        (ThinkingBlock("x" * 30, "s"), 10), (RedactedThinkingBlock("x" * 30), 10),
+    ]  # fmt: skip
+    for block, tokens in blocks:
+        assert tokens_of_plan(Plan("m", None, (Message("user", (block,)),))) == tokens
+    messages = tuple(Message("user", (block,)) for block, _ in blocks)
+    assert tokens_of_plan(Plan("m", None, messages)) == sum(tokens for _, tokens in blocks)
+    tools = (Tool("abc", "x" * 27, msgspec.Raw(b"{   }")),)
+    schema = Schema(msgspec.Raw(b"{    }"), msgspec.Raw(b"{}"), wrapped=True)
+    assert tokens_of_plan(Plan("m", "x" * 30, (), tools, schema=schema)) == 10 + 10 + 1 + 2
 
 
 @pytest.mark.parametrize("what", ["system", "tools"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -154,6 +155,25 @@ def test_a_client_that_leaves(server: Served) -> None:
     wait_for(lambda: latest(server)["outcome"] == "cancelled", 5, "the row is completed")
     row = latest(server)
     assert (row["prompt_tokens"], row["completion_tokens"], row["list_price_usd"]) == (22, 1, None)
+
+
+def test_a_client_that_leaves_before_anything_is_said(tmp_path: Path) -> None:
+    """What it put to the model counts towards the key's limits, as it may have been paid for."""
+    home, text = tmp_path / "home", json.dumps([["hang"]])
+    messages = [{"role": "system", "content": "x" * 30_000}, {"role": "user", "content": text}]
+    sent = json.dumps(body(text, messages=messages)).encode()
+    with Served(fake_cli.write(home), tmp_path / "state", {"API_KEYS": "ann:sesame"}) as server:
+        port = int(server.url.rpartition(":")[2])
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer sesame\r\n"
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(
+                f"{head}content-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n".encode() + sent
+            )
+            wait_for(lambda: any("hang" in file.read_text() for file in home.glob("*.in")), 60, "it is asked")
+        wait_for(lambda: latest(server)["outcome"] == "cancelled", 60, "the row is completed")
+        assert latest(server)["prompt_tokens"] == 0
+        with Reader(server.usage) as reader:
+            assert 10_000 < reader.used("ann", 0.0)[0] < 10_100
 
 
 def test_a_request_that_never_reached_the_model_costs_nothing(server: Served) -> None:

@@ -111,6 +111,41 @@ def test_a_request_that_is_left_before_its_tokens_are_said_counts_some(tmp_path:
     assert used() == 4 * 1000
 
 
+def test_what_was_put_to_the_model_and_left_counts_by_its_size_and_model(tmp_path: Path) -> None:
+    """A key could pass its limit by many small requests and then large ones that it leaves, or ones of a dear model."""
+    ledger = new(tmp_path / "usage.sqlite3")
+
+    def used(**more: Any) -> tuple[int, float]:
+        """What one more that is left comes to."""
+        before = now()
+        ledger.ended(record(str(time.perf_counter()), key="ann", outcome="cancelled", **more))
+        tokens, usd = now()
+        return tokens - before[0], round(usd - before[1], 9)
+
+    def now() -> tuple[int, float]:
+        write(ledger)
+        with Reader(ledger.path) as reader:
+            return reader.used("ann", 0.0)
+
+    def paid(id: str, asked: str, tokens: int, usd: float, key: str = "ann") -> None:
+        ledger.ended(record(id, key=key, asked=asked, tokens=Tokens(input=tokens)))
+        ledger.paid([id], usd)
+
+    # Nothing is known: the size, at a low price.
+    assert used(tokens=Tokens(), estimated=100_000) == (100_000, 1.0)
+    for number in range(3):
+        paid(f"small {number}", "haiku", 1000, 0.002)
+    assert used(tokens=Tokens(), asked="haiku") == (1000, 0.002)
+    assert used(tokens=Tokens(), asked="haiku", estimated=500) == (1000, 0.002)
+    assert used(tokens=Tokens(), asked="haiku", estimated=200_000) == (200_000, 0.4)
+    # Tokens that were said are what they are; the price goes by them.
+    assert used(tokens=Tokens(input=50_000), asked="haiku")[1] == 0.1
+    # By the model's own price, whoever paid it; that of the dearest for one that nobody has had.
+    paid("dear", "opus", 1000, 0.02, "bob")
+    assert used(tokens=Tokens(), asked="opus", estimated=200_000) == (200_000, 4.0)
+    assert used(tokens=Tokens(), asked="fable", estimated=200_000) == (200_000, 4.0)
+
+
 # Versions.
 
 

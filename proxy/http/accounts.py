@@ -137,6 +137,7 @@ class Accounts:
                 trace.id, trace.at, trace.key_name, trace.endpoint, trace.requested_model, trace.model, trace.served,
                 how, trace.status, trace.tokens or Tokens(), trace.attempts, trace.seconds, trace.first_delta,
                 trace.api, trace.not_continued, trace.web_searches, trace.login, trace.fallback,
+                trace.estimated,
             )  # fmt: skip
             self.ledger.ended(record)
         for tell in trace.ended:

@@ -38,10 +38,9 @@ class Trace:
     """What is known of one request while it is served; the log line is made of it. Never message text or keys."""
 
     __slots__ = (
-        "answer", "api", "at", "attempts", "began", "complete", "ended", "endpoint", "fallback", "first_delta", "id",
-        "invalid_calls", "kept", "key_name", "left", "login", "model", "not_continued", "outcome", "owner",
-        "requested_model",
-        "served", "status", "tokens", "web_searches",
+        "answer", "api", "at", "attempts", "began", "complete", "ended", "endpoint", "estimated", "fallback",
+        "first_delta", "id", "invalid_calls", "kept", "key_name", "left", "login", "model", "not_continued", "outcome",
+        "owner", "requested_model", "served", "status", "tokens", "web_searches",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -60,6 +59,8 @@ class Trace:
         self.requested_model = ""
         self.model = ""
         self.tokens: Tokens | None = None
+        # About how many tokens were put to the model of which it has not said how many.
+        self.estimated = 0
         # How often the CLI was asked.
         self.attempts = 0
         self.web_searches = 0

@@ -29,7 +29,7 @@ from proxy.protocol.answer import Fold
 from proxy.protocol.deltas import Delta, Failed, Started, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.judging import without_grammars
-from proxy.protocol.plan import Plan
+from proxy.protocol.plan import Plan, tokens_of_plan
 from proxy.protocol.shortening import shorter
 
 log: Final = logging.getLogger("proxy.error")
@@ -142,6 +142,11 @@ class Answering:
     def _tokens(self) -> Tokens:
         return sum((exchange.tokens for exchange in (*self._exchanges, *self._given_up)), Tokens())
 
+    @property
+    def _estimated(self) -> int:
+        asked = zip(self._exchanges, self._plans, strict=True)
+        return sum(each.attempts * tokens_of_plan(plan) for each, plan in asked if each.tokens == Tokens())
+
     async def respond(self, resp: falcon.asgi.Response) -> None:
         """Make `resp` the answer. Raises Rejection for what fails before anything can go out."""
         if self.request.stream:
@@ -251,7 +256,7 @@ class Answering:
         finally:
             trace.served = "demo" if self._service.demo else self._exchanges[0].served
             trace.not_continued = "" if self._service.demo else self._exchanges[0].not_continued
-            trace.tokens = self._tokens
+            trace.tokens, trace.estimated = self._tokens, self._estimated
             trace.web_searches = trace.tokens.searches
             trace.attempts = sum(exchange.attempts for exchange in (*self._exchanges, *self._given_up))
             trace.invalid_calls = sum(exchange.invalid_calls for exchange in self._exchanges)

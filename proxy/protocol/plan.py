@@ -157,6 +157,33 @@ def size_of(messages: Iterable[Message]) -> int:
     return sum(_size_of(block) for message in messages for block in message.content)
 
 
+# What a picture takes at most, in tokens; bytes to a token, few rather than many, of text and of a PDF in base64.
+_IMAGE_TOKENS: Final = 1600
+_TEXT_TOKEN: Final = 3
+_PDF_TOKEN: Final = 30
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass")) // _TEXT_TOKEN
+
+
+def _tokens_of(block: Block) -> int:
+    if isinstance(block, ToolResultBlock):
+        return sum(map(_tokens_of, block.content))
+    if isinstance(block, TextBlock):
+        return _tokens(block.text)
+    if isinstance(block, ImageBlock):
+        return _IMAGE_TOKENS
+    if isinstance(block, DocumentBlock):
+        source = block.source
+        if isinstance(source, ContentSource) and not isinstance(source.content, str):
+            return sum(map(_tokens_of, source.content))
+        if isinstance(source, UrlSource):
+            return _IMAGE_TOKENS
+        return _size_of(block) // (_PDF_TOKEN if isinstance(source, Base64Source) else _TEXT_TOKEN)
+    return _size_of(block) // _TEXT_TOKEN
+
+
 def has_thinking(message: Message) -> bool:
     return any(isinstance(block, ThinkingBlock | RedactedThinkingBlock) for block in message.content)
 
@@ -270,6 +297,14 @@ class Plan(Struct, frozen=True):
     def ending(self) -> tuple[Message, ...]:
         """The question, and then the answer before it, if there is one."""
         return self.messages[:-3:-1]
+
+
+def tokens_of_plan(plan: Plan) -> int:
+    """About how many tokens the model is sent of it, rather too many than too few."""
+    texts = [plan.system or "", *(tool.name + tool.description for tool in plan.tools)]
+    schemas = [tool.schema for tool in plan.tools] + ([] if plan.schema is None else [plan.schema.offered])
+    said = sum(_tokens_of(block) for message in plan.messages for block in message.content)
+    return said + sum(map(_tokens, texts)) + sum(len(bytes(schema)) // _TEXT_TOKEN for schema in schemas)
 
 
 # Schemas are taken apart and put together again, which takes longer than texts do.

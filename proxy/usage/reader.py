@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -128,14 +128,11 @@ nullif(paid_in, '') AS priced_with, duration, first_delta, nullif(fallback, '') 
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
 # Of a key: `unpriced` have ended and cost something that has not been said; `uncounted` have not even said tokens.
+_UNANSWERED: Final = "(unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted'))"
 _TOKENS: Final = "(input + cache_read + cache_write + output)"
 _USED: Final = f"""
-SELECT total({_TOKENS}) AS tokens, total(cost) AS usd, total(unanswered) AS unpriced,
-    total(unanswered AND {_TOKENS} = 0) AS uncounted
-FROM (
-    SELECT *, unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted') AS unanswered
-    FROM requests WHERE key = ? AND began >= ?
-)
+SELECT total({_TOKENS}) AS tokens, total(cost) AS usd, total({_UNANSWERED}) AS unanswered
+FROM requests WHERE key = ? AND began >= ?
 """
 # What a request comes to, by so many of the latest for which it is known, the key's own or else anybody's; so many are
 # looked at.
@@ -143,9 +140,26 @@ _LATEST: Final = 100
 _LATELY: Final = "SELECT * FROM requests ORDER BY began DESC LIMIT 5000"
 _PRICED: Final = "unpaid = 0 AND cost > 0"
 _COUNTED: Final = f"{_TOKENS} > 0"
-# Where it is known of none: about what the smallest takes.
+# Where it is known of none: about what the smallest takes, and what a token costs.
 _LEAST_USD: Final = 0.05
 _LEAST_TOKENS: Final = 5000
+_USD_PER_TOKEN: Final = 0.00001
+# What those requests come to, each at least the usual one: by what was put to the model, and by what a token of the
+# same model has cost the key lately, or anybody, or one of the dearest model.
+_RATE: Final = f"sum(cost) / sum({_TOKENS}) AS rate"
+_COME_TO: Final = f"""
+WITH lately AS (SELECT * FROM ({_LATELY}) WHERE {_PRICED} AND {_COUNTED}),
+own AS (SELECT asked, {_RATE} FROM lately WHERE key = :key GROUP BY asked),
+rates AS (SELECT asked, {_RATE} FROM lately GROUP BY asked),
+dearest AS (SELECT coalesce(max(rate), {_USD_PER_TOKEN}) AS rate FROM rates),
+unanswered AS (
+    SELECT asked, {_TOKENS} AS said, max({_TOKENS}, estimated) AS least FROM requests
+    WHERE key = :key AND began >= :since AND {_UNANSWERED}
+)
+SELECT total(CASE said WHEN 0 THEN max(:tokens, least) ELSE 0 END) AS tokens,
+    total(max(:usd, least * coalesce(own.rate, rates.rate, dearest.rate))) AS usd
+FROM dearest CROSS JOIN unanswered LEFT JOIN own USING (asked) LEFT JOIN rates USING (asked)
+"""
 
 
 def _sums(rows: Sequence[sqlite3.Row]) -> dict[str, Any]:
@@ -243,8 +257,8 @@ class Reader:
     def _is_stopped(self) -> bool:
         return self._stopped
 
-    def _rows(self, sql: str, values: Iterable[object] = ()) -> list[sqlite3.Row]:
-        return [] if self._connection is None else self._connection.execute(sql, tuple(values)).fetchall()
+    def _rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[sqlite3.Row]:
+        return [] if self._connection is None else self._connection.execute(sql, values).fetchall()
 
     def summary(self, since: float | None, until: float | None) -> Summary:
         """The sums over the requests that began in the period; `until` is not in it."""
@@ -272,14 +286,21 @@ class Reader:
 
     def used(self, key: str, since: float) -> tuple[int, float]:
         """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on. Those
-        that have ended before either was known count as the average of the key's latest, or of all keys' latest."""
+        that have ended before either was known count as the average of the key's latest, or of all keys' latest, and
+        for what was put to the model if that is more."""
         rows = self._rows(_USED, (key, since))
         if not rows:
             return 0, 0.0
         (used,) = rows
-        uncounted = used["uncounted"] and used["uncounted"] * self._usual(_TOKENS, _COUNTED, key, _LEAST_TOKENS)
-        unpriced = used["unpriced"] and used["unpriced"] * self._usual("cost", _PRICED, key, _LEAST_USD)
-        return int(used["tokens"] + uncounted), float(used["usd"] + unpriced)
+        tokens, usd = used["tokens"], used["usd"]
+        if used["unanswered"]:
+            usual = {
+                "tokens": self._usual(_TOKENS, _COUNTED, key, _LEAST_TOKENS),
+                "usd": self._usual("cost", _PRICED, key, _LEAST_USD),
+            }
+            (more,) = self._rows(_COME_TO, usual | {"key": key, "since": since})
+            tokens, usd = tokens + more["tokens"], usd + more["usd"]
+        return int(tokens), float(usd)
 
     def _usual(self, what: str, known: str, key: str, least: float) -> float:
         """The average of the latest requests for which it is known."""

@@ -122,7 +122,9 @@ CREATE TABLE five_hours (
 # By what a request was answered when the plan was used up.
 _FALLBACK: Final = ("ALTER TABLE requests ADD COLUMN fallback TEXT NOT NULL DEFAULT ''",)
 # Each makes of a file of the version before it one of the next; what has been released is never changed.
-MIGRATIONS: Final = (_FIRST, _DAILY, _FALLBACK)
+# What a request put to the model, in tokens, where the CLI has not said it.
+_ESTIMATED: Final = ("ALTER TABLE requests ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",)
+MIGRATIONS: Final = (_FIRST, _DAILY, _FALLBACK, _ESTIMATED)
 VERSION: Final = len(MIGRATIONS)
 
 

@@ -65,18 +65,18 @@ ON CONFLICT (id) DO NOTHING
 _ENDED: Final = f"""
 INSERT INTO requests (
     id, began, day, key, endpoint, api, login, server, asked, model, served, not_continued, outcome, status, input,
-    cache_read, cache_write, output, reasoning, web_searches, unpaid, duration, first_delta, fallback
+    cache_read, cache_write, output, reasoning, web_searches, unpaid, duration, first_delta, fallback, estimated
 ) VALUES (
     :id, :began, {_DAY}, :key, :endpoint, :api, :login, :server, :asked, :model, :served, :not_continued, :outcome,
     :status, :input, :cache_read, :cache_write, :output, :reasoning, :web_searches, :asks, :duration, :first_delta,
-    :fallback
+    :fallback, :estimated
 ) ON CONFLICT (id) DO UPDATE SET
     api = excluded.api, asked = excluded.asked, model = excluded.model, served = excluded.served,
     not_continued = excluded.not_continued, outcome = excluded.outcome, status = excluded.status,
     input = excluded.input, cache_read = excluded.cache_read, cache_write = excluded.cache_write,
     output = excluded.output, reasoning = excluded.reasoning, web_searches = excluded.web_searches,
     unpaid = unpaid + excluded.unpaid, duration = excluded.duration, first_delta = excluded.first_delta,
-    login = excluded.login, fallback = excluded.fallback
+    login = excluded.login, fallback = excluded.fallback, estimated = excluded.estimated
 """
 _PAID: Final = "UPDATE requests SET cost = cost + ?, unpaid = unpaid - 1, paid_in = ? WHERE id = ?"
 _ALLOWANCE: Final = "INSERT OR REPLACE INTO allowance (one, value) VALUES (1, ?)"
@@ -109,6 +109,7 @@ class Record(Struct, frozen=True):
     `outcome`: `ok`, `cancelled` (the client left), `interrupted` (the server ended), or a failure's kind.
     `asks`: how often the CLI was asked, each of which costs. `duration`, `first_delta`: seconds.
     `fallback`: by what it was answered when the plan was used up; `login`: who pays then, if it is another.
+    `estimated`: about how many tokens were put to the model of which it has not said how many.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Record(Struct, frozen=True):
     web_searches: int = 0
     login: str = ""
     fallback: str = ""
+    estimated: int = 0
 
 
 def _text(text: str) -> str:
@@ -194,6 +196,7 @@ class Ledger:
         counts = msgspec.structs.asdict(record.tokens) | {"web_searches": record.web_searches}
         row = msgspec.structs.asdict(record) | {name: _count(count) for name, count in counts.items()}
         del row["tokens"]
+        row["estimated"] = _count(record.estimated)
         row |= {name: _text(row[name]) for name in ("asked", "model", "api", "served", "not_continued")}
         self._note((_ENDED, row | {"login": record.login or self._login, "server": self._server}))
 
