@@ -132,6 +132,8 @@ async def _record(cli: Cli, wanted: Sequence[Scenario], say: Progress, *, at_onc
     """Scenarios with the same settings share a server; no more than `at_once` are asked at a time over all of them."""
     slots = asyncio.Semaphore(at_once)
     groups = [list(group) for _, group in groupby(sorted(wanted, key=_settings), key=_settings)]
+    # What has to wait is begun first: the others are asked meanwhile.
+    groups.sort(key=lambda group: -max(each.after for one in group for each in one.request))
     found = [_group(cli, group, say, slots, quick) for group in groups]
     if at_once > 1:
         done = await asyncio.gather(*found)
@@ -220,7 +222,7 @@ async def _ask(scenario: Scenario, mode: Mode, url: str, library: Library, folde
     library.rewind(scenario.start)
     start = time.monotonic_ns()
     killer = asyncio.create_task(_kill(scenario, folder, start)) if scenario.killed else None
-    found = await drive(scenario, mode, url)
+    found = await drive(scenario, mode, url, waiting=True)
     if killer is not None:
         killer.cancel()
     found += scenario.arrived([messages.simplified(each.body) for each in library.arrived(scenario.start)])
@@ -286,6 +288,7 @@ def _transcripts(cli: Cli, scenario: Scenario, raws: Sequence[Raw], cassette: Ca
             transcript.FORMAT, cli.version, scenario.name, scenario.needs, "recorded",
             "live" if cassette.live else "scripted", scenario.ending(len(made)),
         )  # fmt: skip
+        conversation = recordings.uninterrupted(conversation, header.ends)
         new = recordings.normalised(conversation, header, silence=quiet if quiet >= SILENCE else 0)
         if scenario.cut:
             new = transcript.cut(new)

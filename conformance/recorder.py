@@ -54,10 +54,14 @@ _REST = 10
 
 
 class _Log:
-    def __init__(self, path: str) -> None:
+    """A file in that directory. Its name says when it was begun, from which the times of its lines count."""
+
+    def __init__(self, directory: str) -> None:
+        start = time.monotonic_ns()
+        path = f"{directory}/{start}-{os.getpid()}.raw"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lock = threading.Lock()
-        self._start = time.monotonic()
+        self._start = start / 1e9
         self.latest = self._start
 
     def write(self, entry: dict[str, object]) -> None:
@@ -76,7 +80,7 @@ def main(settings: dict[str, object], argv: list[str]) -> int:
         os.execv(cli, [cli, *argv])
     if os.environ.get("LC_CTYPE") == "C.UTF-8":
         del os.environ["LC_CTYPE"]  # Python's own doing (PEP 538): the CLI gets what the proxy gave
-    log = _Log(f"{settings['directory']}/{time.monotonic_ns()}-{os.getpid()}.raw")
+    log = _Log(str(settings["directory"]))
     log.write(
         {
             "argv": argv,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from conformance.messages import opening
+from conformance.player import INTERRUPT, kind
 from conformance.transcript import Crossing, Exit, Header, Names, Transcript
 
 # How long recorders may take to end after the proxy has, in seconds.
@@ -74,6 +75,23 @@ def without_asides(raw: Raw) -> tuple[Raw, Raw]:
 
     kept, apart = ([entry for entry in raw.lines if aside(entry[2]) is side] for side in (False, True))
     return msgspec.structs.replace(raw, lines=tuple(kept)), msgspec.structs.replace(raw, lines=tuple(apart), exit=None)
+
+
+def uninterrupted(raw: Raw, ends: str) -> Raw:
+    """The recording up to where the proxy interrupts a turn for which it has its answer, with what `ends` it."""
+    place = next((at for at, (_, to, text) in enumerate(raw.lines) if to == "cli" and _is_interrupt(text)), None)
+    if place is None or ends.startswith("result"):
+        return raw
+    late = [entry for entry in raw.lines[place:] if entry[1] == "proxy" and kind(_json(entry[2])).startswith(ends)]
+    lines = [*raw.lines[:place], *late]
+    # After some time the CLI says that the calls still wait (fixtures tools/slow_result).
+    while lines and kind(_json(lines[-1][2])) == "tool_progress":
+        lines.pop()
+    return msgspec.structs.replace(raw, lines=tuple(lines), exit=None)
+
+
+def _is_interrupt(text: str) -> bool:
+    return kind(_json(text)) == INTERRUPT
 
 
 def once_each(raw: Raw) -> Raw:

@@ -1,5 +1,6 @@
 """Plays recordings against a running proxy: the player's executable, the proxy as a process, the requests."""
 
+import asyncio
 import json
 import os
 import socket
@@ -184,10 +185,15 @@ def _free_port() -> int:
 # ── asking ──────────────────────────────────────────────────────────────────────────
 
 
-async def drive(scenario: Scenario, mode: Mode, url: str) -> list[str]:
-    """Sends the requests of a scenario one after the other; what of its facts does not hold."""
+async def drive(scenario: Scenario, mode: Mode, url: str, *, waiting: bool = False) -> list[str]:
+    """Sends the requests of a scenario one after the other; what of its facts does not hold.
+
+    `waiting`: each after its time, as for a recording; what a recording is played to need not wait.
+    """
     problems: list[str] = []
     for number, exchange in enumerate(scenario.request, 1):
+        if waiting:
+            await asyncio.sleep(exchange.after)
         try:
             came = await ask(url, exchange.speaks, exchange.request(mode))
         except (httpx.HTTPError, ValueError) as fault:

@@ -57,6 +57,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expect: Annotated[Facts, _told("what must hold of its answer")]
     streamed: Annotated[Facts, _told("what else, or instead, must hold when it is streamed")] = Facts()
     api: Annotated[str, _told("the API that it speaks; that of the scenario if it is not given")] = ""
+    after: Annotated[int, _told("seconds to wait before it is sent, while it is recorded")] = 0
 
     @property
     def speaks(self) -> Api:

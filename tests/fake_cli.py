@@ -42,6 +42,7 @@ def write(directory: Path, **faults: Any) -> Path:
     refuse      answers this subtype of control request with an error
     limited     says these lines to every question, unless it has an API key or is to use the model `haiku`
     cost        what it says that an answer has cost, by a login with an API key
+    price       what it says that all has cost when it is interrupted; without it, it says nothing then
     window      how many tokens each of its models takes; None: it does not say
     uncounted   the Messages API counts nothing for it: it says its own guess for a count
     questions   ends with exit code 9 at the question after so many
@@ -166,6 +167,9 @@ class _Fake:
             env = line["request"]["settings"].get("env", {})
             self.blocked = bool(env.get("CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE", self.blocked))
         self.put({"type": "control_response", "response": response})
+        if subtype == "interrupt" and "price" in self.settings:
+            said = {"subtype": "error_during_execution", "is_error": True, "num_turns": 2}
+            self.put({"type": "result", "total_cost_usd": self.settings["price"], **said})
 
     def context(self, tokens: int) -> dict[str, Any]:
         window = self.settings.get("window", 1_000_000)

@@ -122,6 +122,14 @@ def test_it_picks_by_what_it_is_sent_and_says_the_first_answer_once(
     assert Played(shim, SENT).lines == [line for to, line in HELLO if to == "proxy"]
 
 
+def test_an_interrupt_ends_what_no_recording_interrupts(tmp_path: Path, recordings: dict[str, Path]) -> None:
+    stop = control("interrupt", subtype="interrupt")
+    assert Played(player_shim(tmp_path, "2.1.999", recordings=recordings), [*SENT, stop]).code == 0
+    path = write(tmp_path / "a.jsonl", [("cli", SENT[0]), ("cli", stop), ("proxy", {"type": "result"})])
+    shim = player_shim(tmp_path, "2.1.999", recordings={**recordings, "stop": path})
+    assert Played(shim, [SENT[0], stop]).lines[-1] == {"type": "result"}
+
+
 def test_windows_of_the_plan_end_as_long_ahead_as_they_did(tmp_path: Path) -> None:
     recorded = {"far": {"resetsAt": 4102444800}, "near": {"resetsAt": transcript.EPOCH + 18000}, "none": {}}
     rows = [HELLO[0], ("proxy", {"type": "rate_limit_event", "rate_limit_info": recorded})]

@@ -313,6 +313,23 @@ def test_requests_that_may_come_at_any_time_are_kept_apart() -> None:
     assert [json.loads(text) for _, _, text in asides.lines] == [ask, answer]
 
 
+def test_a_recording_goes_on_to_what_ends_it_and_no_further() -> None:
+    said, ends = {"type": "user"}, {"type": "rate_limit_event"}
+    beat, result = {"type": "tool_progress"}, {"type": "result", "subtype": "error_during_execution"}
+    stop = {"type": "control_request", "request_id": "i", "request": {"subtype": "interrupt"}}
+
+    def kept(ends: str, *lines: tuple[str, Any]) -> list[Any]:
+        made = recordings.uninterrupted(raw(*((at, to, line) for at, (to, line) in enumerate(lines))), ends)
+        return [json.loads(text) for _, _, text in made.lines]
+
+    late = (("cli", said), ("proxy", beat), ("cli", stop), ("proxy", ends), ("proxy", result))
+    assert kept("rate_limit_event", *late) == [said, beat, ends]
+    early = (("cli", said), ("proxy", ends), ("proxy", beat), ("cli", stop), ("proxy", result))
+    assert kept("rate_limit_event", *early) == [said, ends]
+    assert kept("result", *early) == [said, ends, beat, stop, result]
+    assert kept("rate_limit_event", *early[:3]) == [said, ends, beat]
+
+
 def test_the_recorder_starts_with_little(cli: Path) -> None:
     """It is started for every conversation: what it imports is what its start costs."""
     command = [sys.executable, "-ISX", "importtime", str(cli), *ARGV]

@@ -57,6 +57,15 @@ def body(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]} | more
 
 
+NONE_PARKED = {"CLAUDE_PROXY_PARKED": "0"}
+
+
+def called() -> dict[str, Any]:
+    """A question that is answered by a call."""
+    tool = {"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}
+    return body(json.dumps([["call", "toolu_1", "get"]]), tools=[tool])
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("usage")
@@ -132,6 +141,28 @@ def test_a_cost_that_is_never_said_is_unknown(server: Served) -> None:
     assert latest(server)["list_price_usd"] is None
     assert after["without_price"] == before["without_price"] + 1
     assert after["list_price_usd"] == before["list_price_usd"]
+
+
+def test_calls_whose_results_never_come_have_a_price(tmp_path: Path) -> None:
+    """The CLI says it only at the end of a turn: as those clients leave it that use a call as their answer."""
+    home = tmp_path / "home"
+    sent = called()
+    with Served(
+        fake_cli.write(home, price=0.25), tmp_path / "state", {"API_KEYS": "ann:sesame", **NONE_PARKED}
+    ) as server:
+        assert server.chat(sent, headers=headers()).json()["choices"][0]["finish_reason"] == "tool_calls"
+        wait_for(lambda: latest(server)["list_price_usd"] == 0.25, 60, "the cost is there")
+        assert latest(server)["outcome"] == "ok"
+
+
+def test_a_cli_that_says_nothing_when_it_is_interrupted_is_ended(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with Served(fake_cli.write(home), tmp_path / "state", {"API_KEYS": "ann:sesame", **NONE_PARKED}) as server:
+        server.chat(called(), headers=headers())
+        (asked,) = (file for file in home.glob("*.in") if "call" in file.read_text())
+        wait_for(lambda: '"interrupt"' in asked.read_text(), 60, "it is interrupted")
+        wait_for(lambda: not Path("/proc", asked.stem).exists(), 60, "it is gone")
+        assert latest(server)["list_price_usd"] is None
 
 
 def test_a_failed_answer_keeps_the_tokens_that_are_known(server: Served) -> None:

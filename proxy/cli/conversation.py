@@ -193,6 +193,16 @@ class Conversation:
                     self._send()
         return self._dialogue.settled and self.child.alive
 
+    async def learn_cost(self) -> None:
+        """Have said what answers have cost whose calls have got no results; nothing can be asked here after that."""
+        if not self._unpriced or not self._dialogue.interrupt():
+            return
+        self._send()
+        # What it asks meanwhile it does not wait for (fixtures tools/price).
+        while self._unpriced and (lines := await self.child.read()):
+            self._dialogue.receive(lines)
+            self._tell()
+
     async def deltas(self, timeout: float) -> list[Delta]:
         """The next deltas; none at all if nothing has come within `timeout` seconds.
 
@@ -230,6 +240,9 @@ class Conversation:
         """Write what is to be written, tell what is to be told."""
         for data in self._dialogue.to_send():
             self.child.write(data)
+        self._tell()
+
+    def _tell(self) -> None:
         for report in self._dialogue.reports():
             if isinstance(report, Ready):
                 self._on_ready()

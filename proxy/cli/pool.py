@@ -41,7 +41,7 @@ from proxy.settings import Settings
 # How often (seconds) age, memory and the CLI's file are looked at.
 ROUND: Final = 5.0
 # An answer's cost follows it within milliseconds; the child of a conversation that is to end gets this long to say it.
-COST_WAIT: Final = 0.5
+COST_WAIT: Final = 1.0
 # How long the CLI has the prompt cache keep what it marks, by login. Others may not know of such times at all.
 CACHE_LIFE: Final[Mapping[str, CacheLife]] = {"subscription": "1h", "api-key": "5m"}
 
@@ -275,13 +275,14 @@ class Pool:
         return key
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
-        """End the child, after the CLI has said what an answer that ended well has cost: nobody waits for that."""
+        """End the child, after the CLI has said what answers that ended well have cost: nobody waits for that."""
 
         async def end() -> None:
             try:
                 with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                     async with asyncio.timeout(COST_WAIT):
                         await (settling or conversation.settle())
+                        await conversation.learn_cost()
             finally:
                 await conversation.child.stop(STOP_GRACE)
 

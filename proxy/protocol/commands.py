@@ -37,6 +37,7 @@ SETTINGS_ID: Final = "settings"
 UNBLOCK_ID: Final = "unblock"
 COUNT_ID: Final = "count"
 ESTIMATE_ID: Final = "estimate"
+INTERRUPT_ID: Final = "interrupt"
 SEARCH_HOOK: Final = "search"
 
 
@@ -54,6 +55,10 @@ class _ContextUsage(Struct, frozen=True):
     # `full` has the Messages API count; `summary` is estimated by the CLI.
     detail: Literal["full", "summary"]
     subtype: Literal["get_context_usage"] = "get_context_usage"
+
+
+class _Interrupt(Struct, frozen=True):
+    subtype: Literal["interrupt"] = "interrupt"
 
 
 class _Hook(Struct, frozen=True):
@@ -159,6 +164,11 @@ def count() -> bytes:
 def estimate() -> bytes:
     """The same, as the CLI guesses it by itself: nothing is sent to the Messages API."""
     return encoded(_Control(ESTIMATE_ID, _ContextUsage("summary")))
+
+
+def interrupt() -> bytes:
+    """Ends the turn: calls that wait for their results get none, and the CLI says what all has cost."""
+    return encoded(_Control(INTERRUPT_ID, _Interrupt()))
 
 
 def choose(model: str) -> bytes:

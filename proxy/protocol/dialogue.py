@@ -23,14 +23,13 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from proxy.protocol import commands, kinds, replies
+from proxy.protocol import commands, kinds, replies, tool_list
 from proxy.protocol.answer import Fold
-from proxy.protocol.assembly import STRUCTURED_OUTPUT
 from proxy.protocol.caching import in_reach
 from proxy.protocol.calls import Written, digest
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.deltas import COMPLETE, Delta, Finished, Reason, Tokens
-from proxy.protocol.failures import About, Failure, Kind
+from proxy.protocol.failures import Failure, Kind
 from proxy.protocol.kinds import classify
 from proxy.protocol.lines import (
     Assistant,
@@ -176,6 +175,12 @@ class Dialogue:
     def ask_context(self) -> None:
         """Have said how much of context the model of the conversation takes."""
         self._out.append(commands.estimate())
+
+    def interrupt(self) -> bool:
+        """End a turn in which the CLI waits for results, and so says what all has cost; whether it does."""
+        waits = bool(self._held) and self.settled
+        self._out += [commands.interrupt()] if waits else []
+        return waits
 
     def _translated(self, plan: Plan) -> Plan:
         self._translation = Translation(plan.tools, plan.messages)
@@ -345,7 +350,8 @@ class Dialogue:
             self._asked(payload)
         elif kind is kinds.INIT and payload.tools is not None:
             self._model = payload.model
-            return self._check_tools(payload.tools)
+            searches, in_form = self._search is not None, self._schema is not None
+            return tool_list.fault(payload.tools, self._translation, searches=searches, in_form=in_form)
         return None
 
     def _reply(self, reply: ControlReply) -> Failure | None:
@@ -373,28 +379,3 @@ class Dialogue:
         else:
             known = line.request.subtype == "mcp_message"
             self._out.append(replies.mcp_reply(line, self._translation.tools) if known else replies.refusal(line))
-
-    def _check_tools(self, tools: Sequence[str]) -> Failure | None:
-        """The CLI drops a schema or a tool that it cannot take without a word; its list of tools shows it.
-
-        Where it may search it must have that tool, and no other of its own.
-        """
-        sent = [tool.name for tool in self._translation.tools]
-        if self._search is not None and WEB_SEARCH not in tools:
-            message = "Claude Code offers no web search with this login."
-            return Failure(Kind.BAD_REQUEST, message, about=About.SEARCH)
-        if self._search is not None:
-            others = set(tools).difference(sent, (WEB_SEARCH, STRUCTURED_OUTPUT))
-            if others:
-                message = f"The CLI has tools of its own that it must not have here ({', '.join(sorted(others))})."
-                return Failure(Kind.CLI_CONFUSED, message)
-        if self._schema is not None and STRUCTURED_OUTPUT not in tools:
-            message = "Claude Code does not take this schema, and does not say why: a simpler one may do."
-            return Failure(Kind.BAD_REQUEST, message, about=About.SCHEMA)
-        missing = next((self._translation.call_name(name) for name in sent if name not in tools), None)
-        if missing is not None:
-            message = (
-                f"Claude Code does not take the tool {missing!r}, and does not say why: its name or its parameters."
-            )
-            return Failure(Kind.BAD_REQUEST, message, about=About.TOOLS)
-        return None

@@ -130,6 +130,10 @@ FIELDS: Final = {
     "system/thinking_tokens": frozenset((
         "estimated_tokens", "estimated_tokens_delta", "session_id", "subtype", "type", "uuid",
     )),
+    "tool_progress": frozenset((
+        "elapsed_time_seconds", "heartbeat", "parent_tool_use_id", "session_id", "tool_name", "tool_use_id", "type",
+        "uuid",
+    )),
     "user": frozenset((
         "isSynthetic", "message", "message.content", "message.content[].content", "message.content[].is_error",
         "message.content[].text", "message.content[].tool_use_id", "message.content[].type", "message.role",
