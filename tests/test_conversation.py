@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -459,6 +460,46 @@ async def test_one_that_goes_on_by_itself_does_not_settle(begin: Begin) -> None:
     await conversation.ask_new(plan(user(steps)))
     assert text(await whole(conversation)) == "x"
     assert not await asyncio.wait_for(conversation.settle(), 60)
+
+
+THINKING = say.thought("Hm.")
+BLANK = (say.start(), say.opened(), say.piece(" \ufeff\n"), say.closed(), say.end(), say.stopped())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        say.message("x", reason="max_tokens"),
+        say.message("x", reason="refusal"),
+        say.message("x", reason="model_context_window_exceeded"),
+        [say.start(), say.opened(), say.piece("x"), say.closed(), say.stopped(), say.retry()],
+        [say.retry(wait_ms=60_000)],
+        BLANK,
+        [say.start(), say.opened(type="thinking", thinking=""), THINKING, say.closed(), say.end(), say.stopped()],
+    ],
+    ids=["cut short", "refused", "context window", "lost", "put off", "blank", "thinking alone"],
+)
+async def test_one_that_would_ask_again_by_itself_is_killed(begin: Begin, lines: list[say.Table]) -> None:
+    """What it asks for then is no part of an answer, and no row of usage would have it."""
+    conversation = await begin()
+    await conversation.ask_new(plan(user([*(["line", line] for line in lines), ["hang"]])))
+    await whole(conversation)
+    await asyncio.wait_for(asyncio.shield(conversation.child.exited), 60)
+    assert conversation.child.exit_code == -signal.SIGKILL
+    assert not await conversation.settle()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [say.message("x"), [*say.message("x"), say.result()], [*BLANK, say.result()], [say.error_result()]],
+    ids=["answered", "answered and done", "blank and done", "failed and done"],
+)
+async def test_one_that_asks_nobody_is_left_alone(begin: Begin, lines: list[say.Table]) -> None:
+    conversation = await begin()
+    await conversation.ask_new(plan(user([["raw", say.raw(*lines).decode()]])))
+    await whole(conversation)
+    await conversation.ask_next(user("again"))
+    assert text(await whole(conversation)) == "echo: again"
 
 
 async def test_cancelling_a_wait_leaves_the_conversation_usable(begin: Begin) -> None:

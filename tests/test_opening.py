@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from proxy.protocol.deltas import Failed, Finished, Text
-from proxy.protocol.dialogue import BLOCKED, Cost, Dialogue
+from proxy.protocol.dialogue import BLOCKED, Dialogue
 from proxy.protocol.failures import Kind
 from proxy.protocol.plan import Message, Plan, RedactedThinkingBlock, TextBlock, ThinkingBlock
+from proxy.protocol.reports import Cost
 from tests import cli_lines as say
 
 KEPT_TO_ITSELF = [

@@ -120,6 +120,9 @@ class FakeChild(Child):
         said, self._said = self._said, []
         return said
 
+    def kill(self, because: str = "") -> None:
+        self._said = []
+
 
 class Outcome:
     """What comes of an example."""

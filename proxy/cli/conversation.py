@@ -22,10 +22,11 @@ from proxy.protocol.citations import Pages
 from proxy.protocol.commands import SystemPromptMode
 from proxy.protocol.counting import Count, counted
 from proxy.protocol.deltas import Delta, Failed, Proposed, Tokens
-from proxy.protocol.dialogue import ContextUse, Cost, Dialogue, ModelsUsed, PlanLimits, Ready
+from proxy.protocol.dialogue import Dialogue
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.lines import ControlResult, ModelUse, RateLimitInfo
 from proxy.protocol.plan import Message, Plan, size_of, size_of_plan
+from proxy.protocol.reports import ContextUse, Cost, ModelsUsed, PlanLimits, Ready
 
 # The CLI says that it is done, or what it waits for, within milliseconds of an answer's end.
 SETTLE_WAIT: Final = 5.0
@@ -234,6 +235,9 @@ class Conversation:
             # What it asks for next may not be needed.
             self.child.pause()
         self._send()
+        if self._dialogue.goes_on:
+            # What that costs would be nobody's. Told to end it would get to ask before it does.
+            self.child.kill()
         return deltas
 
     def _send(self) -> None:

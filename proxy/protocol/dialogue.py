@@ -17,7 +17,7 @@ the CLI before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -37,49 +37,17 @@ from proxy.protocol.lines import (
     ControlRequest,
     ControlResult,
     Line,
-    ModelUse,
-    RateLimitInfo,
     Result,
 )
 from proxy.protocol.pieces import PIECE
 from proxy.protocol.plan import Message, Plan, Schema, Search, ToolResultBlock, has_thinking
+from proxy.protocol.reports import ContextUse, Cost, ModelsUsed, PlanLimits, Ready, Report
 from proxy.protocol.translation import Heard, Translation
 from proxy.protocol.turn import State, Turn
 from proxy.protocol.web_search import WEB_SEARCH
 
-
-class Ready(Struct, frozen=True):
-    """The CLI has answered its `initialize`."""
-
-
-class Cost(Struct, frozen=True):
-    """What the process has cost since it last said so, in US dollars at list price."""
-
-    usd: float
-
-
-class PlanLimits(Struct, frozen=True):
-    """The plan's state."""
-
-    info: RateLimitInfo
-
-
-class ModelsUsed(Struct, frozen=True):
-    """What the CLI says of the models that it has used here, by name."""
-
-    models: Mapping[str, ModelUse]
-
-
-class ContextUse(Struct, frozen=True):
-    """What is put in takes so many tokens, by the Messages API or as the CLI guesses it."""
-
-    guessed: bool
-    usage: ControlResult
-
-
-Report = Ready | Cost | PlanLimits | ModelsUsed | ContextUse
-
-
+# Not to be seen for the CLI either.
+NO_BREAK: Final = "\ufeff"
 # What the CLI's result says of a question that was too long to be sent.
 BLOCKED: Final = "blocking_limit"
 
@@ -127,6 +95,8 @@ class Dialogue:
         self._cost = 0.0
         # The CLI does not keep the answer.
         self._forgotten = False
+        # It has told the end of its turn.
+        self._done = False
 
     @property
     def tokens(self) -> Tokens:
@@ -152,6 +122,14 @@ class Dialogue:
         if self._reason not in COMPLETE and self._reason is not Reason.TOOL_USE:
             return False
         return self.settled or self._turn.state in (State.FINISHED, State.STOPPED)
+
+    @property
+    def goes_on(self) -> bool:
+        """The answer is over, and the CLI would ask again by itself: it does so where one was cut short, refused, lost
+        on its way, or says nothing that can be seen."""
+        if not self.over or self._done or self._reason is Reason.TOOL_USE:
+            return False
+        return self._reason not in COMPLETE or not self.answer.text.replace(NO_BREAK, "").strip()
 
     def begin(self, plan: Plan, *, opening: bool = True) -> None:
         """Begin the conversation that `plan` describes and ask its last message.
@@ -265,6 +243,7 @@ class Dialogue:
             if kind is kinds.HISTORY_ACKNOWLEDGED:
                 self._acknowledged()
             elif kind is kinds.RESULT or kind is kinds.ERROR_RESULT:
+                self._done = True
                 self._ended(payload)
             elif kind is kinds.LIMITS:
                 self._reports.append(PlanLimits(payload.rate_limit_info))
@@ -292,6 +271,7 @@ class Dialogue:
         self._written = Written()
         self.answer = Fold()
         self._reason = None
+        self._done = False
 
     def _handed_on(self, deltas: list[Delta]) -> list[Delta]:
         self._written.take(deltas)
