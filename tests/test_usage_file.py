@@ -82,11 +82,13 @@ def test_answers_without_a_price_are_not_for_nothing(tmp_path: Path) -> None:
     ask("yesterday's", "ok", NOON - DAY, 0.2)
     ask("paid", "ok", NOON, 0.4)
     ask("stopped", "ok", NOON, None)
+    # The model has answered, and the answer did not fit its schema, or was lost.
+    ask("unfit", "schema_unmet", NOON, None)
     ask("failed", "cli_died", NOON, None)
     ledger.begun("running", NOON, "ann", "/v1/chat/completions")
     tokens, usd = used("ann")
-    assert tokens == 4 * 34
-    assert usd == pytest.approx(0.4 + 2 * 0.3)
+    assert tokens == 5 * 34
+    assert usd == pytest.approx(0.4 + 4 * 0.3)
     assert used("nobody") == (0, 0.0)
 
 
@@ -144,6 +146,14 @@ def test_what_was_put_to_the_model_and_left_counts_by_its_size_and_model(tmp_pat
     paid("dear", "opus", 1000, 0.02, "bob")
     assert used(tokens=Tokens(), asked="opus", estimated=200_000) == (200_000, 4.0)
     assert used(tokens=Tokens(), asked="fable", estimated=200_000) == (200_000, 4.0)
+
+
+def test_choices_that_have_not_said_their_tokens_count_beside_one_that_has(tmp_path: Path) -> None:
+    ledger = new(tmp_path / "usage.sqlite3")
+    ledger.ended(record("1", key="ann", outcome="cancelled", tokens=Tokens(input=50_000), estimated=150_000, asks=4))
+    write(ledger)
+    with Reader(ledger.path) as reader:
+        assert reader.used("ann", 0.0) == (200_000, 2.0)
 
 
 # Versions.

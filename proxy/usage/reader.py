@@ -127,9 +127,9 @@ CASE WHEN unpaid = 0 AND paid_in = '' AND outcome != 'running' THEN cost END AS 
 nullif(paid_in, '') AS priced_with, duration, first_delta, nullif(fallback, '') AS fallback
 FROM requests ORDER BY began DESC, id LIMIT ?
 """
-# Of a key: `unpriced` have ended and cost something that has not been said; `uncounted` have not even said tokens.
-_UNANSWERED: Final = "(unpaid > 0 AND outcome IN ('ok', 'cancelled', 'interrupted'))"
 _TOKENS: Final = "(input + cache_read + cache_write + output)"
+# They have ended and cost something that has not been said. A failure has cost something where the model had begun.
+_UNANSWERED: Final = f"(unpaid > 0 AND (outcome IN ('ok', 'cancelled', 'interrupted') OR {_TOKENS} > 0))"
 _USED: Final = f"""
 SELECT total({_TOKENS}) AS tokens, total(cost) AS usd, total({_UNANSWERED}) AS unanswered
 FROM requests WHERE key = ? AND began >= ?
@@ -153,10 +153,10 @@ own AS (SELECT asked, {_RATE} FROM lately WHERE key = :key GROUP BY asked),
 rates AS (SELECT asked, {_RATE} FROM lately GROUP BY asked),
 dearest AS (SELECT coalesce(max(rate), {_USD_PER_TOKEN}) AS rate FROM rates),
 unanswered AS (
-    SELECT asked, {_TOKENS} AS said, max({_TOKENS}, estimated) AS least FROM requests
+    SELECT asked, estimated, {_TOKENS} AS said, {_TOKENS} + estimated AS least FROM requests
     WHERE key = :key AND began >= :since AND {_UNANSWERED}
 )
-SELECT total(CASE said WHEN 0 THEN max(:tokens, least) ELSE 0 END) AS tokens,
+SELECT total(CASE said WHEN 0 THEN max(:tokens, least) ELSE estimated END) AS tokens,
     total(max(:usd, least * coalesce(own.rate, rates.rate, dearest.rate))) AS usd
 FROM dearest CROSS JOIN unanswered LEFT JOIN own USING (asked) LEFT JOIN rates USING (asked)
 """
