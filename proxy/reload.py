@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.http.service import Service
-from proxy.keys.store import FILE
+from proxy.keys import store
 from proxy.settings import SETTINGS, SettingError, Settings
 from proxy.settings.paths import state_dir
 from proxy.settings.sources import Loaded
@@ -42,6 +43,8 @@ class Reload:
         self._load = load
         self._set_level = set_level
         self._stop = stop
+        self._directory = state_dir(loaded.settings, loaded.environ, sys.platform)
+        self._given = loaded.settings.api_keys
         self._stored_keys = bool(loaded.stored_keys)
         self._terminals = terminals()
 
@@ -53,10 +56,12 @@ class Reload:
             loaded = self._load()
         except SettingError as error:
             log.error(KEPT, error)
+            self._drop_revoked()
             return
         if lost := self._lost_keys(loaded):
             log.error(KEPT, lost)
             return
+        self._given = loaded.settings.api_keys
         self._stored_keys = bool(loaded.stored_keys)
         self._service.keyring.replace(loaded.settings.api_keys, loaded.stored_keys)
         self._service.reload(loaded.settings)
@@ -71,10 +76,21 @@ class Reload:
         if later:
             log.warning("These settings take effect when the server is started again: %s", ", ".join(later))
 
+    def _drop_revoked(self) -> None:
+        """Take on the keys that are kept, whatever is wrong elsewhere: one that has been revoked is not to be answered.
+        Without any left the server answers nobody, since nothing says that it may answer everyone."""
+        keyring = self._service.keyring
+        with contextlib.suppress(store.KeysUnreadable):
+            kept = store.read(self._directory)
+            if kept or (self._directory / store.FILE).exists():
+                keyring.replace(self._given, kept, needed=bool(keyring))
+                self._stored_keys = bool(kept)
+                log.info("The keys alone have been read again.")
+
     def _lost_keys(self, loaded: Loaded) -> str:
         """What is wrong where the keys' file is gone and no key is left: nobody has revoked them, and without any the
         server would answer everyone."""
         if not self._stored_keys or loaded.stored_keys or loaded.settings.api_keys:
             return ""
-        path = state_dir(loaded.settings, loaded.environ, sys.platform) / FILE
+        path = state_dir(loaded.settings, loaded.environ, sys.platform) / store.FILE
         return "" if path.exists() else f"{path}, which held all keys, is gone. To need none, start the server again."

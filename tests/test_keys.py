@@ -152,6 +152,14 @@ def test_a_kept_key_is_enough_to_serve_beyond_loopback(home: Path) -> None:
         load({}, {**os.environ, "API_KEYS": "a:x"})
 
 
+def test_the_first_key_can_be_made_for_an_address_that_needs_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLAUDE_PROXY_HOST", "0.0.0.0")
+    assert main(["keys", "list"]) == 0
+    assert main(["keys", "add", "a"]) == 0
+    assert load({}, dict(os.environ)).stored_keys[0].name == "a"
+    assert main(["keys", "revoke", "a"]) == 0
+
+
 def test_both_kinds_are_found() -> None:
     keyring = Keyring((Key("given", "g"),), (stored("kept", "k", KeyLimits(tokens_per_day=1)),))
     found = [keyring.find([secret]) for secret in ("g", "k", "x")]
@@ -276,6 +284,26 @@ def test_a_file_of_keys_that_is_gone_opens_nothing(server: Served, expects: Expe
     store.write(server.state, (stored("first", "one"),))
     keys(server, "revoke", "first")
     wait_for(lambda: server.get("/v1/models").status_code == 200, 5, "the last one is dropped")
+
+
+def test_a_revoked_key_is_dropped_whatever_else_is_wrong(server: Served, tmp_path: Path, expects: Expects) -> None:
+    expects(
+        "security", "keys are revoked, to the last, while the settings cannot be read", "each is refused at once, and "
+        "nobody is answered without one",
+    )  # fmt: skip
+    config = tmp_path / "config.toml"
+    config.write_text("port = ")
+    secret = keys(server, "add", "second")
+    wait_for(lambda: server.get("/v1/models", headers=bearer(secret)).status_code == 200, 5, "the new key is taken")
+    keys(server, "revoke", "second")
+    wait_for(lambda: server.get("/v1/models", headers=bearer(secret)).status_code == 401, 5, "it is dropped")
+    assert server.get("/v1/models", headers=bearer("one")).status_code == 200
+    keys(server, "revoke", "first")
+    wait_for(lambda: server.get("/v1/models", headers=bearer("one")).status_code == 401, 5, "the last one is dropped")
+    assert server.get("/v1/models").status_code == 401
+    config.write_text("log_level = 'info'\n")
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: server.get("/v1/models").status_code == 200, 5, "the settings say that none is needed")
 
 
 def test_sighup_takes_models_and_log_level(server: Served, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ from proxy.usage.reader import Reader
 ACTIONS: Final = ("add", "list", "revoke")
 NAME: Final = r"[\w.@-]{1,64}"
 
+LAST: Final = (
+    "It was the last one: from now on clients need no key; but a server that other computers can reach answers nobody."
+)
+
 
 def _whole(arguments: argparse.Namespace, name: str) -> int | None:
     text = getattr(arguments, name)
@@ -91,7 +95,7 @@ def _revoke(loaded: Loaded, directory: Path, name: str) -> int:
         raise ValueError(f"there is no key {name!r}")
     store.write(directory, tuple(key for key in keys if key.name != name))
     if len(keys) == 1 and not loaded.settings.api_keys:
-        print("It was the last one: from now on clients need no key.", file=sys.stderr)
+        print(LAST, file=sys.stderr)
     print(f"The key {name!r} is revoked. {_told(directory)}", file=sys.stderr)
     return 0
 
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             raise ValueError(f"say one of {', '.join(ACTIONS)}")
         if arguments.action != "list" and not re.fullmatch(NAME, arguments.name or ""):
             raise ValueError("name the key with letters, digits and any of _ . @ -")
-        loaded = load(vars(arguments), environ)
+        loaded = load(vars(arguments), environ, serving=False)
         directory = state_dir(loaded.settings, loaded.environ, sys.platform)
         if arguments.action == "list":
             return _list(loaded, directory)

@@ -10,7 +10,7 @@ from proxy.settings import Key
 
 
 class Keyring:
-    """The keys of a running server; they can be replaced while it runs. Falsy without any: then none is needed.
+    """The keys of a running server; they can be replaced while it runs. Falsy where none is needed.
 
     `secret`: the server's own, which keeps what is made of a key from telling the key.
     """
@@ -19,10 +19,12 @@ class Keyring:
         self._secret = secret
         self._digests: tuple[tuple[str, str], ...] = ()
         self._limits: dict[str, KeyLimits] = {}
+        self._needed = False
         self.replace(given, stored)
 
-    def replace(self, given: tuple[Key, ...], stored: tuple[StoredKey, ...]) -> None:
-        """From now on these. `given`: those of the settings."""
+    def replace(self, given: tuple[Key, ...], stored: tuple[StoredKey, ...], *, needed: bool = False) -> None:
+        """From now on these. `given`: those of the settings. `needed`: where there are none, nobody may ask."""
+        self._needed = needed
         self._digests = (
             *((key.name, digest(key.secret.encode())) for key in given),
             *((key.name, key.digest) for key in stored),
@@ -30,7 +32,7 @@ class Keyring:
         self._limits = {key.name: key.limits for key in stored}
 
     def __bool__(self) -> bool:
-        return bool(self._digests)
+        return self._needed or bool(self._digests)
 
     def find(self, given: Sequence[str]) -> tuple[str, str] | None:
         """Name and owner of the key that is among those given. Takes the same time whichever it is, or none.

@@ -117,8 +117,14 @@ def _readable(path: Path) -> str | None:
     return text
 
 
-def load(arguments: Mapping[str, str | None], environ: Mapping[str, str], platform: str = sys.platform) -> Loaded:
-    """Everything, from everywhere. Raises SettingError."""
+def load(
+    arguments: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    platform: str = sys.platform,
+    *,
+    serving: bool = True,
+) -> Loaded:
+    """Everything, from everywhere. Raises SettingError. `serving`: keys are there, if the address needs them."""
     named = gather(arguments, environ).get("config")
     path = Path(named.text).expanduser().absolute() if named else config_file(environ, platform)
     text = _readable(path)
@@ -131,7 +137,7 @@ def load(arguments: Mapping[str, str | None], environ: Mapping[str, str], platfo
         stored = store.read(state_dir(settings, variables, platform))
     except store.KeysUnreadable as error:
         raise SettingError(str(error)) from None
-    settings = read(arguments, environ, file, other_keys=bool(stored))
+    settings = read(arguments, environ, file, other_keys=bool(stored) or not serving)
     if both := {key.name for key in settings.api_keys} & {key.name for key in stored}:
         raise SettingError(f"API_KEYS: there is another key {min(both)!r}, made with `claude-max-api keys add`.")
     return Loaded(settings, variables, gather(arguments, environ, file), file.path, stored)
