@@ -48,6 +48,9 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
         assert not alive(child.pid)
 
 
+TOOLS = tuple(Tool(name, "", Raw(b'{"type": "object"}')) for name in ("get", "put"))
+
+
 def user(text: Any) -> Message:
     return Message("user", (TextBlock(text if isinstance(text, str) else json.dumps(text)),))
 
@@ -338,7 +341,7 @@ def results(*pairs: tuple[str, str]) -> Message:
 
 async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tmp_path: Path) -> None:
     conversation = await begin()
-    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]]), tools=TOOLS))
     deltas = await whole(conversation)
     assert [delta.id for delta in deltas if isinstance(delta, ToolCall)] == ["toolu_1", "toolu_2"]
     last = deltas[-1]
@@ -354,7 +357,7 @@ async def test_held_calls_are_answered_with_the_clients_results(begin: Begin, tm
 
 async def test_results_find_their_calls_by_place_where_the_client_has_other_ids(begin: Begin) -> None:
     conversation = await begin()
-    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]]), tools=TOOLS))
     await whole(conversation)
     assert await conversation.settle()
     before = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ("call_7", "mine")))
@@ -371,7 +374,7 @@ async def test_so_many_results_that_the_prompt_cache_would_be_lost_do_not_follow
     for number, follows in ((8, True), (9, False)):
         conversation = await begin()
         ids = [f"toolu_{one}" for one in range(number)]
-        await conversation.ask_new(plan(user([["call", id, "get"] for id in ids])))
+        await conversation.ask_new(plan(user([["call", id, "get"] for id in ids]), tools=TOOLS))
         await whole(conversation)
         assert await conversation.settle()
         before = Message("assistant", tuple(ToolUseBlock(id, "get", Raw(b"{}")) for id in ids))
@@ -392,7 +395,7 @@ async def test_so_many_results_that_the_prompt_cache_would_be_lost_do_not_follow
 )
 async def test_only_results_for_all_of_them_can_follow(begin: Begin, message: Message) -> None:
     conversation = await begin()
-    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]])))
+    await conversation.ask_new(plan(user([["call", "toolu_1", "get"], ["call", "toolu_2", "put"]]), tools=TOOLS))
     await whole(conversation)
     assert await conversation.settle()
     assert not conversation.can_ask(message)
@@ -466,6 +469,12 @@ THINKING = say.thought("Hm.")
 BLANK = (say.start(), say.opened(), say.piece(" \ufeff\n"), say.closed(), say.end(), say.stopped())
 
 
+def calling(name: str, arguments: str) -> list[say.Table]:
+    """A message that calls a tool."""
+    head = say.opened(0, type="tool_use", id="toolu_1", name=name, input={})
+    return [say.start(), head, say.arguments(arguments), say.closed(), say.end("tool_use"), say.stopped()]
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -476,13 +485,19 @@ BLANK = (say.start(), say.opened(), say.piece(" \ufeff\n"), say.closed(), say.en
         [say.retry(wait_ms=60_000)],
         BLANK,
         [say.start(), say.opened(type="thinking", thinking=""), THINKING, say.closed(), say.end(), say.stopped()],
+        calling("get", '{"a": '),
+        calling("get", "[]"),
+        calling("give", "{}"),
     ],
-    ids=["cut short", "refused", "context window", "lost", "put off", "blank", "thinking alone"],
-)
+    ids=[
+        "cut short", "refused", "context window", "lost", "put off", "blank", "thinking alone", "unreadable call",
+        "a call without an object", "no such tool",
+    ],
+)  # fmt: skip
 async def test_one_that_would_ask_again_by_itself_is_killed(begin: Begin, lines: list[say.Table]) -> None:
     """What it asks for then is no part of an answer, and no row of usage would have it."""
     conversation = await begin()
-    await conversation.ask_new(plan(user([*(["line", line] for line in lines), ["hang"]])))
+    await conversation.ask_new(plan(user([*(["line", line] for line in lines), ["hang"]]), tools=TOOLS))
     await whole(conversation)
     await asyncio.wait_for(asyncio.shield(conversation.child.exited), 60)
     assert conversation.child.exit_code == -signal.SIGKILL

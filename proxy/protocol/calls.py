@@ -6,10 +6,11 @@ sends on the model then finds calls that it has not made.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from proxy.protocol.deltas import Arguments, Delta, ToolCall, ToolEnd
 from proxy.protocol.plan import Message, call_ids, with_ids
@@ -20,19 +21,35 @@ UPSTREAM: Final = "toolu_"
 
 def digest(arguments: str | bytes) -> bytes:
     """The same for the same arguments, however they are written, numbers as JavaScript has them."""
+    return _digest(arguments, _value(arguments))
+
+
+def _value(arguments: str | bytes) -> Any:
+    """None for what cannot be read."""
     try:
-        text = json.dumps(json.loads(arguments, parse_int=float), sort_keys=True).encode()
+        return json.loads(arguments, parse_int=float)
     except (ValueError, RecursionError):
-        text = arguments.encode() if isinstance(arguments, str) else arguments
+        return None
+
+
+def _digest(arguments: str | bytes, value: Any) -> bytes:
+    text = arguments.encode() if isinstance(arguments, str) else arguments
+    if value is not None:
+        with contextlib.suppress(RecursionError):
+            text = json.dumps(value, sort_keys=True).encode()
     return hashlib.sha256(text).digest()
 
 
 class Written:
-    """The calls of one answer, from its deltas as they come from the CLI."""
+    """The calls of one answer, from its deltas as they come from the CLI.
 
-    __slots__ = ("_digests", "_ids", "_pieces")
+    `readable`: each has an object of arguments; what has none the CLI answers itself.
+    """
+
+    __slots__ = ("_digests", "_ids", "_pieces", "readable")
 
     def __init__(self) -> None:
+        self.readable = True
         self._ids: dict[int, str] = {}
         self._pieces: dict[int, list[str]] = {}
         self._digests: dict[str, bytes] = {}
@@ -56,7 +73,10 @@ class Written:
             elif isinstance(delta, Arguments):
                 self._pieces[delta.tool_index].append(delta.text)
             elif isinstance(delta, ToolEnd):
-                self._digests[self._ids[delta.tool_index]] = digest("".join(self._pieces.pop(delta.tool_index)))
+                text = "".join(self._pieces.pop(delta.tool_index))
+                value = _value(text)
+                self.readable = self.readable and isinstance(value, dict)
+                self._digests[self._ids[delta.tool_index]] = _digest(text, value)
 
     def same(self, call_id: str, arguments: bytes) -> bool:
         """Whether that call had arguments of this digest."""
