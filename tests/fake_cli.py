@@ -194,9 +194,12 @@ class _Fake:
         if not isinstance(steps, list):
             steps = [["say", "echo: "], ["say", text], ["end"]]
         calls = [values for name, *values in steps if name == "call"]
+        first = [name for name, *_ in steps].index("call") if calls else 0
+        for name, *values in steps[:first]:
+            self.step(name, values)
         if calls:
             self.call(calls)
-        for name, *values in steps:
+        for name, *values in steps[first:]:
             if name != "call":
                 self.step(name, values)
 

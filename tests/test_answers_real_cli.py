@@ -115,3 +115,30 @@ async def test_a_prompt_that_is_too_long_is_told_how_long_one_may_be(talk: Talk,
     error = response.json()["error"]
     assert error["message"] == "Prompt is too long. This model's maximum context length is 1000000 tokens."
     assert error.get("code", "context_length_exceeded") == "context_length_exceeded"
+
+
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
+
+async def test_a_turn_goes_on_with_what_its_client_leaves_out_beside_a_call(talk: Talk) -> None:
+    """The thinking and the words of an answer of which the client sends back the call alone."""
+    talk.arrived.clear()
+    question = {"role": "user", "content": "How is the weather?"}
+    said = (messages.thinking("Hm."), messages.text("I look."), messages.tool_use("toolu_1", "look", "{}"))
+    first = await talk.chat(
+        messages.stream(messages.message(*said, stop="tool_use")), messages=[question], tools=[LOOK]
+    )
+    message = first["choices"][0]["message"]
+    assert message["content"] == "I look."
+    alone = {"role": "assistant", "content": None, "tool_calls": message["tool_calls"]}
+    result = {"role": "tool", "tool_call_id": "toolu_1", "content": "sunny"}
+    await talk.chat(says("Sunny."), messages=[question, alone, result], tools=[LOOK])
+    assert talk.served.recent(1)[0]["served"] == "continued"
+    first_said = messages.simplified(talk.arrived[-1])["messages"][1]["content"]
+    assert [block["type"] for block in first_said] == ["thinking", "text", "tool_use"]
+    await talk.chat(
+        says("Bye."), messages=[question, alone, result, {"role": "assistant", "content": "Sunny."}, question],
+        tools=[LOOK], max_tokens=100,
+    )  # fmt: skip
+    assert talk.served.recent(1)[0]["not_continued"] == "settings"
+    assert messages.simplified(talk.arrived[-1])["messages"][1]["content"] == first_said, "put in again as it was"

@@ -29,6 +29,7 @@ from proxy.protocol.plan import (
 
 PIXEL = base64.b64encode(b"\x89PNG\r\n").decode()
 PDF = base64.b64encode(b"%PDF-1.7 and so on").decode()
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nand so on").decode()
 WORDS = base64.b64encode("Some words, ü.".encode()).decode()
 
 
@@ -191,6 +192,11 @@ def test_pdfs(data: str, name: str | None) -> None:
 def test_text_files(data: str, name: str | None) -> None:
     more = {} if name is None else {"filename": name}
     assert blocks(file(file_data=data, **more)) == [DocumentBlock(TextSource("Some words, ü."), name or None)]
+
+
+@pytest.mark.parametrize("data", [PNG, f"data:image/png;base64,{PNG}", f"data:application/octet-stream;base64,{PNG}"])
+def test_an_image_given_as_a_file_is_an_image(data: str) -> None:
+    assert blocks(file(file_data=data, filename="image-1.png")) == [ImageBlock(Base64Source("image/png", PNG))]
 
 
 @pytest.mark.parametrize(

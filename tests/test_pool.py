@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from proxy.cli import capacity, memory, parked
 from proxy.cli import pool as pools
@@ -25,7 +26,7 @@ from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool
 from proxy.protocol.deltas import Failed, Finished, Text, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.plan import Caching, Message, Plan, Search, TextBlock
+from proxy.protocol.plan import Caching, Message, Plan, Search, TextBlock, ToolResultBlock, ToolUseBlock
 from tests import fake_cli
 from tests.conftest import alive, base_settings, children_of, launch_of, until
 from tests.served import wait_for
@@ -220,6 +221,32 @@ async def test_the_next_message_goes_on_where_the_last_one_was(make: Make) -> No
     how, text, second = await served(pool, plan("one", said(text), "two"), keep=True)
     assert (how, text, second) == ("continued", "echo: two", first)
     assert pool.counts.parked == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [(("I look.",), ("continued", "")), ((), ("continued", "")), (("I do.",), ("replayed", "edited"))],
+    ids=["whole", "left out", "others"],
+)
+async def test_what_is_said_beside_a_call_may_be_left_out(
+    make: Make, words: tuple[str, ...], how: tuple[str, str]
+) -> None:
+    """As by many frameworks, which keep the calls of an answer alone."""
+    pool = await make()
+    asked = user([["say", "I look."], ["call", "toolu_1", "look"]])
+    lease = await pool.open(plan(asked), "")
+    assert await ask(lease, plan(asked)) == "I look."
+    pool.release(lease, keep=True)
+    assert pool.counts.parked == 1
+    call = ToolUseBlock("toolu_1", "look", Raw(b"{}"))
+    result = Message("user", (ToolResultBlock("toolu_1", (TextBlock("sunny"),)),))
+    lease = await pool.open(plan(asked, Message("assistant", (*map(TextBlock, words), call)), result), "")
+    assert (lease.served, lease.not_continued) == how
+    pool.release(lease)
+    if lease.served == "continued":
+        # Then it is there no more, in whichever way it is looked for.
+        for content in ((call,), (TextBlock("I look."), call)):
+            assert await whyever(pool, plan(asked, Message("assistant", content), result)) == "continued"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,28 @@ def test_what_a_client_sends_back_in_another_shape_is_the_same_answer() -> None:
     assert isinstance(whole(recall, ASK, shaped, RESULT)[1].content[0], ThinkingBlock)
 
 
+@pytest.mark.parametrize("thought", [(), (ThinkingPart("Hm.", "c2ln"),)], ids=["words", "thinking and words"])
+def test_what_a_client_leaves_out_beside_a_call_is_there_again(thought: tuple[Part, ...]) -> None:
+    recall = Recall(Clock(0.0))
+    said = answer(*thought, TextPart("So."), CALL)
+    echo = fingerprint.echo(said)
+    assert echo is not None
+    bare = fingerprint.without_words(echo)
+    assert bare == Message("assistant", echo.content[1:])
+    recall.keep(keys(ASK, echo)[-1], said, wordless=keys(ASK, bare)[-1])
+    found = whole(recall, ASK, bare, RESULT)[1].content
+    assert found[len(thought) :] == echo.content
+    assert [type(block) for block in found[: len(thought)]] == [ThinkingBlock] * len(thought)
+    assert whole(recall, ASK, echo, RESULT)[1].content == found
+
+
+@pytest.mark.parametrize("parts", [(TextPart("So."),), (CALL,)])
+def test_calls_alone_and_words_alone_are_sent_back_in_one_way(parts: tuple[Part, ...]) -> None:
+    echo = fingerprint.echo(answer(*parts))
+    assert echo is not None
+    assert fingerprint.without_words(echo) is None
+
+
 def test_other_histories_and_other_clients_get_nothing_of_it() -> None:
     recall = Recall(Clock(0.0))
     echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)
@@ -185,8 +207,8 @@ async def test_what_is_on_disk_is_known_after_a_restart() -> None:
     echo = kept(before, answer(*parts), ASK)
     assert disk.answers == {}, "only what may be there"
     (_, key, last) = keys(ASK, echo, RESULT)
-    await before.save(key, [b"earlier"])
-    await before.save(last, [key])
+    await before.save((key,), [b"earlier"])
+    await before.save((last,), [key])
     assert disk.used == [b"earlier", key]
     after = Recall(Clock(0.0), disk=disk)
     assert whole(after, ASK, echo, RESULT) == (ASK, echo, RESULT)

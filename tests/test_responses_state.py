@@ -155,6 +155,16 @@ async def test_an_item_reference_is_what_it_refers_to(http: httpx.AsyncClient) -
     assert listed["data"][2] == first["output"][1]
 
 
+async def test_a_reasoning_item_that_is_given_twice_is_there_once(http: httpx.AsyncClient) -> None:
+    first = await create(http)
+    thought = {"type": "item_reference", "id": first["output"][0]["id"]}
+    items = [{"role": "user", "content": "Hello."}, thought, thought, first["output"][1], first["output"][0]]
+    response = await http.post(PATH, json={"model": "opus", "input": [*items, {"role": "user", "content": "And?"}]})
+    assert response.headers["x-ignored-params"] == "input.reasoning"
+    listed = await ok(http, "GET", f"{PATH}/{response.json()['id']}/input_items?order=asc", LISTED)
+    assert [item["type"] for item in listed["data"]] == ["message", "reasoning", "message", "message"]
+
+
 async def test_a_conversation(http: httpx.AsyncClient) -> None:
     made = await ok(
         http, "POST", "/v1/conversations", CONVERSATION,

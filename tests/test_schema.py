@@ -144,6 +144,17 @@ def test_a_schema_that_is_none(schema: Any) -> None:
     assert len(words) < 400
 
 
+@pytest.mark.parametrize("more", [{}, {"$schema": "http://json-schema.org/draft-07/schema#"}])
+def test_a_schema_may_have_any_name(more: dict[str, str]) -> None:
+    """Some clients name it in plain words where a URI should stand; nothing refers to it."""
+    named = {"$id": "Output Format", "type": "object", "properties": {"a": {"$ref": "#/$defs/b"}},
+             "$defs": {"b": {"type": "string"}}} | more  # fmt: skip
+    schema = made(named)
+    assert misfit(schema, '{"a": "x"}') is None
+    assert misfit(schema, '{"a": 5}') is not None
+    assert fault(Item("tool", schema.source, "")) is None
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/schema", "https://example.com/x", "file:///etc/passwd", "x.json"])
 def test_nothing_is_fetched(url: str) -> None:
     refused_schema({"type": "object", "properties": {"a": {"$ref": url}}})

@@ -1,4 +1,4 @@
-"""proxy/http/unsupported.py: what OpenAI has and Claude Code has not."""
+"""proxy/http/unsupported.py: what OpenAI and others have and Claude Code has not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ async def test_they_are_said_to_be_absent(method: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "what"),
     [("/v1/embeddings", "embeddings"), ("/v1/images/generations", "image"), ("/v1/audio/speech", "audio"),
-     ("/v1/moderations", "moderation")],
+     ("/v1/moderations", "moderation"), ("/v1/assistants", "/v1/responses"), ("/v1/threads/t_1/runs", "/v1/responses"),
+     ("/v1/vector_stores", "vector stores"), ("/v1/uploads", "no files"), ("/v1/realtime/client_secrets", "realtime"),
+     ("/v1/videos", "video"), ("/v1/containers", "containers"), ("/v1/rerank", "reranking"),
+     ("/v1/evals", "evaluations"), ("/v1/fine_tuning/jobs", "fine-tuned"), ("/v1/organization/costs", "/v1/usage")],
 )  # fmt: skip
 async def test_what_is_absent_is_named(path: str, what: str) -> None:
     assert what in (await ask("POST", path)).json()["error"]["message"]
@@ -51,6 +54,9 @@ async def test_what_is_absent_is_named(path: str, what: str) -> None:
         ("/v1/messages/batches", "no batches"), ("/v1/messages/batches/msgbatch_1/results", "no batches"),
         ("/v1/batches", "no batches"), ("/v1/files", "no files"), ("/v1/files/file_1/content", "no files"),
         ("/v1/skills", "no skills"), ("/v1/complete", "/v1/messages"),
+        *((f"/v1/{name}", "managed agents") for name in
+          ("agents", "sessions", "environments/env_1", "vaults", "memory_stores", "user_profiles")),
+        ("/v1/organizations/usage_report/messages", "/v1/usage"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("anthropic", [True, False])
@@ -68,7 +74,7 @@ async def test_what_anthropics_api_has_beside_messages_is_said_to_be_absent(
     assert words in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/v1/embeddingsx", "/v1/imagesx", "/v2/embeddings", "/assistants", "/v1/assistants"])
+@pytest.mark.parametrize("path", ["/v1/embeddingsx", "/v1/imagesx", "/v2/embeddings", "/engines", "/v1/engines"])
 async def test_other_paths_are_unknown(path: str) -> None:
     response = await ask("POST", path)
     assert response.status_code == 404

@@ -26,14 +26,20 @@ MAX_REMEMBERED: Final = 4096
 
 
 class _Parked:
-    """`settling` tells whether it can go on; `tokens`: its size; `since`: loop time. `exited` is called when its child
-    exits, until it is parked no more."""
+    """`keys`: by which it is found. `settling` tells whether it can go on; `tokens`: its size; `since`: loop time.
+    `exited` is called when its child exits, until it is parked no more."""
 
-    __slots__ = ("conversation", "exited", "settling", "since", "tokens")
+    __slots__ = ("conversation", "exited", "keys", "settling", "since", "tokens")
 
     def __init__(
-        self, conversation: Conversation, settling: asyncio.Task[bool], since: float, exited: Callable[[object], None]
+        self,
+        keys: Sequence[bytes],
+        conversation: Conversation,
+        settling: asyncio.Task[bool],
+        since: float,
+        exited: Callable[[object], None],
     ) -> None:
+        self.keys = keys
         self.conversation = conversation
         self.exited = exited
         self.settling = settling
@@ -56,6 +62,8 @@ class ParkedConversations:
         self._end = end
         self._settled = settled
         self._parked: dict[bytes, _Parked] = {}
+        # The further fingerprints of those, each with the first of the same conversation.
+        self._further: dict[bytes, bytes] = {}
         self._gone: OrderedDict[bytes, NotContinued] = OrderedDict()
         # Fingerprints of messages that were here, whatever the settings.
         self._seen: OrderedDict[bytes, None] = OrderedDict()
@@ -68,9 +76,11 @@ class ParkedConversations:
     def __iter__(self) -> Iterator[Conversation]:
         return (parked.conversation for parked in self._parked.values())
 
-    def park(self, key: bytes, conversation: Conversation) -> None:
-        """Keep it under the fingerprint of all that it holds. One that is there already gives way."""
+    def park(self, keys: Sequence[bytes], conversation: Conversation) -> None:
+        """Keep it under the fingerprints of all that it holds, of which there is one at least. What is there already
+        gives way."""
         loop = asyncio.get_running_loop()
+        key = keys[0]
 
         def drop(_: object) -> None:
             if self._parked.get(key) is parked:
@@ -81,9 +91,11 @@ class ParkedConversations:
             if task.cancelled() or not task.result():
                 drop(task)
 
-        parked = _Parked(conversation, loop.create_task(conversation.settle()), loop.time(), drop)
-        self._give_up(key, "evicted")
+        parked = _Parked(keys, conversation, loop.create_task(conversation.settle()), loop.time(), drop)
+        for each in keys:
+            self._give_up(each, "evicted")
         self._parked[key] = parked
+        self._further |= dict.fromkeys(keys[1:], key)
         parked.settling.add_done_callback(settled)
         conversation.child.exited.add_done_callback(drop)
 
@@ -107,7 +119,7 @@ class ParkedConversations:
             raise
         finally:
             self._taken.remove(parked)
-            self._remember(key, why)
+            self._remember(parked.keys, why)
             if why != "continued":
                 self._end(parked.conversation, None)
         return parked.conversation if why == "continued" else None
@@ -153,8 +165,10 @@ class ParkedConversations:
 
     def _removed(self, key: bytes) -> _Parked | None:
         """The one under this key, which is parked no more."""
-        parked = self._parked.pop(key, None)
+        parked = self._parked.pop(self._further.get(key, key), None)
         if parked is not None:
+            for each in parked.keys[1:]:
+                del self._further[each]
             # A conversation is parked after each of its answers.
             parked.conversation.child.exited.remove_done_callback(parked.exited)
         return parked
@@ -162,11 +176,12 @@ class ParkedConversations:
     def _give_up(self, key: bytes, why: NotContinued) -> None:
         parked = self._removed(key)
         if parked is not None:
-            self._remember(key, why)
+            self._remember(parked.keys, why)
             self._end(parked.conversation, parked.settling)
 
-    def _remember(self, key: bytes, why: NotContinued) -> None:
-        self._gone[key] = why
-        self._gone.move_to_end(key)
-        if len(self._gone) > MAX_REMEMBERED:
+    def _remember(self, keys: Sequence[bytes], why: NotContinued) -> None:
+        for key in keys:
+            self._gone[key] = why
+            self._gone.move_to_end(key)
+        while len(self._gone) > MAX_REMEMBERED:
             self._gone.popitem(last=False)

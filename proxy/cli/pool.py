@@ -250,29 +250,33 @@ class Pool:
         conversation = lease.conversation
         if self._busy.pop(conversation, None) is None:
             return
-        key = self._remember(lease) if keep and not self._closing else None
-        if key is not None and to_disk:
-            self._in_background(self._recall.save(key, lease.answers))
-        if key is None:
+        keys = self._remember(lease) if keep and not self._closing else ()
+        if keys and to_disk:
+            self._in_background(self._recall.save(keys, lease.answers))
+        if not keys:
             self._end(conversation)
         else:
             conversation.answer.forget()
-            self._parked.park(fingerprint.under(lease.plan, key), conversation)
+            self._parked.park([fingerprint.under(lease.plan, key) for key in keys], conversation)
             self._parked.trim(self._max_parked)
         self._limiter.release(lease.owner)
         self._first_token(conversation)
 
-    def _remember(self, lease: Lease) -> bytes | None:
-        """The fingerprint of the messages with the answer, by which that is known now; None if it says nothing."""
+    def _remember(self, lease: Lease) -> tuple[bytes, ...]:
+        """The fingerprints of the messages with the answer, by which that is known now, as clients may send it back:
+        with what it says beside its calls, and without. None if it says nothing."""
         answer = lease.conversation.answer.answer()
         echo = fingerprint.echo(answer)
         if echo is None:
-            return None
+            return ()
         known = fingerprint.defaults(lease.plan.tools, (echo,))
         key = fingerprint.extend(lease.fingerprint, echo, known=known)
-        self._recall.keep(key, answer, known)
-        self._parked.seen(lease.fingerprint, key, fingerprint.alone(echo, lease.owner, known))
-        return key
+        bare = fingerprint.without_words(echo)
+        wordless = None if bare is None else fingerprint.extend(lease.fingerprint, bare, known=known)
+        self._recall.keep(key, answer, known, wordless=wordless)
+        keys = (key,) if wordless is None else (key, wordless)
+        self._parked.seen(lease.fingerprint, *keys, fingerprint.alone(echo, lease.owner, known))
+        return keys
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
         """End the child, after the CLI has said what answers that ended well have cost: nobody waits for that."""

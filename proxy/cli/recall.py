@@ -59,14 +59,24 @@ class Recall:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self.bytes = 0
 
-    def keep(self, key: bytes, answer: Answer, known: fingerprint.Defaults = fingerprint.NO_DEFAULTS) -> None:
+    def keep(
+        self,
+        key: bytes,
+        answer: Answer,
+        known: fingerprint.Defaults = fingerprint.NO_DEFAULTS,
+        *,
+        wordless: bytes | None = None,
+    ) -> None:
         """Remember an answer, unless clients send back all of it anyway. The oldest are forgotten for it.
 
-        `known`: defaults of the tools that it calls (`fingerprint.defaults`).
+        `known`: defaults of the tools that it calls (`fingerprint.defaults`); `wordless`: its key as clients send it
+        back that leave out what it says beside its calls.
         """
         message = fingerprint.full(answer, known)
         if message is not None:
             self._put(key, message)
+        if wordless is not None and (message := message or fingerprint.echo(answer)) is not None:
+            self._put(wordless, message)
 
     async def load(self, keys: Sequence[bytes]) -> None:
         """Remember what is on disk of these, if it is not known here."""
@@ -77,11 +87,11 @@ class Recall:
             with contextlib.suppress(msgspec.MsgspecError):
                 self._put(key, msgspec.json.decode(data, type=Message))
 
-    async def save(self, key: bytes, earlier: Sequence[bytes]) -> None:
+    async def save(self, keys: Sequence[bytes], earlier: Sequence[bytes]) -> None:
         """Keep on disk what is known of an answer. `earlier`: the keys of those before it in its conversation."""
         if self._disk is not None:
-            known = self._known.get(key)
-            answers = {} if known is None else {key: msgspec.json.encode(known.message)}
+            known = {key: self._known[key].message for key in keys if key in self._known}
+            answers = {key: msgspec.json.encode(message) for key, message in known.items()}
             await in_file("answers", self._disk.save, answers, earlier)
 
     def _put(self, key: bytes, message: Message) -> None:

@@ -11,8 +11,10 @@ from msgspec import Struct
 DEPLOYMENT: Final = "claude_max_api.deployment"
 # What begins a path after `/v1`.
 ROOTS: Final = (
-    "audio", "batches", "chat", "complete", "completions", "conversations", "embeddings", "files", "images",
-    "inspector", "messages", "models", "moderations", "responses", "skills", "status", "usage",
+    "agents", "assistants", "audio", "batches", "chat", "complete", "completions", "containers", "conversations",
+    "embeddings", "environments", "evals", "files", "fine_tuning", "images", "inspector", "memory_stores", "messages",
+    "models", "moderations", "organization", "organizations", "realtime", "rerank", "responses", "sessions", "skills",
+    "status", "threads", "uploads", "usage", "user_profiles", "vaults", "vector_stores", "videos",
 )  # fmt: skip
 _SLASHES: Final = re.compile("/{2,}")
 _REPEATED: Final = re.compile("^(?:/v1)+(?=/v1(?:/|$))")

@@ -47,7 +47,7 @@ def _flaw(source: bytes) -> str | None:
     """Why this is no JSON Schema, of the draft that it names or else the latest; None when it is one, as far as its
     form goes. References and patterns are not looked at: the Messages API decides on those."""
     try:
-        schema = msgspec.json.decode(source)
+        schema = _nameless(msgspec.json.decode(source))
         named = schema.get("$schema")
         if isinstance(named, str) and named.removesuffix("#") not in _DRAFTS:
             schema = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
@@ -57,6 +57,13 @@ def _flaw(source: bytes) -> str | None:
     except (ValueError, RecursionError):
         return TOO_DEEP
     return None
+
+
+def _nameless(schema: Any) -> Any:
+    """The schema without a name of its own, which nothing refers to, and for which some clients have plain words."""
+    if isinstance(schema, dict) and isinstance(schema.get("$id"), str):
+        return {keyword: value for keyword, value in schema.items() if keyword != "$id"}
+    return schema
 
 
 def _words(wrong: jsonschema_rs.ValidationError) -> str:
@@ -124,7 +131,7 @@ def _reasons(root: Any) -> float:
 
 def _checker(source: bytes) -> _Checker:
     """Raises ValueError when the schema cannot be used."""
-    schema = msgspec.json.decode(source)
+    schema = _nameless(msgspec.json.decode(source))
     try:
         reasons = _reasons(schema)
     except (LookupError, TypeError):

@@ -3,7 +3,8 @@
 A conversation that is kept alive is found by the fingerprint of all that it holds; a request that extends exactly that
 conversation has the same fingerprint over all but its last message. Clients echo the model's messages in slightly
 different shapes, so the assistant's are compared by what they say: text joined, without white space around it;
-arguments as JSON values, without what their tool's schema names as the default anyway; no thinking.
+arguments as JSON values, without what their tool's schema names as the default anyway; no thinking. Many frameworks
+keep the calls of an answer alone: an answer with both has two fingerprints, with what is said beside them and without.
 Calls and their results are told by their place: some clients drop the ids of calls, or give them ids of their own.
 """
 
@@ -142,6 +143,13 @@ def echo(answer: Answer) -> Message | None:
     for call in answer.calls:
         blocks.append(ToolUseBlock(clean_id(call.id), call.name, argument_object(call.arguments)))
     return Message("assistant", tuple(blocks)) if blocks else None
+
+
+def without_words(echo: Message) -> Message | None:
+    """The same answer as some clients send it back: its calls, without what was said beside them. None for one that is
+    the same in both ways."""
+    calls = tuple(block for block in echo.content if isinstance(block, ToolUseBlock))
+    return Message("assistant", calls) if 0 < len(calls) < len(echo.content) else None
 
 
 def full(answer: Answer, known: Defaults = NO_DEFAULTS) -> Message | None:

@@ -93,10 +93,14 @@ def sniffed_image(data: str, where: str) -> ImageBlock:
     if is_data_url(data):
         return image(*data_url(data, where), where)
     data = unbroken(data)
+    return image(_image_type(data, where), data, where)
+
+
+def _image_type(data: str, where: str) -> str:
+    """The type of the image that this base64 text is, by its first bytes; empty: it is none. Raises Rejection."""
     head = data[:_HEAD]
     start = checked_base64(head + "=" * (-len(head) % 4), where)
-    media_type = next((type for type, begins in _BEGINNINGS.items() if begins.match(start)), "")
-    return image(media_type, data, where)
+    return next((type for type, begins in _BEGINNINGS.items() if begins.match(start)), "")
 
 
 def image_by_url(url: str, where: str) -> ImageBlock:
@@ -106,6 +110,15 @@ def image_by_url(url: str, where: str) -> ImageBlock:
     if not is_url(url):
         raise bad_request("An image's URL must be a data, http or https URL.", where)
     return ImageBlock(UrlSource(url))
+
+
+def file(data: str, name: str | None, where: str) -> DocumentBlock | ImageBlock:
+    """A file given as base64 text or as a data URL: a PDF, text or an image. Raises Rejection."""
+    media_type = ""
+    if is_data_url(data):
+        media_type, data = data_url(data, where)
+    image_type = _image_type(unbroken(data[: 2 * _HEAD]), where)
+    return image(image_type, data, where) if image_type else document(media_type, data, name, where)
 
 
 def document(media_type: str, data: str, name: str | None, where: str) -> DocumentBlock:
@@ -122,7 +135,7 @@ def document(media_type: str, data: str, name: str | None, where: str) -> Docume
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise bad_request("Files can be PDF or UTF-8 text; an image goes into an `image_url` part.", where) from None
+        raise bad_request(f"Files can be PDF, UTF-8 text, {', '.join(IMAGE_TYPES)}.", where) from None
     if not text.strip():
         raise bad_request("The file is empty.", where)
     return DocumentBlock(TextSource(text), name or None)

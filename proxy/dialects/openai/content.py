@@ -24,7 +24,7 @@ from proxy.dialects.openai.chat_body import (
 )
 from proxy.protocol import media
 from proxy.protocol.failures import bad_request
-from proxy.protocol.media import MAX_IMAGES, PartBlock
+from proxy.protocol.media import MAX_IMAGES, PartBlock, images_in
 from proxy.protocol.plan import DocumentBlock, ImageBlock, TextBlock
 
 
@@ -51,16 +51,12 @@ def _image(given: ImageUrl | str | None, where: str) -> ImageBlock:
     return media.image_by_url(url, place)
 
 
-def _file(file: FileData, where: str) -> DocumentBlock:
+def _file(file: FileData, where: str) -> DocumentBlock | ImageBlock:
     if file.file_data is None and file.file_id is None:
         raise bad_request("A file part needs `file_data`.", where)
     if file.file_data is None:
         raise bad_request("There are no stored files here: send the file itself in `file_data`.", f"{where}.file_id")
-    place = f"{where}.file_data"
-    media_type, data = "", file.file_data
-    if media.is_data_url(data):
-        media_type, data = media.data_url(data, place)
-    return media.document(media_type, data, file.filename, place)
+    return media.file(file.file_data, file.filename, f"{where}.file_data")
 
 
 def mark_of(part: AnyPart) -> CacheControl | None:
@@ -84,9 +80,6 @@ def blocks(
             if text and text.strip():
                 made.append(TextBlock(text))
         elif isinstance(part, ImageUrlPart | ImagePart):
-            images_before += 1
-            if images_before > MAX_IMAGES:
-                raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
             made.append(_image(part.image_url, place) if isinstance(part, ImageUrlPart) else _sourced(part, place))
         elif isinstance(part, FilePart):
             made.append(_file(part.file, f"{place}.file"))
@@ -94,6 +87,9 @@ def blocks(
             made.append(_file(part, place))
         elif isinstance(part, AudioPart):
             raise bad_request("Claude Code takes no audio.", f"{place}.input_audio")
+        images_before += images_in(made[before:])
+        if images_before > MAX_IMAGES:
+            raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
         if marks is not None:
             marks.on(made[-1] if len(made) > before else None, mark_of(part))
     return made

@@ -15,7 +15,7 @@ from proxy.dialects.undeclared import Undeclared, named
 from proxy.protocol import media
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import bad_request
-from proxy.protocol.media import MAX_IMAGES, PartBlock
+from proxy.protocol.media import MAX_IMAGES, PartBlock, images_in
 from proxy.protocol.plan import DocumentBlock, ImageBlock, TextBlock, UrlSource
 
 
@@ -43,13 +43,9 @@ def _image(part: _Part, where: str) -> ImageBlock:
     raise bad_request("An image needs `image_url`.", f"{where}.image_url")
 
 
-def _file(part: _Part, where: str) -> DocumentBlock:
+def _file(part: _Part, where: str) -> DocumentBlock | ImageBlock:
     if part.file_data is not None:
-        place = f"{where}.file_data"
-        media_type, data = "", part.file_data
-        if media.is_data_url(data):
-            media_type, data = media.data_url(data, place)
-        return media.document(media_type, data, part.filename, place)
+        return media.file(part.file_data, part.filename, f"{where}.file_data")
     if part.file_url is not None:
         if not media.is_url(part.file_url):
             raise bad_request("A file's URL must be an http or https URL.", f"{where}.file_url")
@@ -77,6 +73,7 @@ def blocks(
     found: list[PartBlock] = []
     for index, raw in enumerate(content):
         place = f"{where}[{index}]"
+        before = len(found)
         part = decoded(_part_decoder, raw, place)
         ignored += _undeclared(raw, named(where))
         if part.type in ("input_text", "output_text", "text"):
@@ -88,9 +85,6 @@ def blocks(
             if part.refusal and part.refusal.strip():
                 found.append(TextBlock(part.refusal))
         elif part.type == "input_image" and not text_only:
-            images_before += 1
-            if images_before > MAX_IMAGES:
-                raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
             found.append(_image(part, place))
         elif part.type == "input_file" and not text_only:
             found.append(_file(part, place))
@@ -98,4 +92,7 @@ def blocks(
             raise bad_request("Claude Code takes no audio.", f"{place}.type")
         else:
             raise bad_request(f"Parts of type {part.type!r} cannot stand here.", f"{place}.type")
+        images_before += images_in(found[before:])
+        if images_before > MAX_IMAGES:
+            raise bad_request(f"At most {MAX_IMAGES} images can be given.", place)
     return found

@@ -117,6 +117,8 @@ class Talk:
         self._images = 0
         # By the ids of call items: those of their calls. The output of a local shell may name the former alone.
         self._call_ids: dict[str, str] = {}
+        # The ids of its reasoning items.
+        self._reasoned: set[str] = set()
         if instructions is not None:
             self.history.instruct(instructions)
 
@@ -138,6 +140,12 @@ class Talk:
         if kind == "item_reference" or (not kind and item.id is not None):
             self._reference(item, where)
             return
+        if kind == "reasoning" and item.id is not None:
+            if item.id in self._reasoned:
+                # Some clients refer to it once more for the text behind it; thinking stands in its turn once.
+                self.past.append("input.reasoning")
+                return
+            self._reasoned.add(item.id)
         self.all.append(raw)
         if kind in _KINDS:
             self._note(_undeclared(raw, named(where)), where)
