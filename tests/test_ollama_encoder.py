@@ -113,7 +113,7 @@ def test_calls_keep_their_place_among_words(between: Delta) -> None:
     ]  # fmt: skip
     said = [line["message"] for line in lines_of(encoder(), deltas)]
     assert [[call["function"]["name"] for call in message.get("tool_calls", ())] for message in said] == [
-        ["f", "g"], [], ["h"], [],
+        ["f"], ["g"], [], ["h"], [],
     ]  # fmt: skip
 
 
@@ -133,13 +133,14 @@ def test_the_lines_of_an_answer() -> None:
         head | {"message": say | {"content": "a"}},
         head | {"message": say | {"content": "b"}},
         head | {"message": say | {"tool_calls": [
-            {"id": "toolu_1", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}},
-            {"id": "toolu_2", "function": {"index": 1, "name": "g", "arguments": {}}}]}},
+            {"id": "toolu_1", "index": 0, "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}]}},
+        head | {"message": say | {"tool_calls": [
+            {"id": "toolu_2", "index": 1, "function": {"index": 1, "name": "g", "arguments": {}}}]}},
     ]  # fmt: skip
     assert lines[-1] == head | {
-        "done": True, "done_reason": "stop", "message": say, "total_duration": 5_000_000_000, "load_duration": 0,
+        "done": True, "done_reason": "stop", "message": say, "total_duration": 6_000_000_000, "load_duration": 0,
         "prompt_eval_count": 22, "prompt_eval_duration": 1_500_000_000, "eval_count": 12,
-        "eval_duration": 3_500_000_000,
+        "eval_duration": 4_500_000_000,
     }  # fmt: skip
 
 

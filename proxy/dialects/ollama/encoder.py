@@ -59,8 +59,6 @@ class OllamaEncoder:
         self._answering = ""
         # The call under way, with the pieces of its arguments: calls go out whole.
         self._call: tuple[ToolCall, list[str]] | None = None
-        # Those before it: calls next to each other go out in one line, as some clients count them within a line.
-        self._calls: list[Call] = []
         self._reason = Reason.END_TURN
 
     def open(self) -> Sequence[Event]:
@@ -74,24 +72,22 @@ class OllamaEncoder:
         out: list[Event] = []
         for delta in deltas:
             if isinstance(delta, Text | Refusal):
-                self._send_calls(out)
                 out.append(self._line(delta.text))
             elif isinstance(delta, Thinking):
                 if self._thinking:
-                    self._send_calls(out)
                     out.append(self._line(thinking=delta.text))
             elif isinstance(delta, Arguments):
                 if self._call is not None:
                     self._call[1].append(delta.text)
             elif isinstance(delta, ToolCall):
-                self._end_call()
+                self._end_call(out)
                 self._call = (delta, [])
             elif isinstance(delta, ToolEnd):
-                self._end_call()
+                self._end_call(out)
             elif isinstance(delta, Started):
                 self._answering = delta.model
             elif isinstance(delta, Finished):
-                self._send_calls(out)
+                self._end_call(out)
                 self._reason = delta.reason
         return out
 
@@ -114,17 +110,13 @@ class OllamaEncoder:
             **self._ending(tokens, answer.reason or Reason.END_TURN),
         )
 
-    def _end_call(self) -> None:
+    def _end_call(self, out: list[Event]) -> None:
+        """A line for each call, as Ollama sends them: some clients take what is in one line for one call."""
         if self._call is not None:
             call, pieces = self._call
             self._call = None
-            self._calls.append(_call(call.tool_index, CallPart(call.id, call.name, "".join(pieces))))
-
-    def _send_calls(self, out: list[Event]) -> None:
-        self._end_call()
-        if self._calls:
-            out.append(self._line(calls=tuple(self._calls)))
-            self._calls = []
+            whole = _call(call.tool_index, CallPart(call.id, call.name, "".join(pieces)))
+            out.append(self._line(calls=(whole,)))
 
     def _line(self, text: str = "", thinking: str = "", calls: tuple[Call, ...] = (), **ending: Any) -> Event:
         return Event(self._value(text, thinking, calls, **{"done": False, **ending}))
@@ -162,4 +154,4 @@ def _nanoseconds(seconds: float) -> int:
 
 
 def _call(index: int, call: CallPart) -> Call:
-    return Call(call.id, Function(index, call.name, argument_object(call.arguments)))
+    return Call(call.id, index, Function(index, call.name, argument_object(call.arguments)))

@@ -18,7 +18,10 @@ class Function(Struct, frozen=True):
 
 
 class Call(Struct, frozen=True):
+    """`index`: as the function's; some clients look for it here, and else count the calls within a line."""
+
     id: str
+    index: int
     function: Function
 
 
