@@ -201,6 +201,17 @@ def test_of_results_of_one_id_the_last_counts() -> None:
     [
         ([user("a"), called("f", "g"), result("1", tool_name="h")], "messages[2].tool_name"),
         ([user("a"), called("f", "g"), result("1", tool_call_id="h")], "messages[2].tool_call_id"),
+        # It is no result of the only call that waits, whatever its tool.
+        (
+            [
+                user("a"),
+                called("f", id="c1"),
+                result("1", tool_call_id="c1"),
+                called("f", id="c2"),
+                result("2", tool_call_id="c1", tool_name="f"),
+            ],
+            "messages[4].tool_call_id",
+        ),
         ([user("a"), called("")], "messages[1].tool_calls[0].function.name"),
         ([user("")], "messages[0].content"),
         ([{"role": "assistant", "images": [PNG]}], "messages[0].images"),

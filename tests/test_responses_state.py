@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,10 +20,10 @@ from pydantic import TypeAdapter
 from proxy.http.store import Kept, UnderWay
 from proxy.settings import Key
 from proxy.store.lookup import StoredItems
-from proxy.store.store import Kind, Store
+from proxy.store.store import Kind, Missing, Store
 from tests.conftest import Serve, until
 from tests.outcomes import Expects
-from tests.responses_api import PATH, client, judged
+from tests.responses_api import PATH, client, events, judged
 
 LISTED: TypeAdapter[ResponseItemList] = TypeAdapter(ResponseItemList)
 ITEMS: TypeAdapter[ConversationItemList] = TypeAdapter(ConversationItemList)
@@ -388,6 +389,39 @@ async def ok_text(http: httpx.AsyncClient, **more: Any) -> str:
     answer = await http.post(PATH, **more)
     assert answer.status_code == 200, answer.text
     return answer.text
+
+
+async def test_an_answer_that_its_conversation_does_not_get_is_none(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, expects: Expects
+) -> None:
+    """What is asked there next would be answered without it, and nobody would know."""
+    expects("faults", "an answer cannot be added to its conversation", "a 500 or response.failed that says so")
+    id = (await ok(http, "POST", "/v1/conversations", json={}))["id"]
+    path, body = f"/v1/conversations/{id}/items", {"model": "opus", "input": "Hello.", "conversation": id}
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "append", full)
+        whole = await error(http, 500, "POST", PATH, json=body)
+        assert "cannot be added to its conversation" in whole["message"]
+        assert "disk is full" in whole["message"]
+        last = events(await ok_text(http, json=body | {"stream": True}))[-1]["response"]
+        assert (last["status"], last["error"]["message"]) == ("failed", whole["message"])
+        made = judged(await ok(http, "POST", PATH, json=body | {"background": True}))
+        told: dict[str, Any] = {}
+        async with asyncio.timeout(60):
+            while told.get("status") in (None, "queued", "in_progress"):
+                await asyncio.sleep(0.01)
+                told = await ok(http, "GET", f"{PATH}/{made['id']}")
+        assert (told["status"], told["error"]["message"]) == ("failed", whole["message"])
+        assert (await ok(http, "GET", path))["data"] == []
+        # One that is there no more needs nothing.
+        patch.setattr(Store, "append", lambda *_: (_ for _ in ()).throw(Missing(id)))
+        await create(http, conversation=id)
+    await create(http, conversation=id)
+    assert [item["type"] for item in (await ok(http, "GET", path))["data"]] == ["message", "reasoning", "message"]
 
 
 async def test_what_is_deleted_before_it_has_ended_is_never_stored(serve: Serve) -> None:

@@ -107,7 +107,8 @@ async def _kept_nowhere(encoder: Encoder) -> None:
 
 
 class Answering:
-    """One request while it is answered. `keep` is called once the answer has ended, before its end is told."""
+    """One request while it is answered. `keep` is called once the answer has ended, before its end is told; of
+    one that has not failed it may raise Rejection, which fails it."""
 
     def __init__(self, service: Service, dialect: Dialect, request: Request, owner: str, trace: Trace) -> None:
         self.keep: Callable[[Encoder], Awaitable[None]] = _kept_nowhere

@@ -6,8 +6,11 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
+
+from msgspec import structs
 
 from proxy.dialects import NOTHING_STORED, Encoder
 from proxy.dialects.openai.responses import kept
@@ -22,6 +25,7 @@ log: Final = logging.getLogger("proxy.store")
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 DAY: Final = 86_400.0
+NOT_ADDED: Final = "The answer cannot be added to its conversation. {}"
 TOO_LARGE: Final = "It is larger than all that can be stored here: {} bytes (`CLAUDE_PROXY_STORE_BYTES`)."
 
 
@@ -94,26 +98,40 @@ class Kept:
     async def keep(self, owner: str, encoder: Encoder, under_way: UnderWay | None = None) -> None:
         """Keep a response that has ended, if the client wants that. What cannot be written is told to the log.
 
-        `under_way`: the response, where it could be deleted meanwhile.
+        `under_way`: the response, where it could be deleted meanwhile. Raises Rejection for an answer that cannot be
+        added to its conversation: what is asked there next would be answered without it.
         """
         if not isinstance(encoder, ResponsesEncoder) or encoder.ended is None or self._store is None:
             return
         ended, response = encoder.ended, encoder.ended.response
-        previous, store = response.previous_response_id or "", self._store
+        previous, store, conversation = response.previous_response_id or "", self._store, response.conversation
 
-        def write() -> None:
-            items = [*stored(kept.listed(ended.input, response.id)), *stored(kept.answered(ended))]
+        def items() -> list[Item]:
+            return [*stored(kept.listed(ended.input, response.id)), *stored(kept.answered(ended))]
+
+        def add() -> None:
             if ended.store and not (under_way is not None and under_way.deleted):
-                store.add(owner, "response", response.id, kept.body(ended), items, previous)
+                store.add(owner, "response", response.id, kept.body(ended), items(), previous)
                 if under_way is not None and under_way.deleted:
                     self._removed(owner, response.id)
-            if response.conversation is not None:
-                store.append(owner, response.conversation.id, items)
 
         try:
-            await self.call("conversation", None, write)
-        except Rejection as rejection:
-            # A conversation may have been deleted while it was answered, or may have become too large.
-            log.warning("%s is not stored: %s", response.id, rejection.failure.message)
+            if conversation is not None:
+                append = partial(store.append, owner, conversation.id)
+                failure = await self._failure("conversation", response.id, lambda: append(items()))
+                # It may have been deleted while it was answered. Of one that has failed the client knows.
+                answered = response.status in ("completed", "incomplete")
+                if failure is not None and failure.kind is not Kind.NOT_FOUND and answered:
+                    raise Rejection(structs.replace(failure, message=NOT_ADDED.format(failure.message)))
+            await self._failure("response", response.id, add)
         finally:
             self._under_way.pop(response.id, None)
+
+    async def _failure(self, what: str, response: str, write: Callable[[], None]) -> Failure | None:
+        """Write, and tell the log what cannot be written of a response, and why."""
+        try:
+            await self.call(what, None, write)
+        except Rejection as rejection:
+            log.warning("%s is not stored: %s", response, rejection.failure.message)
+            return rejection.failure
+        return None

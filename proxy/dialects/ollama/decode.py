@@ -200,6 +200,8 @@ class _Talk:
         # Calls of the assistant's last turn that have no result yet, and ids of those that have; whether it may go on.
         self._waiting: list[PastCall] = []
         self._done: set[str] = set()
+        # Of all calls.
+        self._ids: set[str] = set()
         self._speaking = False
 
     def take(self, message: InMessage, index: int) -> None:
@@ -234,18 +236,20 @@ class _Talk:
             self._done = set()
         self._speaking = True
         self._waiting += calls
+        self._ids.update(call.id for call in calls)
         self.history.say([*said, *calls])
 
     def _answered(self, message: InMessage, where: str) -> PastCall:
         """The call whose result this is: by id, by the tool's name, or the oldest one where nothing is said.
 
-        Raises Rejection when several wait and it names none of them.
+        Raises Rejection when several wait and it names none of them, or when it names one of an earlier turn.
         """
         found = next((call for call in self._waiting if call.id == message.tool_call_id), None)
-        for name in filter(None, (message.tool_name, message.name)):
-            found = found or next((call for call in self._waiting if call.name == name), None)
-        if found is None and (len(self._waiting) == 1 or not (message.tool_name or message.tool_call_id)):
-            found = next(iter(self._waiting), None)
+        if message.tool_call_id not in self._ids:
+            for name in filter(None, (message.tool_name, message.name)):
+                found = found or next((call for call in self._waiting if call.name == name), None)
+            if found is None and (len(self._waiting) == 1 or not (message.tool_name or message.tool_call_id)):
+                found = next(iter(self._waiting), None)
         if found is None:
             raise bad_request(NO_CALL, f"{where}.{'tool_call_id' if message.tool_call_id else 'tool_name'}")
         self._waiting.remove(found)
