@@ -120,9 +120,8 @@ class ResponsesEncoder:
         return self._told()
 
     def fail(self, failure: Failure) -> Sequence[Event]:
-        if self.ended is not None:
-            # What it came to could not be kept: this takes the place of its end, which nobody has been told.
-            self._number -= 1
+        # In the place of its end, where that could not be kept: nobody has been told.
+        self._number -= self.ended is not None
         error = types.ResponseError(error_code(failure.kind), failure.message)
         self._emit(types.ResponseFailed, response=self._cut("failed", error))
         return self._told()
