@@ -14,7 +14,7 @@ import pytest
 
 from proxy.cli import conversation, pool
 from proxy.dialects.openai.chat_request import decode
-from proxy.http import body
+from proxy.http import body, values
 from proxy.offload import LARGE, off_loop
 from proxy.protocol.dialogue import Dialogue
 from proxy.protocol.failures import Rejection
@@ -127,12 +127,13 @@ def test_the_size_of_messages() -> None:
 
 def test_the_size_of_a_plan() -> None:
     messages = (Message("user", (TextBlock("12"),)),)
-    assert size_of_plan(Plan("m", None, messages)) == 2
-    assert size_of_plan(Plan("m", "123", messages)) == 5
+    least = 2 + 500 + 20
+    assert size_of_plan(Plan("m", None, messages)) == least
+    assert size_of_plan(Plan("m", "123", messages)) == least + 3
     tools = (Tool("a", "bc", msgspec.Raw(b"{}")),)
-    assert size_of_plan(Plan("m", None, messages, tools)) == 2 + 4 * 5
+    assert size_of_plan(Plan("m", None, messages, tools)) == least + 1000 + 4 * 5
     schema = Schema(msgspec.Raw(b"{ }"), msgspec.Raw(b"true"), wrapped=True)
-    assert size_of_plan(Plan("m", None, messages, schema=schema)) == 2 + 4 * 7
+    assert size_of_plan(Plan("m", None, messages, schema=schema)) == least + 4 * 7
 
 
 def test_the_tokens_of_a_plan() -> None:
@@ -156,11 +157,11 @@ def test_the_tokens_of_a_plan() -> None:
     assert tokens_of_plan(Plan("m", "x" * 30, (), tools, schema=schema)) == 10 + 10 + 1 + 2
 
 
-@pytest.mark.parametrize("what", ["system", "tools"])
+@pytest.mark.parametrize("what", ["1 MB of system", "1 MB of tools", "600 short messages", "300 short tools"])
 async def test_large_instructions_and_tools_keep_nobody_waiting(
     local: Serve, monkeypatch: pytest.MonkeyPatch, expects: Expects, what: str
 ) -> None:
-    expects("faults", f"1 MB of {what} with a short message", "put together in a thread; /health answers meanwhile")
+    expects("faults", f"{what} before a short message", "put together in a thread; /health answers meanwhile")
     server = await local()
     threads: list[bool] = []
     begin, here = Dialogue.begin, threading.get_ident()
@@ -172,14 +173,42 @@ async def test_large_instructions_and_tools_keep_nobody_waiting(
     monkeypatch.setattr(Dialogue, "begin", told)
     text = "\u20ac" * 300_000
     body = chat("hi")
-    if what == "system":
+    if what == "1 MB of system":
         body["messages"].insert(0, {"role": "system", "content": text})
+    elif what == "600 short messages":
+        body["messages"] = [
+            *[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 300,
+            *body["messages"],
+        ]
+    elif what == "300 short tools":
+        body["tools"] = [{"type": "function", "function": {"name": f"f{number}"}} for number in range(300)]
     else:
         function = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"const": text}}}}
         body["tools"] = [{"type": "function", "function": function}]
     async with server.client() as client:
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
     assert threads == [False]
+
+
+async def test_a_body_of_many_small_values_is_decoded_in_a_thread(
+    local: Serve, monkeypatch: pytest.MonkeyPatch, expects: Expects
+) -> None:
+    expects("security", "bodies of 200 kB that hold 5,000 values", "decoded in a thread; /health answers meanwhile")
+    server = await local()
+    threads: list[bool] = []
+    here, check = threading.get_ident(), values.too_many
+
+    def checked(text: bytes) -> bool:
+        threads.append(threading.get_ident() == here)
+        return check(text)
+
+    monkeypatch.setattr(values, "too_many", checked)
+    async with server.client() as client:
+        for count in (10, 5000):
+            part = {"type": "text", "text": "a"}
+            asked = chat("hi") | {"messages": [{"role": "user", "content": [part] * (count // 2)}]}
+            assert (await client.post("/v1/chat/completions", json=asked)).status_code == 200
+    assert threads == [True, False]
 
 
 async def test_a_store_that_waits_for_its_file_keeps_nobody_else_waiting(local: Serve, expects: Expects) -> None:

@@ -17,6 +17,8 @@ from proxy.protocol.failures import Failure, Kind, Rejection
 
 _Decoded = TypeVar("_Decoded")
 _BOM: Final = b"\xef\xbb\xbf"
+# A value, however short, takes as long to decode as a text of so many bytes.
+VALUE_COST: Final = 64
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -108,7 +110,9 @@ async def read_json(
         model = req.scope.get(DEPLOYMENT)
         return decode(body if model is None else _with_model(body, model))
 
-    if size < LARGE and (applied or large):
-        # A few bytes may become many.
-        return await asyncio.to_thread(finish)
+    if size < LARGE:
+        if applied or large:
+            # A few bytes may become many.
+            return await asyncio.to_thread(finish)
+        size += VALUE_COST * sum(map(values.separators, pieces))
     return await off_loop(size, finish)

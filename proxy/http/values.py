@@ -25,11 +25,12 @@ def too_many(text: bytes) -> bool:
     if len(text) <= MAX_VALUES:
         return False
     pieces = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
-    return sum(map(_separators, pieces)) > MAX_VALUES and _too_many_outside_strings(text)
+    return sum(map(separators, pieces)) > MAX_VALUES and _too_many_outside_strings(text)
 
 
-def _separators(text: bytes) -> int:
-    """Each value has one before it, but for the first."""
+def separators(text: bytes) -> int:
+    """How many characters there are that stand before a value, also those in texts: each value has one, but for the
+    first."""
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
@@ -39,7 +40,7 @@ def _too_many_outside_strings(text: bytes) -> bool:
         if token[0] == b'"':
             quotes += 1
         elif quotes % 2 == 0:
-            found += _separators(token[0])
+            found += separators(token[0])
         # Of a member both the name and the value may be strings.
         if found > MAX_VALUES or quotes > 4 * MAX_VALUES:
             return True

@@ -155,8 +155,18 @@ class Rejection(Exception):
         self.failure = failure
 
 
+# Characters of a message about a request, which may hold what the client has sent.
+MAX_TOLD: Final = 2000
+
+
+def shown(text: str) -> str:
+    """The text, of one that is too long the beginning and the end: what is wrong stands in one, where in the other."""
+    half = MAX_TOLD // 2
+    return text if len(text) <= MAX_TOLD else f"{text[:half]} […] {text[-half:]}"
+
+
 def bad_request(message: str, param: str | None) -> Rejection:
-    return Rejection(Failure(Kind.BAD_REQUEST, message, param))
+    return Rejection(Failure(Kind.BAD_REQUEST, shown(message), param and shown(param)))
 
 
 # The Messages API says these with the status 400 of a bad request and nothing else to tell them by; they are about what

@@ -21,6 +21,8 @@ PDF: Final = "application/pdf"
 MAX_IMAGES: Final = 100
 MAX_IMAGE: Final = 5 * 1024 * 1024
 MAX_FILE: Final = 30 * 1024 * 1024
+# Characters of a data URL up to its data: they are taken apart.
+MAX_TYPE: Final = 1000
 # Characters of base64 that are looked at in one go; each four stand for three bytes.
 _PIECE: Final = 1024 * 1024
 
@@ -36,11 +38,11 @@ def is_data_url(url: str) -> bool:
 
 def data_url(url: str, where: str) -> tuple[str, str]:
     """Media type and base64 text of a `data:` URL. Raises Rejection."""
-    head, comma, data = url[5:].partition(",")
-    media_type, *options = head.split(";")
-    if not comma or "base64" not in (option.strip().lower() for option in options):
+    comma = url.find(",", 0, MAX_TYPE)
+    media_type, *options = url[len("data:") : max(comma, 0)].split(";")
+    if comma < 0 or "base64" not in (option.strip().lower() for option in options):
         raise bad_request("A data URL must be of the form `data:TYPE;base64,DATA`.", where)
-    return media_type.strip().lower(), data
+    return media_type.strip().lower(), url[comma + 1 :]
 
 
 def unbroken(data: str) -> str:

@@ -307,8 +307,12 @@ def tokens_of_plan(plan: Plan) -> int:
     return said + sum(map(_tokens, texts)) + sum(len(bytes(schema)) // _TEXT_TOKEN for schema in schemas)
 
 
-# Schemas are taken apart and put together again, which takes longer than texts do.
+# Schemas are taken apart and put together again, which takes longer than texts do. So does each message, block and tool
+# by itself, however short: as long as a text of so many characters.
 _SCHEMA_COST: Final = 4
+_MESSAGE_COST: Final = 500
+_BLOCK_COST: Final = 20
+_TOOL_COST: Final = 1000
 
 
 def size_of_plan(plan: Plan) -> int:
@@ -316,4 +320,6 @@ def size_of_plan(plan: Plan) -> int:
     schemas = sum(len(tool.name) + len(tool.description) + len(bytes(tool.schema)) for tool in plan.tools)
     if plan.schema is not None:
         schemas += len(bytes(plan.schema.source)) + len(bytes(plan.schema.offered))
-    return size_of(plan.messages) + len(plan.system or "") + _SCHEMA_COST * schemas
+    messages, blocks = len(plan.messages), sum(len(message.content) for message in plan.messages)
+    pieces = _MESSAGE_COST * messages + _BLOCK_COST * blocks + _TOOL_COST * len(plan.tools)
+    return size_of(plan.messages) + len(plan.system or "") + _SCHEMA_COST * schemas + pieces
