@@ -12,18 +12,23 @@ from typing import Any
 
 import pytest
 
+from proxy.http import connection
 from proxy.http import server as serving
-from proxy.http.connection import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED, MAX_PIPELINED_BYTES
+from proxy.http.connection import MAX_FIELDS, MAX_HEAD, MAX_PIPELINED, MAX_PIPELINED_BYTES, Closable, Connections
 from proxy.http.edge import Edge, Receive, Scope, Send
 from tests.conftest import listening, until
+from tests.outcomes import Expects
 
 HEAD = b"POST %s HTTP/1.1\r\nhost: localhost\r\n%s\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
+# More than the system takes from the server for a client that does not read.
+LARGE = 64 * 1024 * 1024
 OFFER = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 
 
 class Application:
-    """`/whole` says what it has read, `/early` does not read, `/slow` goes on when `go_on` is set, in two parts."""
+    """`/whole` says what it has read, `/early` does not read, `/slow` goes on when `go_on` is set, in two parts.
+    `/large` says `LARGE` bytes."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -39,7 +44,7 @@ class Application:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        text = f"{scope['path']} {len(body)}".encode()
+        text = b"x" * LARGE if scope["path"] == "/large" else f"{scope['path']} {len(body)}".encode()
         self.begun += 1
         self.under_way += 1
         try:
@@ -370,6 +375,50 @@ async def test_when_all_are_answered_a_new_one_is_told(few: None, server: Server
     last = await server.connect()
     last.send(HEAD % (b"/whole", b""))
     await last.until(b"/whole 0")
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> list[Closable]:
+    """Connections that have ended, in their order."""
+    ended: list[Closable] = []
+    lose = Connections.lost
+
+    def noted(self: Connections, one: Closable) -> None:
+        ended.append(one)
+        lose(self, one)
+
+    monkeypatch.setattr(Connections, "lost", noted)
+    return ended
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+@pytest.mark.parametrize("kind", [b"", b"connection: close\r\n"])
+async def test_an_answer_that_nobody_takes_is_not_kept(
+    server: Server, lost: list[Closable], expects: Expects, kind: bytes
+) -> None:
+    expects("security", f"{kind or b'keep-alive'!r} and an answer that is not read", "the connection is cut in the end")
+    client = await server.connect()
+    client.send(HEAD % (b"/large", kind))
+    await until(lambda: len(lost) == 1, 60, "the connection has ended")
+    assert len(await client.rest()) < LARGE
+
+
+async def test_what_clients_do_not_take_is_bounded_together(
+    server: Server, lost: list[Closable], monkeypatch: pytest.MonkeyPatch, expects: Expects
+) -> None:
+    expects(
+        "security", "many clients that do not read large answers", "those silent longest are cut; memory is bounded"
+    )
+    monkeypatch.setattr(connection, "MAX_UNREAD", LARGE)
+    clients = []
+    for number in range(4):
+        clients.append(await server.connect())
+        clients[-1].send(HEAD % (b"/large", b"connection: close\r\n"))
+        await until(lambda number=number: len(lost) == number, 60, "the one before has ended")  # type: ignore[misc]
+    *others, last = clients
+    for one in others:
+        assert len(await one.rest()) < LARGE
+    assert len(await last.rest()) > LARGE
 
 
 def test_half_of_the_open_files_are_connections(monkeypatch: pytest.MonkeyPatch) -> None:

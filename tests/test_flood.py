@@ -9,7 +9,7 @@ import pytest
 
 from proxy.protocol.failures import MAX_TOLD, Rejection, shown
 from proxy.protocol.media import data_url
-from tests.conftest import Serve, chat
+from tests.conftest import Serve, chat, until
 from tests.outcomes import Expects
 
 LONG = "q \u0001" * 100_000
@@ -61,3 +61,25 @@ def test_the_head_of_a_data_url_is_not_taken_apart_at_any_length(expects: Expect
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+async def test_those_who_follow_a_response_have_its_large_events_in_common(serve: Serve, expects: Expects) -> None:
+    expects("security", "50 slow readers of the events of a response with 1 MB of instructions", "1 MB for all of them")
+    server = await serve()
+    async with server.client() as client:
+        asked = {"model": "opus", "input": "a", "background": True, "instructions": "b" * 1_000_000}
+        id = (await client.post("/v1/responses", json=asked)).json()["id"]
+    job = server.service.jobs.find("", id)
+    assert job is not None
+    await until(lambda: job.ended, 60, "it has ended")
+    tracemalloc.start()
+    readers = [job.follow(-1) for _ in range(50)]
+    try:
+        for reader in readers:
+            assert len(await anext(reader)) > 100_000
+        # What each has beside it is the piece that it is taking.
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
+        for reader in readers:
+            await reader.aclose()

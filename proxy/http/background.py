@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final
+from weakref import WeakValueDictionary
 
 from proxy.dialects import Comment, Event, Framing
 from proxy.dialects.openai.responses.encoder import ResponsesEncoder
@@ -19,6 +20,15 @@ MAX_TOLD: Final = 256 * 1024
 # Bytes of one event from which on it is kept as what it is made of: events that hold the response have its instructions
 # and tools in common.
 LARGE: Final = 64 * 1024
+
+
+class _Written:
+    """Bytes to which there can be weak references."""
+
+    __slots__ = ("__weakref__", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 class Job:
@@ -38,6 +48,8 @@ class Job:
         # Its events, each at the place of its number; small ones as they are written.
         self._events: list[bytes | Event] = []
         self._news = asyncio.Event()
+        # Large ones as they are written, for as long as somebody takes one: all who do so have it in common.
+        self._large: WeakValueDictionary[int, _Written] = WeakValueDictionary()
         self._cancelled = False
         self._tell(encoder.open())
 
@@ -58,12 +70,14 @@ class Job:
         while True:
             if at < len(self._events):
                 pieces, size = [], 0
-                while at < len(self._events) and size < MAX_TOLD:
-                    event = self._events[at]
-                    pieces.append(event if isinstance(event, bytes) else framed(Framing.SSE, [event]))
-                    size += len(pieces[-1])
+                while at < len(self._events) and size < MAX_TOLD and isinstance(event := self._events[at], bytes):
+                    pieces.append(event)
+                    size += len(event)
                     at += 1
-                for piece in sliced(b"".join(pieces)):
+                # Small ones up to a large one, or that alone.
+                told = _Written(b"".join(pieces)) if pieces else self._written(at)
+                at += not pieces
+                for piece in sliced(told.data):
                     yield piece
                 continue
             if self.ended:
@@ -73,6 +87,15 @@ class Job:
                     await self._news.wait()
             except TimeoutError:
                 yield framed(Framing.SSE, [Comment("keep-alive")])
+
+    def _written(self, at: int) -> _Written:
+        """The large event of that number."""
+        event = self._events[at]
+        assert isinstance(event, Event)
+        written = self._large.get(at)
+        if written is None:
+            written = self._large[at] = _Written(framed(Framing.SSE, [event]))
+        return written
 
     async def cancel(self) -> None:
         """End it, and wait until it has ended."""

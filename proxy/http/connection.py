@@ -35,6 +35,10 @@ MAX_PIPELINED_BYTES: Final = 256 * 1024
 MAX_CONNECTIONS: Final = 1024
 # What is still taken of a request after its answer, so that the client comes to read it.
 MAX_DISCARDED: Final = 64 * 1024 * 1024
+# Bytes of answers that clients have not taken, all together; and what one may leave whatever the others do: a stream is
+# written in smaller pieces, each when the one before it has been taken.
+MAX_UNREAD: Final = 512 * 1024 * 1024
+MAX_UNREAD_EACH: Final = 512 * 1024
 INVALID: Final = "Invalid HTTP request."
 VERSIONS: Final = ("1.0", "1.1")
 # Where the size of a head that waits is found in its ASGI scope.
@@ -87,6 +91,17 @@ class Connections(ServerState):
             del self._heard[least]
             least.transport.abort()
         return True
+
+    def bound_unread(self) -> None:
+        """Close some of those whose clients have left much of an answer, if it is too much together."""
+        left = {connection: connection.transport.get_write_buffer_size() for connection in self._heard}
+        size = sum(left.values())
+        for connection, each in left.items():
+            if size <= MAX_UNREAD:
+                return
+            if each > MAX_UNREAD_EACH:
+                size -= each
+                connection.transport.abort()
 
     def abort(self, *, begun: bool = True) -> None:
         """Close all at once; or those alone whose handshake is not done."""
@@ -249,6 +264,9 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.transport.is_closing():
+            # It does so when the client has taken all of the answer.
+            self._restart_timeout()
         if self._refusal is not None and not self._answering:
             self._tell_refusal(self._refusal)
 
@@ -265,6 +283,11 @@ class Connection(HttpToolsProtocol):
             refusal = _Refused(503, SHUTTING_DOWN.message)
             refusal.error = envelope(SHUTTING_DOWN).error
             self._refuse(refusal)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport.get_write_buffer_size() > MAX_UNREAD_EACH:
+            self.server_state.bound_unread()
 
     def timeout_keep_alive_handler(self) -> None:
         """The client is idle, or has not taken all of the last answer: closing politely would wait for that."""
@@ -288,6 +311,7 @@ class Connection(HttpToolsProtocol):
             _disconnect(self.cycle)
             if begun:
                 self.transport.close()
+                self._restart_timeout()
             else:
                 self._tell_refusal(refusal)
             return

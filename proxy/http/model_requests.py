@@ -146,7 +146,8 @@ class Answering:
     @property
     def _estimated(self) -> int:
         asked = zip(self._exchanges, self._plans, strict=True)
-        return sum(each.attempts * tokens_of_plan(plan) for each, plan in asked if each.tokens == Tokens())
+        unsaid = ((each.attempts, plan) for each, plan in asked if each.attempts and each.tokens == Tokens())
+        return sum(attempts * tokens_of_plan(plan) for attempts, plan in unsaid)
 
     async def respond(self, resp: falcon.asgi.Response) -> None:
         """Make `resp` the answer. Raises Rejection for what fails before anything can go out."""

@@ -18,6 +18,7 @@ from proxy.http.edge import TRACE, Trace
 from proxy.http.listing import INCLUDE, Query, page
 from proxy.http.model_requests import Answering, ModelRequests
 from proxy.http.service import Service
+from proxy.offload import off_loop
 from proxy.protocol.failures import bad_request
 
 MAX_EVENTS: Final = 10**9
@@ -37,9 +38,26 @@ class DeletedResponse(Struct, frozen=True):
     deleted: Literal[True] = True
 
 
+class _Made(Struct, frozen=True):
+    background: bool
+
+
+_made: Final = msgspec.json.Decoder(_Made)
+
+
 def _json(resp: falcon.asgi.Response, data: bytes) -> None:
     resp.data = data
     resp.content_type = falcon.MEDIA_JSON
+
+
+async def _told(job: Job) -> bytes:
+    """The response as it is at this moment: with its instructions and tools it may be large."""
+    return await off_loop(job.size, msgspec.json.encode, job.response)
+
+
+async def _in_background(found: bytes) -> bool:
+    """Whether a stored response was made so."""
+    return (await off_loop(len(found), _made.decode, found)).background
 
 
 def _follow(req: falcon.asgi.Request, resp: falcon.asgi.Response, job: Job, after: int) -> None:
@@ -78,7 +96,7 @@ class ResponseRequests(ModelRequests):
         if answering.request.stream:
             _follow(req, resp, job, -1)
         else:
-            _json(resp, msgspec.json.encode(job.response))
+            _json(resp, await _told(job))
 
 
 class OneResponse:
@@ -95,12 +113,11 @@ class OneResponse:
         if stream and job is not None and req.method == "GET":
             _follow(req, resp, job, -1 if after is None else after)
         elif job is not None and not job.ended:
-            _json(resp, msgspec.json.encode(job.response))
+            _json(resp, await _told(job))
         else:
             found = await self.stored(req.context.owner, response_id, query.encrypted)
             if stream:
-                background = msgspec.json.decode(found)["background"]
-                raise bad_request(REPLAYED_NO_MORE if background else NOT_IN_BACKGROUND, "stream")
+                raise bad_request(REPLAYED_NO_MORE if await _in_background(found) else NOT_IN_BACKGROUND, "stream")
             _json(resp, found)
 
     on_head = on_get
@@ -138,10 +155,10 @@ class CancelResponse:
         job = self._jobs.find(owner, response_id)
         if job is not None:
             await job.cancel()
-            _json(resp, msgspec.json.encode(job.response))
+            _json(resp, await _told(job))
             return
         found = await self._responses.stored(owner, response_id)
-        if not msgspec.json.decode(found)["background"]:
+        if not await _in_background(found):
             raise bad_request(NOT_IN_BACKGROUND, None)
         _json(resp, found)
 
