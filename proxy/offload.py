@@ -7,6 +7,7 @@ and several of them for as long as they take together.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,17 +17,49 @@ _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 # In bytes or characters. What is smaller is done in a few milliseconds, for which a thread is not worth its while.
 LARGE: Final = 256 * 1024
+# Seconds after which a thread that computes lets another one go on.
+SWITCH: Final = 0.0005
 _thread: Final = ThreadPoolExecutor(1, thread_name_prefix="large")
+# For what may take long, or may not: who asks for little does not stand behind others' large values.
+_threads: Final = ThreadPoolExecutor(2, thread_name_prefix="unsure")
+# Calls that wait for the one thread, the one under way among them.
+_in_line = 0
+# From so many on what has not been accepted yet is to be turned away: each holds on to its value.
+MAX_IN_LINE: Final = 64
 # For what waits for a file that another program holds, or for the lock behind that: nothing else stands behind it.
 _FILES: Final = {name: ThreadPoolExecutor(4, thread_name_prefix=name) for name in ("store", "answers")}
+
+
+def give_way_quickly() -> None:
+    """Have threads that compute let the event loop go on ten times as soon as Python has them do by itself: the loop
+    waits for them at each call to the system, of which a burst of requests takes thousands."""
+    sys.setswitchinterval(SWITCH)
+
+
+def overdone(size: int) -> bool:
+    """Whether there is too much to do for a new value of this size."""
+    return size >= LARGE and _in_line >= MAX_IN_LINE
 
 
 async def off_loop(size: int, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
     """What `work` gives for a value of this size. It must be pure: it may run in another thread, and then to its end
     even when nobody waits for it any more."""
+    global _in_line
     if size < LARGE:
         return work(*args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_thread, partial(work, *args, **kwargs))
+    # Let go of when nobody waits for it any more, whenever its turn is.
+    call = [partial(work, *args, **kwargs)]
+    _in_line += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_thread, lambda: call.pop()())
+    finally:
+        call.clear()
+        _in_line -= 1
+
+
+async def in_thread(work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+    """What `work` gives, of which nobody knows how long it takes. As for `off_loop`, it must be pure."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *args, **kwargs))
 
 
 async def in_file(

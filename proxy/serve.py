@@ -38,6 +38,7 @@ from proxy.http.service import Service
 from proxy.http.store import limits
 from proxy.keys.keyring import Keyring
 from proxy.log import BufferedHandler
+from proxy.offload import give_way_quickly
 from proxy.protocol.lines import ListedModel, RateLimitInfo
 from proxy.reload import Reload
 from proxy.running import registered
@@ -258,5 +259,6 @@ def run(
     configure_logging(loaded.settings)
     allow_many_files()
     watch_children_without_threads()
+    give_way_quickly()
     asyncio.run(_serve(loaded, cli, sockets, announce, reload, inspect))
     return 0

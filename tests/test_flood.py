@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
+import gzip
+import json
+import sys
+import threading
 import tracemalloc
+import weakref
 from typing import Any
 
 import pytest
 
+from proxy import offload
+from proxy.http.uploads import Uploads
 from proxy.protocol.failures import MAX_TOLD, Rejection, shown
 from proxy.protocol.media import data_url
 from tests.conftest import Serve, chat, until
@@ -45,6 +55,78 @@ async def test_an_error_does_not_say_all_that_came(
     assert len(answer.content) < 10 * MAX_TOLD
 
 
+async def test_large_requests_beyond_what_can_be_taken_in_are_turned_away(
+    local: Serve, expects: Expects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expects("security", "hundreds of large requests at once, 12 kB each as they are sent", "429 beyond 64 of them")
+    server = await local()
+    monkeypatch.setattr(offload, "MAX_IN_LINE", 1)
+    go_on = threading.Event()
+    first = asyncio.create_task(offload.off_loop(offload.LARGE, go_on.wait, 60))
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    large = gzip.compress(json.dumps(chat("x" * offload.LARGE)).encode())
+    try:
+        async with server.client() as client:
+            for path in ("/v1/chat/completions", "/v1/messages/count_tokens", "/v1/responses"):
+                assert (await client.post(path, content=large, headers=headers)).status_code == 429
+            # What is small does not wait for it.
+            assert (await client.post("/v1/chat/completions", json=chat("hi"))).status_code == 200
+    finally:
+        go_on.set()
+        await first
+
+
+async def test_what_nobody_waits_for_is_let_go_of() -> None:
+    go_on, kept = threading.Event(), set[int]()
+    first = asyncio.create_task(offload.off_loop(offload.LARGE, go_on.wait, 60))
+    value = set[int]()
+    watched = weakref.ref(value)
+    second = asyncio.create_task(offload.off_loop(offload.LARGE, kept.update, value))
+    del value
+    await asyncio.sleep(0)
+    second.cancel()
+    try:
+        await asyncio.wait([second])
+        del second
+        gc.collect()
+        assert watched() is None
+    finally:
+        go_on.set()
+        await first
+
+
+def test_uploads_are_bounded_together(expects: Expects) -> None:
+    expects("security", "1,000 clients that stop within their bodies", "beyond 16 of the largest the oldest are cut")
+    uploads, cut = Uploads(), list[str]()
+    with contextlib.ExitStack() as clients:
+        first, second, third = (
+            clients.enter_context(uploads.one(100, lambda name=name: cut.append(name)))  # type: ignore[misc]
+            for name in ("first", "second", "third")
+        )
+        first.grow(60)
+        second.grow(40)
+        assert cut == []
+        third.grow(30)
+        assert cut == ["first"]
+        first.grow(1000)
+        third.grow(31)
+        assert cut == ["first", "second"]
+        # One alone is bounded by itself.
+        third.grow(1000)
+        assert cut == ["first", "second"]
+    with uploads.one(100, None) as last:
+        last.grow(100)
+
+
+def test_threads_give_way_to_the_loop_soon() -> None:
+    before = sys.getswitchinterval()
+    try:
+        offload.give_way_quickly()
+        assert sys.getswitchinterval() == pytest.approx(offload.SWITCH)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_of_a_long_message_both_ends_are_told() -> None:
     assert shown("a" * MAX_TOLD) == "a" * MAX_TOLD
     assert shown(f"Invalid{'a' * 10_000}`at[0]`").startswith("Invalid")
@@ -64,7 +146,7 @@ def test_the_head_of_a_data_url_is_not_taken_apart_at_any_length(expects: Expect
 
 
 async def test_those_who_follow_a_response_have_its_large_events_in_common(serve: Serve, expects: Expects) -> None:
-    expects("security", "50 slow readers of the events of a response with 1 MB of instructions", "1 MB for all of them")
+    expects("security", "50 slow readers of the events of a response with 1 MB of instructions", "kept once for all")
     server = await serve()
     async with server.client() as client:
         asked = {"model": "opus", "input": "a", "background": True, "instructions": "b" * 1_000_000}
@@ -77,8 +159,8 @@ async def test_those_who_follow_a_response_have_its_large_events_in_common(serve
     try:
         for reader in readers:
             assert len(await anext(reader)) > 100_000
-        # What each has beside it is the piece that it is taking.
-        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+        # Each has a piece of 256 kB to itself.
+        assert tracemalloc.get_traced_memory()[0] < 20_000_000
     finally:
         tracemalloc.stop()
         for reader in readers:

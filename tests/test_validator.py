@@ -125,6 +125,17 @@ async def test_owners_take_turns() -> None:
     await judge.close()
 
 
+async def test_few_questions_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a request that may be large. Those of the owner with the most of them go first."""
+    monkeypatch.setattr(validator, "MAX_WAITING", 3)
+    judge = Validator(workers=1)
+    asked = [asyncio.create_task(judge.judge(owner, ORDINARY[:1])) for owner in "aaaabac"]
+    found = [verdicts.limit for verdicts in await asyncio.gather(*asked)]
+    await judge.close()
+    # Three of a's, of which the last makes room for b's, and the second for c's.
+    assert found == [None, Limit.BUSY, Limit.BUSY, Limit.BUSY, None, Limit.BUSY, None]
+
+
 async def test_two_are_judged_at_once(judge: Validator) -> None:
     dear, _ = hostile.ITEMS["nested allOf"]
     first = asyncio.create_task(judge.judge("a", (dear,)))

@@ -16,10 +16,10 @@ from typing import Final
 from msgspec import Struct
 
 from proxy.cli.pool import Pool
-from proxy.offload import off_loop
+from proxy.offload import off_loop, overdone
 from proxy.protocol import fingerprint
 from proxy.protocol.counting import Count, countable
-from proxy.protocol.failures import Rejection
+from proxy.protocol.failures import BUSY, Rejection
 from proxy.protocol.plan import Plan, size_of_plan
 
 # Counts that are remembered, and for how long (seconds): a name such as `opus` may mean another model by then.
@@ -51,7 +51,10 @@ class Counter:
         `owner`: of the API key. What the CLI has guessed is not remembered: it may count the next time.
         """
         plan = countable(plan)
-        key = await off_loop(size_of_plan(plan), _key, plan, owner)
+        size = size_of_plan(plan)
+        if overdone(size):
+            raise Rejection(BUSY)
+        key = await off_loop(size, _key, plan, owner)
         kept = self._kept.get(key)
         if kept is not None and kept.at > self._clock() - MAX_AGE:
             self._kept.move_to_end(key)

@@ -155,12 +155,13 @@ class Pool:
 
         `owner`: of the API key, to whose requests a parked conversation belongs.
         """
-        size = size_of_plan(plan)
-        before, keys = await off_loop(size, fingerprint.of_all, plan, owner)
+        # First of all: the queue is what bounds how many large plans there are at once.
         await self._limiter.acquire(owner)
-        answers = tuple(key for key, each in zip(keys, plan.messages, strict=True) if each.role == "assistant")
         not_continued: NotContinued = ""
         try:
+            size = size_of_plan(plan)
+            before, keys = await off_loop(size, fingerprint.of_all, plan, owner)
+            answers = tuple(key for key, each in zip(keys, plan.messages, strict=True) if each.role == "assistant")
             self._last_request = asyncio.get_running_loop().time()
             if plan.search is not None:
                 self._last_search = self._last_request

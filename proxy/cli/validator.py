@@ -35,6 +35,8 @@ MAX_WORKERS: Final = 2
 MAX_WALL: Final = 10.0
 # Seconds until whoever asks is told that the server is busy.
 MAX_WAIT: Final = 15.0
+# Questions that wait, each with its request, which may be large.
+MAX_WAITING: Final = 64
 # Seconds between the end of a worker's stdout and its own.
 EXIT_GRACE: Final = 1.0
 # Bytes of memory that a worker may hold when it has nothing to do; it begins with 20 MB.
@@ -188,6 +190,8 @@ class Validator:
         # Line feeds are white space between the client's values, if there are any.
         question = msgspec.json.encode(items).replace(b"\n", b" ") + b"\n"
         job = _Job(question, len(items), asyncio.get_running_loop().create_future())
+        if not self._has_room(owner):
+            return Verdicts((), Limit.BUSY)
         self._waiting.setdefault(owner, deque()).append(job)
         if self._working < self._most:
             self._working += 1
@@ -199,6 +203,18 @@ class Validator:
                 return await job.verdicts
         except TimeoutError:
             return Verdicts((), Limit.BUSY)
+
+    def _has_room(self, owner: str) -> bool:
+        """Whether a question of this owner's can wait: when too many do, the last one of the longest line goes."""
+        if sum(map(len, self._waiting.values())) < MAX_WAITING:
+            return True
+        longest = max(self._waiting.values(), key=len)
+        if len(longest) <= len(self._waiting.get(owner, ())) + 1:
+            return False
+        last = longest.pop()
+        if not last.verdicts.done():
+            last.verdicts.set_result(Verdicts((), Limit.BUSY))
+        return True
 
     def _next(self) -> _Job | None:
         """The next job that somebody still waits for, of the owner whose turn it is."""

@@ -10,13 +10,17 @@ import falcon.asgi
 import msgspec
 
 from proxy.http import codings, values
+from proxy.http.edge import ABORT
 from proxy.http.paths import DEPLOYMENT
-from proxy.offload import LARGE, off_loop
+from proxy.http.uploads import UPLOADS
+from proxy.offload import LARGE, in_thread, off_loop, overdone
 from proxy.protocol.decoding import decoded
-from proxy.protocol.failures import Failure, Kind, Rejection
+from proxy.protocol.failures import BUSY, Failure, Kind, Rejection
 
 _Decoded = TypeVar("_Decoded")
 _BOM: Final = b"\xef\xbb\xbf"
+# Bodies of the largest size that may be on their way at once.
+MOST_AT_ONCE: Final = 16
 # A value, however short, takes as long to decode as a text of so many bytes.
 VALUE_COST: Final = 64
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -92,27 +96,30 @@ async def read_json(
         raise Rejection(Failure(Kind.CONTENT_TYPE, message))
     if (req.content_length or 0) > max_size:
         raise _too_large(max_size)
-    size = 0
     pieces: list[bytes] = []
-    async for piece in req.stream:
-        pieces.append(piece)
-        size += len(piece)
-        if size > max_size:
-            raise _too_large(max_size)
+    with UPLOADS.one(MOST_AT_ONCE * max_size, req.scope.get(ABORT)) as upload:
+        async for piece in req.stream:
+            pieces.append(piece)
+            upload.grow(len(piece))
+            if upload.size > max_size:
+                raise _too_large(max_size)
+    size = upload.size
+    if applied:
+        # A few bytes may become many.
+        pieces = [await asyncio.to_thread(_decompressed, b"".join(pieces), applied, max_size)]
+        size = len(pieces[0])
+    if overdone(size):
+        raise Rejection(BUSY)
 
     def finish() -> _Decoded:
-        body = b"".join(pieces)
+        body = b"".join(pieces).removeprefix(_BOM)
         pieces.clear()
-        if applied:
-            body = _decompressed(body, applied, max_size)
-        body = body.removeprefix(_BOM)
         _check(body)
         model = req.scope.get(DEPLOYMENT)
         return decode(body if model is None else _with_model(body, model))
 
+    if size < LARGE and large:
+        return await in_thread(finish)
     if size < LARGE:
-        if applied or large:
-            # A few bytes may become many.
-            return await asyncio.to_thread(finish)
         size += VALUE_COST * sum(map(values.separators, pieces))
     return await off_loop(size, finish)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from typing import Final, Literal
@@ -20,6 +19,7 @@ from proxy.http.body import read_json
 from proxy.http.listing import Query, page, whole_list
 from proxy.http.service import Service
 from proxy.http.store import stored
+from proxy.offload import in_thread
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import Failure, Kind, Rejection, bad_request
 from proxy.store.lookup import not_found
@@ -117,7 +117,7 @@ class Conversations(_Resource):
             req, self._service.settings.max_body, lambda body: decoded(_new, Raw(body.strip() or b"{}"), "")
         )
         made = Conversation(f"conv_{uuid.uuid4().hex}", int(time.time()), checked_metadata(asked.metadata))
-        items = await asyncio.to_thread(self._checked, owner, [], asked.items or [], resp)
+        items = await in_thread(self._checked, owner, [], asked.items or [], resp)
         await self._kept.call(
             "conversation", None, store.add, owner, "conversation", made.id, msgspec.json.encode(made), items
         )
@@ -160,7 +160,7 @@ class ConversationItems(_Resource):
         owner = req.context.owner
         past = await self._all(owner, conversation_id)
         asked = await read_json(req, self._service.settings.max_body, lambda body: decoded(_items, body, ""))
-        items = await asyncio.to_thread(self._checked, owner, past, asked.items, resp)
+        items = await in_thread(self._checked, owner, past, asked.items, resp)
         await self._kept.call("conversation", None, self._kept.store.append, owner, conversation_id, items)
         self._tell(resp, whole_list(items))
 

@@ -147,6 +147,9 @@ def with_window(failure: Failure, tokens: int) -> Failure:
 SHUTTING_DOWN: Final = Failure(Kind.SHUTTING_DOWN, "The server is shutting down.")
 
 
+BUSY: Final = Failure(Kind.QUEUE_FULL, "Too many large requests are being taken in.", retry_after=1.0)
+
+
 class Rejection(Exception):
     """A request that cannot be served as it is. Raised by the request decoder, answered by the HTTP edge."""
 
