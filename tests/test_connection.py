@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import resource
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,8 +22,8 @@ from tests.outcomes import Expects
 
 HEAD = b"POST %s HTTP/1.1\r\nhost: localhost\r\n%s\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
-# More than the system takes from the server for a client that does not read.
-LARGE = 64 * 1024 * 1024
+# Several times what the system takes from the server for a client that does not read.
+LARGE = 16 * 1024 * 1024
 OFFER = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
 
 
@@ -116,8 +117,14 @@ class Server:
         self._port = port
         self._clients: list[Client] = []
 
-    async def connect(self) -> Client:
-        self._clients.append(Client(*await asyncio.open_connection("127.0.0.1", self._port)))
+    async def connect(self, *, small: bool = False) -> Client:
+        """`small`: the system takes little from the server that is not read."""
+        sock = socket.socket(proto=socket.IPPROTO_TCP)
+        if small:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._port))
+        self._clients.append(Client(*await asyncio.open_connection(sock=sock)))
         return self._clients[-1]
 
     def close(self) -> None:
@@ -397,7 +404,7 @@ async def test_an_answer_that_nobody_takes_is_not_kept(
     server: Server, lost: list[Closable], expects: Expects, kind: bytes
 ) -> None:
     expects("security", f"{kind or b'keep-alive'!r} and an answer that is not read", "the connection is cut in the end")
-    client = await server.connect()
+    client = await server.connect(small=True)
     client.send(HEAD % (b"/large", kind))
     await until(lambda: len(lost) == 1, 60, "the connection has ended")
     assert len(await client.rest()) < LARGE
@@ -412,7 +419,7 @@ async def test_what_clients_do_not_take_is_bounded_together(
     monkeypatch.setattr(connection, "MAX_UNREAD", LARGE)
     clients = []
     for number in range(4):
-        clients.append(await server.connect())
+        clients.append(await server.connect(small=True))
         clients[-1].send(HEAD % (b"/large", b"connection: close\r\n"))
         await until(lambda number=number: len(lost) == number, 60, "the one before has ended")  # type: ignore[misc]
     *others, last = clients

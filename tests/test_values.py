@@ -68,6 +68,9 @@ def test_text_that_no_window_holds_is_refused() -> None:
     assert not too_much_text(words[:MAX_TEXT])
     assert too_much_text(words + words[:200_000])
     assert too_much_text("日本".encode() * (MAX_TEXT // 5))
+    # Escapes are made of the characters of base64.
+    for escape in (b"\\n", b"\\u00e9", b"\\ud83d\\ude00"):
+        assert too_much_text(escape * (MAX_TEXT // len(escape) + 1))
 
 
 def test_media_may_be_larger() -> None:

@@ -15,6 +15,8 @@ _PIECE: Final = 1024 * 1024
 # What base64 is made of, line breaks in it aside. Of text more than this share is something else.
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
 _OTHER_SHARE: Final = 0.02
+# Escapes stand in base64 for line breaks, and before its slashes; text can be nothing else.
+_ESCAPED_SHARE: Final = 0.05
 _BASE64_PIECE: Final = 64 * 1024
 # Never much at once: other threads run between two matches.
 _TOKEN: Final = re.compile(rb'(?:[^"\\]{1,16384}|\\.){1,64}|"|\\', re.DOTALL)
@@ -54,7 +56,8 @@ def too_much_text(text: bytes) -> bool:
     found = 0
     for at in range(0, len(text), _BASE64_PIECE):
         piece = text[at : at + _BASE64_PIECE]
-        if len(piece.translate(None, _BASE64)) > len(piece) * _OTHER_SHARE:
+        others, escapes = len(piece.translate(None, _BASE64)), piece.count(b"\\")
+        if others > len(piece) * _OTHER_SHARE or escapes > len(piece) * _ESCAPED_SHARE:
             found += len(piece)
     return found > MAX_TEXT
 
