@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -127,15 +128,31 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost and 127.0.0.1, signed by itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+         "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
 @contextlib.asynccontextmanager
-async def listening(app: App, *, keep_alive: int = KEEP_ALIVE) -> AsyncIterator[int]:
-    """`app` behind the server's own uvicorn, on a socket of its own; the port."""
+async def listening(
+    app: App, *, keep_alive: int = KEEP_ALIVE, tls: tuple[str | None, str | None] = (None, None)
+) -> AsyncIterator[int]:
+    """`app` behind the server's own uvicorn, on a socket of its own; the port. `tls`: files of certificate and key."""
 
     async def nothing() -> None:
         pass
 
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = Server(app, 0.3, nothing, keep_alive=keep_alive)
+        server = Server(app, 0.3, nothing, keep_alive=keep_alive, tls=tls)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         await asyncio.wait_for(server.listens.wait(), PATIENCE)
         try:

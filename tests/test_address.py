@@ -183,20 +183,6 @@ def test_nothing_of_anybody_elses_is_replaced(tmp_path: Path, listens: bool) -> 
 # TLS.
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost and 127.0.0.1, signed by itself, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-         "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
-
-
 def test_the_server_speaks_tls(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     tls = {"CLAUDE_PROXY_TLS_CERT": str(cert), "CLAUDE_PROXY_TLS_KEY": str(key)}

@@ -63,6 +63,9 @@ class Closable(Protocol):
     def transport(self) -> asyncio.Transport: ...
     @property
     def waits_for_client(self) -> bool: ...
+    @property
+    def unread(self) -> int:
+        """Bytes that are written and that the client has not taken."""
 
 
 class Connections(ServerState):
@@ -94,7 +97,7 @@ class Connections(ServerState):
 
     def bound_unread(self) -> None:
         """Close some of those whose clients have left much of an answer, if it is too much together."""
-        left = {connection: connection.transport.get_write_buffer_size() for connection in self._heard}
+        left = {connection: connection.unread for connection in self._heard}
         size = sum(left.values())
         for connection, each in left.items():
             if size <= MAX_UNREAD:
@@ -126,6 +129,8 @@ class Connection(HttpToolsProtocol):
     _head_size = 0
     _discarded = 0
     _declining = False
+    # What carries the transport, where that is TLS: what is written is waiting there.
+    below: asyncio.Transport | None = None
     # What is to be said once everything before it has been answered; nothing is read from then on.
     _refusal: _Refused | None = None
     server_state: Connections
@@ -140,7 +145,12 @@ class Connection(HttpToolsProtocol):
         served = self._served
         if served is None or served.response_complete or served.more_body:
             return True
-        return self.transport.get_write_buffer_size() > 0
+        return self.unread > 0
+
+    @property
+    def unread(self) -> int:
+        size = self.transport.get_write_buffer_size()
+        return size if self.below is None else size + self.below.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -264,6 +274,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.unread > MAX_UNREAD_EACH:
+            self.server_state.bound_unread()
         if self.transport.is_closing():
             # It does so when the client has taken all of the answer.
             self._restart_timeout()
@@ -284,14 +296,9 @@ class Connection(HttpToolsProtocol):
             refusal.error = envelope(SHUTTING_DOWN).error
             self._refuse(refusal)
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.transport.get_write_buffer_size() > MAX_UNREAD_EACH:
-            self.server_state.bound_unread()
-
     def timeout_keep_alive_handler(self) -> None:
         """The client is idle, or has not taken all of the last answer: closing politely would wait for that."""
-        if self.transport.get_write_buffer_size():
+        if self.unread:
             self.transport.abort()
         super().timeout_keep_alive_handler()
 

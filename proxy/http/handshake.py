@@ -34,6 +34,7 @@ class Handshake(asyncio.Protocol):
 
     transport: asyncio.Transport
     waits_for_client: Final = True
+    unread: Final = 0
 
     def __init__(self, context: ssl.SSLContext, *, server_state: Connections, **more: Any) -> None:
         self._context = context
@@ -64,6 +65,7 @@ class Handshake(asyncio.Protocol):
             self._state.lost(self)
         if secured is None or early.lost:
             return
+        self._connection.below = self.transport
         secured.set_protocol(self._connection)
         self._connection.connection_made(secured)
         if early.data:
