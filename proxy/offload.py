@@ -19,15 +19,36 @@ _Result = TypeVar("_Result")
 LARGE: Final = 256 * 1024
 # Seconds after which a thread that computes lets another one go on.
 SWITCH: Final = 0.0005
-_thread: Final = ThreadPoolExecutor(1, thread_name_prefix="large")
+
+
+class _Threads(ThreadPoolExecutor):
+    """Makes do with the threads that it has when the system has no more to give."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
+
+
+_thread: Final = _Threads(1, thread_name_prefix="large")
 # For what may take long, or may not: who asks for little does not stand behind others' large values.
-_threads: Final = ThreadPoolExecutor(2, thread_name_prefix="unsure")
+_threads: Final = _Threads(2, thread_name_prefix="unsure")
 # Calls that wait for the one thread, the one under way among them.
 _in_line = 0
 # From so many on what has not been accepted yet is to be turned away: each holds on to its value.
 MAX_IN_LINE: Final = 64
 # For what waits for a file that another program holds, or for the lock behind that: nothing else stands behind it.
-_FILES: Final = {name: ThreadPoolExecutor(4, thread_name_prefix=name) for name in ("store", "answers")}
+_FILES: Final = {name: _Threads(4, thread_name_prefix=name) for name in ("store", "answers")}
+
+
+def start() -> None:
+    """Have a thread of each kind, also of the running loop's own, before the system may have none to give."""
+    usual = _Threads(thread_name_prefix="usual")
+    asyncio.get_running_loop().set_default_executor(usual)
+    for threads in (_thread, _threads, *_FILES.values(), usual):
+        threads.submit(int)
 
 
 def give_way_quickly() -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from proxy import offload
 from proxy.cli.find import FoundCli
 from proxy.cli.inspect import InspectedChild
 from proxy.cli.launch import launch
@@ -104,10 +105,18 @@ def set_level(settings: Settings) -> None:
 def watch_children_without_threads() -> None:
     """Python 3.11 starts a thread for every child to wait for its end, unless it is told of this way; later ones know.
 
-    Where the system has no `pidfd_open`, threads it is.
+    Where the system has no `pidfd_open` (Linux before 5.3), or does not let it be used, threads it is.
     """
-    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
+    if sys.version_info < (3, 12) and _has_pidfd():
         asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
+
+
+def _has_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -169,6 +178,7 @@ async def _serve(
     inspect: bool = False,
 ) -> None:
     settings, environ = loaded.settings, loaded.environ
+    offload.start()
     asyncio.get_running_loop().set_exception_handler(LoopErrorHandler())
     root = locate(state_dir(settings, environ, sys.platform))
     child = InspectedChild if inspect else Child

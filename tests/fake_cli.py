@@ -45,6 +45,7 @@ def write(directory: Path, **faults: Any) -> Path:
     price       what it says that all has cost when it is interrupted; without it, it says nothing then
     window      how many tokens each of its models takes; None: it does not say
     uncounted   the Messages API counts nothing for it: it says its own guess for a count
+    leaves      ends with this code as soon as it has listed its models
     questions   ends with exit code 9 at the question after so many
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -170,6 +171,8 @@ class _Fake:
         if subtype == "interrupt" and "price" in self.settings:
             said = {"subtype": "error_during_execution", "is_error": True, "num_turns": 2}
             self.put({"type": "result", "total_cost_usd": self.settings["price"], **said})
+        if subtype == "list_models" and "leaves" in self.settings:
+            os._exit(self.settings["leaves"])
 
     def context(self, tokens: int) -> dict[str, Any]:
         window = self.settings.get("window", 1_000_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -437,6 +438,24 @@ async def test_a_tool_that_the_cli_drops_is_said_so(begin: Begin) -> None:
     assert "'get'" in found.message
 
 
+def stand_still(child: Child) -> None:
+    """The loop does, until the child has written and for longer than it may be silent: as if this process were stopped
+    and told to go on."""
+    assert child._stdout is not None
+    select.select([child._stdout.get_extra_info("pipe")], [], [], 60)
+    time.sleep(0.6)
+
+
+async def test_what_came_while_the_server_was_stopped_is_no_silence(begin: Begin) -> None:
+    conversation = await begin(Timeouts(idle=0.5, total=600.0))
+    await conversation.ask_new(plan(user([["say", "x"], ["sleep", 0.1], ["say", "y"], ["end"]])))
+    assert text(await conversation.deltas(10)) == "x"
+    following = asyncio.create_task(whole(conversation))
+    await asyncio.sleep(0)
+    stand_still(conversation.child)
+    assert text(await following) == "y"
+
+
 # Settling: whether it can go on
 
 
@@ -469,9 +488,9 @@ THINKING = say.thought("Hm.")
 BLANK = (say.start(), say.opened(), say.piece(" \ufeff\n"), say.closed(), say.end(), say.stopped())
 
 
-def calling(name: str, arguments: str) -> list[say.Table]:
+def calling(name: str, arguments: str, id: str = "toolu_1") -> list[say.Table]:
     """A message that calls a tool."""
-    head = say.opened(0, type="tool_use", id="toolu_1", name=name, input={})
+    head = say.opened(0, type="tool_use", id=id, name=name, input={})
     return [say.start(), head, say.arguments(arguments), say.closed(), say.end("tool_use"), say.stopped()]
 
 
@@ -488,16 +507,22 @@ def calling(name: str, arguments: str) -> list[say.Table]:
         calling("get", '{"a": '),
         calling("get", "[]"),
         calling("give", "{}"),
+        calling("Bash", "{}"),
+        calling("get", "{}", id=""),
+        calling("get", '{"a": NaN}'),
+        say.message("x", reason="tool_use"),
     ],
     ids=[
         "cut short", "refused", "context window", "lost", "put off", "blank", "thinking alone", "unreadable call",
-        "a call without an object", "no such tool",
+        "a call without an object", "no such tool", "by a name that the CLI has for a tool of its own", "no id",
+        "no number", "no call",
     ],
 )  # fmt: skip
 async def test_one_that_would_ask_again_by_itself_is_killed(begin: Begin, lines: list[say.Table]) -> None:
     """What it asks for then is no part of an answer, and no row of usage would have it."""
     conversation = await begin()
-    await conversation.ask_new(plan(user([*(["line", line] for line in lines), ["hang"]]), tools=TOOLS))
+    tools = (*TOOLS, Tool("Bash", "", Raw(b'{"type": "object"}')))
+    await conversation.ask_new(plan(user([*(["line", line] for line in lines), ["hang"]]), tools=tools))
     await whole(conversation)
     await asyncio.wait_for(asyncio.shield(conversation.child.exited), 60)
     assert conversation.child.exit_code == -signal.SIGKILL

@@ -26,7 +26,7 @@ from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool
 from proxy.protocol.deltas import Failed, Finished, Text, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
-from proxy.protocol.plan import Caching, Message, Plan, Search, TextBlock, ToolResultBlock, ToolUseBlock
+from proxy.protocol.plan import Caching, Message, Plan, Search, TextBlock, Tool, ToolResultBlock, ToolUseBlock
 from tests import fake_cli
 from tests.conftest import alive, base_settings, children_of, launch_of, until
 from tests.served import wait_for
@@ -56,9 +56,12 @@ def user(text: Any) -> Message:
     return Message("user", (TextBlock(text if isinstance(text, str) else json.dumps(text)),))
 
 
-def plan(*messages: Message | str) -> Plan:
+LOOK = Tool("look", "", Raw(b'{"type": "object"}'))
+
+
+def plan(*messages: Message | str, tools: tuple[Tool, ...] = ()) -> Plan:
     made = tuple(user(message) if isinstance(message, str) else message for message in messages or ("hi",))
-    return Plan("opus", None, made)
+    return Plan("opus", None, made, tools=tools)
 
 
 async def rejected(coming: Awaitable[Any]) -> Failure:
@@ -234,19 +237,21 @@ async def test_what_is_said_beside_a_call_may_be_left_out(
     """As by many frameworks, which keep the calls of an answer alone."""
     pool = await make()
     asked = user([["say", "I look."], ["call", "toolu_1", "look"]])
-    lease = await pool.open(plan(asked), "")
-    assert await ask(lease, plan(asked)) == "I look."
+    lease = await pool.open(plan(asked, tools=(LOOK,)), "")
+    assert await ask(lease, plan(asked, tools=(LOOK,))) == "I look."
     pool.release(lease, keep=True)
     assert pool.counts.parked == 1
     call = ToolUseBlock("toolu_1", "look", Raw(b"{}"))
     result = Message("user", (ToolResultBlock("toolu_1", (TextBlock("sunny"),)),))
-    lease = await pool.open(plan(asked, Message("assistant", (*map(TextBlock, words), call)), result), "")
+    lease = await pool.open(
+        plan(asked, Message("assistant", (*map(TextBlock, words), call)), result, tools=(LOOK,)), ""
+    )
     assert (lease.served, lease.not_continued) == how
     pool.release(lease)
     if lease.served == "continued":
         # Then it is there no more, in whichever way it is looked for.
         for content in ((call,), (TextBlock("I look."), call)):
-            assert await whyever(pool, plan(asked, Message("assistant", content), result)) == "continued"
+            assert await whyever(pool, plan(asked, Message("assistant", content), result, tools=(LOOK,))) == "continued"
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from proxy.cli import process
 from proxy.cli.process import STDERR_KEPT, Child, Launch
+from proxy.cli.reaper import REAPER
 from proxy.protocol.line_decoder import LineDecoder
 from proxy.protocol.lines import Line, Unknown
 from tests import cli_lines as say
-from tests.conftest import alive, until
+from tests.conftest import PATIENCE, alive, until
 
 Start = Callable[[str], Awaitable[Child]]
 
@@ -337,3 +342,36 @@ async def test_debug_logs_the_sorts_of_lines(sh: Start, caplog: pytest.LogCaptur
     assert f"child {child.pid}: system/init" in said
     assert "new" in said
     assert "secret" not in said
+
+
+async def test_a_child_that_cannot_be_watched_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python watches over children by a descriptor or by a thread each, once they run."""
+
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def no_descriptor(*_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    started = tmp_path / "started"
+    launch = Launch(
+        ("/bin/sh", "-c", f"echo $$ > {started}.part; mv {started}.part {started}; exec sleep 600"), {}, "/"
+    )
+    popen = subprocess.Popen
+
+    def slow(*args: Any, **options: Any) -> Any:
+        made = popen(*args, **options)
+        end = time.monotonic() + PATIENCE
+        while not started.exists() and time.monotonic() < end:
+            time.sleep(0.005)
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", slow)
+        patched.setattr(threading.Thread, "start", no_thread)
+        patched.setattr(os, "pidfd_open", no_descriptor, raising=False)
+        with pytest.raises(OSError, match=r"Too many open files|temporarily unavailable"):
+            await Child.start(launch)
+    pid = int(started.read_text())
+    await until(lambda: not alive(pid), 5, "it is gone")
+    assert pid not in REAPER._groups

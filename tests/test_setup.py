@@ -502,6 +502,26 @@ def test_it_asks(answer: str, code: int, home: Path, monkeypatch: pytest.MonkeyP
     assert (home / ".codex" / "config.toml").exists() == (code == 0)
 
 
+@pytest.mark.parametrize("words", [(), ("--restore",)])
+def test_what_changes_while_it_asks_is_not_overwritten(
+    words: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / ".config/opencode/opencode.json"
+    if words:
+        assert main(["setup", "opencode", "--yes"]) == 0
+
+    def answer(_: str) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"theme": "dark"}')
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", answer)
+    assert main(["setup", "opencode", *words]) == 1
+    assert path.read_text() == '{"theme": "dark"}'
+    assert "has just been changed" in capsys.readouterr().err
+
+
 def test_another_file_can_be_named(home: Path) -> None:
     (home / "chat").mkdir()
     path = home / "chat" / "librechat.yaml"

@@ -129,6 +129,23 @@ async def test_too_few_descriptors_for_a_child_is_a_reason_to_try_again(tmp_path
     assert "Too many open files" in failure.message
 
 
+async def test_processes_that_answer_and_go_are_not_replaced_at_once(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expects: Expects
+) -> None:
+    """One that answers says nothing of how long it stays: each of two was a reason to replace the other at once."""
+    expects("faults", "idle processes that end as soon as they have answered", "replaced after 0.5 to 30 s, ever later")
+    monkeypatch.setattr(warm_pool, "MIN_PAUSE", 0.05)
+    pool = await make(cli={"leaves": 5}, waiting=2)
+    await until(lambda: "exit code 5" in str(pool.warm_pool.last_start_error), 5, "one has gone")
+    await asyncio.sleep(1.5)
+    starts = len(fake_cli.pids(tmp_path))
+    assert starts <= 16
+    # A request whose process answers shows that the CLI works.
+    pool.warm_pool.resize(0)
+    assert (await served(pool, plan()))[1] == "echo: hi"
+    await until(lambda: len(fake_cli.pids(tmp_path)) > starts + 1, 5, "idle ones are started again")
+
+
 async def test_an_answer_ends_the_wait_after_starts_that_failed(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

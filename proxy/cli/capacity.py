@@ -2,7 +2,8 @@
 
 Sizes in bytes, times in seconds. `auto` keeps what a computer can spare: half of what is free beyond a reserve goes to
 parked conversations, and what they hold already counts as free for them, so that they are given back when others need
-the memory. Idle processes are as many as requests have needed of late.
+the memory. Idle processes are as many as requests have needed of late. Where processes and threads are limited in
+number, conversations are parked only as far as enough of these are left.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ MAX_RESERVE: Final = 4 << 30
 MAX_PARKED: Final = 32
 MAX_IDLE: Final = 4
 USUAL_IDLE: Final = 2
+# Threads of one process (8 of one that waits), and how many of all must be left for those that answer or start.
+TASKS: Final = 12
+MIN_TASKS: Final = 64
 # Without a request for so long, one idle process is enough.
 QUIET: Final = 600.0
 # A conversation's chance of being continued halves after this time, is a third after twice of it, and so on.
@@ -32,14 +36,23 @@ LEAST_WORTH: Final = 5000
 
 
 class Memory(Struct, frozen=True):
-    """Of this computer, or of the container. None: not known."""
+    """Of this computer, or of the container. `tasks`: processes and threads that may still be started. None: not known,
+    or without limit."""
 
     free: int | None
     total: int | None
+    tasks: int | None = None
 
 
 def max_parked(setting: int | Auto, memory: Memory, parked: int, cost: int) -> int:
     """How many conversations may be parked. `parked`: how many are now; `cost`: of one."""
+    most = _by_memory(setting, memory, parked, cost)
+    if memory.tasks is None:
+        return most
+    return max(0, min(most, (memory.tasks + parked * TASKS - MIN_TASKS) // TASKS))
+
+
+def _by_memory(setting: int | Auto, memory: Memory, parked: int, cost: int) -> int:
     free, total = memory.free, memory.total
     if setting != AUTO:
         return setting if free is None or free >= MIN_FREE else 0

@@ -224,9 +224,13 @@ class Conversation:
             async with asyncio.timeout_at(min(until, silent_at, self._deadline)):
                 lines = await self.child.read()
         except TimeoutError:
-            if loop.time() >= min(silent_at, self._deadline):
+            if self.child.has_lines and loop.time() < self._deadline:
+                # This process was stopped for a while, and not the CLI silent.
+                lines = await self.child.read()
+            elif loop.time() >= min(silent_at, self._deadline):
                 return self._dialogue.fail(self._too_slow(self._deadline <= silent_at))
-            return []
+            else:
+                return []
         self._heard_at = loop.time()
         if not lines:
             return self._dialogue.fail(await self._died())

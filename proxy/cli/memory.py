@@ -1,4 +1,4 @@
-"""Memory: of the system, of the container if it has a limit, and of one process."""
+"""Memory: of the system, of the container if it has a limit, and of one process; and how many of these there may be."""
 
 from __future__ import annotations
 
@@ -38,9 +38,27 @@ def total(root: Path = Path("/")) -> int | None:
     return min(found, default=None)
 
 
+def tasks(root: Path = Path("/")) -> int | None:
+    """How many processes and threads the container, or the control group of the server, may still have; None where
+    there is no limit, or none is told."""
+    bases = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/pids"]
+    groups = list(bases)
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "pids"):
+                groups.append(bases[controllers == "pids"] / path.lstrip("/"))
+    found = []
+    for group in groups:
+        with contextlib.suppress(OSError, ValueError):
+            most, used = (int((group / name).read_text()) for name in ("pids.max", "pids.current"))
+            found.append(max(0, most - used))
+    return min(found, default=None)
+
+
 def read() -> Memory:
     """Now."""
-    return Memory(available(), total())
+    return Memory(available(), total(), tasks())
 
 
 def pss(pid: int, root: Path = Path("/")) -> int | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -38,6 +39,7 @@ from proxy.protocol.lines import ModelUse
 from proxy.protocol.plan import CacheLife, Plan, size_of_plan
 from proxy.settings import Settings
 
+log: Final = logging.getLogger("proxy.pool")
 # How often (seconds) age, memory and the CLI's file are looked at.
 ROUND: Final = 5.0
 # An answer's cost follows it within milliseconds; the child of a conversation that is to end gets this long to say it.
@@ -93,6 +95,7 @@ class Pool:
         recall: Recall | None = None,
     ) -> None:
         self.validator = validator or Validator()
+        self.validator.make_room = self._make_room
         # What models have refused, and whether what has no effect is refused here.
         self.refusals = refusals or Refusals()
         self.strict = settings.strict_params
@@ -315,19 +318,43 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
     async def _child(self, *, search: bool) -> Conversation:
-        child, ready = await (self._search_pool if search else self.warm_pool).child()
-        return Conversation(child, self._timeouts, self._settings.system_prompt_mode, ready, self._observer)
+        pool = self._search_pool if search else self.warm_pool
+        while True:
+            try:
+                child, ready = await pool.child()
+            except Rejection as rejection:
+                if rejection.failure.kind is not Kind.OVERLOADED or not await self._make_room():
+                    raise
+            else:
+                return Conversation(child, self._timeouts, self._settings.system_prompt_mode, ready, self._observer)
+
+    async def _make_room(self) -> bool:
+        """Give up half of what is parked, and wait for the end of its processes: the system has no more processes,
+        threads or descriptors to give. False: nothing was parked."""
+        before = tuple(self._parked)
+        self._parked.trim(len(before) // 2)
+        ending = [conversation.child.exited for conversation in set(before).difference(self._parked)]
+        if ending:
+            await asyncio.wait(ending, timeout=COST_WAIT + STOP_GRACE)
+        return bool(ending)
 
     async def _look_after(self) -> None:
         """Give up old conversations, and those for which memory is short; look after the warm pool."""
         while True:
             await asyncio.sleep(ROUND)
-            self._memory = memory.read()
-            self._parked.expire(self._settings.parked_age)
-            self._adjust()
-            for pool in self._warm_pools:
-                pool.replace_old()
-            await self._measure()
+            try:
+                await self._look()
+            except Exception:
+                # No thread is left, say: the next round may find one.
+                log.exception("The processes could not be looked after this time")
+
+    async def _look(self) -> None:
+        self._memory = memory.read()
+        self._parked.expire(self._settings.parked_age)
+        self._adjust()
+        for pool in self._warm_pools:
+            pool.replace_old()
+        await self._measure()
 
     def _adjust(self) -> None:
         """Keep as many processes as settings, memory and use allow."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ MAX_LINES_UNREAD: Final = 1000
 MAX_BYTES_UNREAD: Final = 256 << 10
 # Bytes handed to its stdin at once.
 WRITTEN_AT_ONCE: Final = 256 << 10
+# What the system has none of for the moment, by the error of a start: descriptors, processes, memory.
+USED_UP: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM))
 # Seconds between SIGTERM and SIGKILL; an idle CLI needs 0.05 to 0.1.
 STOP_GRACE: Final = 2.0
 # Longest wait for the end of its stderr once it has exited: some other process may hold it open.
@@ -65,6 +68,7 @@ class Child(asyncio.SubprocessProtocol):
         self._stderr_ended = False
         self._reaped = False
         self._suspended = False
+        self._unwanted = False
         self._transport: asyncio.SubprocessTransport | None = None
         self._stdin: asyncio.WriteTransport | None = None
         self._stdout: asyncio.ReadTransport | None = None
@@ -79,12 +83,21 @@ class Child(asyncio.SubprocessProtocol):
     @classmethod
     async def start(cls, launch: Launch) -> Child:
         """Start the CLI. Raises OSError when it cannot be started."""
-        loop = asyncio.get_running_loop()
-        _, child = await loop.subprocess_exec(
-            cls, *launch.argv,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=launch.env, cwd=launch.cwd, start_new_session=True,
-        )  # fmt: skip
+        child = cls()
+        try:
+            await asyncio.get_running_loop().subprocess_exec(
+                lambda: child, *launch.argv,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env=launch.env, cwd=launch.cwd, start_new_session=True,
+            )  # fmt: skip
+        except BaseException as error:
+            # It may run all the same: what failed may be to watch over it.
+            child._unwanted = True
+            child.kill()
+            if isinstance(error, RuntimeError):
+                # Where children are watched by threads there is none left for this one.
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+            raise
         return child
 
     # asyncio calls these.
@@ -93,6 +106,10 @@ class Child(asyncio.SubprocessProtocol):
         assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
         self.pid = transport.get_pid()
+        if self._unwanted:
+            self.kill()
+            transport.close()
+            return
         REAPER.watch(self.pid)
         stdin, stdout = transport.get_pipe_transport(0), transport.get_pipe_transport(1)
         assert isinstance(stdin, asyncio.WriteTransport)
@@ -170,6 +187,11 @@ class Child(asyncio.SubprocessProtocol):
     def alive(self) -> bool:
         """It has neither exited nor closed its stdout."""
         return not self._ended and not self._reaped
+
+    @property
+    def has_lines(self) -> bool:
+        """`read` would not have to wait for lines."""
+        return bool(self._lines)
 
     @property
     def exit_code(self) -> int | None:

@@ -18,12 +18,13 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
+from proxy.cli.process import USED_UP
 from proxy.cli.reaper import REAPER
 from proxy.protocol.judging import Item, Limit, Verdicts, grammars, of_grammar, of_plan, rejection
 from proxy.protocol.plan import Plan
@@ -156,6 +157,8 @@ class Validator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = 0
         self._closed = False
+        # Called when the system has no process for a worker: whether there may be one now.
+        self.make_room: Callable[[], Awaitable[bool]] | None = None
 
     @property
     def pids(self) -> frozenset[int]:
@@ -238,11 +241,20 @@ class Validator:
         finally:
             self._working -= 1
 
+    async def _started(self) -> _Worker:
+        """Raises OSError."""
+        try:
+            return await _Worker.start()
+        except OSError as error:
+            if error.errno not in USED_UP or self.make_room is None or not await self.make_room():
+                raise
+        return await _Worker.start()
+
     async def _judged(self, job: _Job) -> Verdicts:
         worker = self._idle.pop() if self._idle else None
         if worker is None or not worker.alive:
             try:
-                worker = await _Worker.start()
+                worker = await self._started()
             except OSError as error:
                 log.error("No process can be started to validate schemas: %s", error)
                 return Verdicts((), Limit.BUSY)

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import math
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
-from proxy.cli.process import STOP_GRACE, Child, Launch
+from proxy.cli.process import STOP_GRACE, USED_UP, Child, Launch
 from proxy.protocol import commands
 from proxy.protocol.failures import SHUTTING_DOWN, Failure, Kind, Rejection
 from proxy.protocol.lines import ControlResponse, ListedModel
@@ -37,12 +37,11 @@ BURST: Final = 1.0
 PROCESSORS: Final = os.cpu_count() or 1
 CHEAP_START: Final = 0.1
 MAX_CHEAP_STARTS: Final = 16
-# What the system has none of for the moment: descriptors, processes, memory. A client may try again.
-USED_UP: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM))
 # A process that has not answered so long (seconds) after its start is ended: it takes half a second, on a busy computer
 # a few.
 MAX_START_TIME: Final = 30.0
-# After a start that failed: seconds until the next try, doubled up to the most.
+# After a start that failed, or an idle process that ended by itself: seconds until the next try, doubled up to the
+# most. It begins anew when a request's process has answered, or when as much time has passed without another failure.
 MIN_PAUSE: Final = 0.5
 MAX_PAUSE: Final = 30.0
 # Where no process is kept idle only a request can show that starts work again, and where it is said that none can be
@@ -51,13 +50,13 @@ START_RETRY: Final = 60.0
 
 
 class _IdleProcess:
-    """An idle process. `ready`: it has answered; `answered`: to be called then; `born`: loop time."""
+    """An idle process. `ready`: it has answered; `started`: to be called then; `born`: loop time."""
 
-    __slots__ = ("answered", "attending", "born", "child", "ready", "stamp")
+    __slots__ = ("attending", "born", "child", "ready", "stamp", "started")
 
-    def __init__(self, child: Child, answered: Callable[[], None], born: float, stamp: object) -> None:
+    def __init__(self, child: Child, started: Callable[[], None], born: float, stamp: object) -> None:
         self.child = child
-        self.answered = answered
+        self.started = started
         self.born = born
         self.stamp = stamp
         self.ready = False
@@ -159,9 +158,10 @@ class WarmPool:
         while not self._closed:
             process = self._take()
             if process is not None:
-                return process.child, process.answered
+                return process.child, partial(self._served, process.started)
             if self._starting < self._max_starting:
-                return await self._spawn()
+                child, started = await self._spawn()
+                return child, partial(self._served, started)
             turn = asyncio.get_running_loop().create_future()
             self._queue.append(turn)
             try:
@@ -291,13 +291,17 @@ class WarmPool:
             raise Rejection(SHUTTING_DOWN)
 
         def answered() -> None:
-            # Starts work: those that have failed are no reason to wait any more.
             self.last_start_error = None
-            self._pause = self._no_start_before = 0.0
             late.cancel()
             started()
 
         return child, answered
+
+    def _served(self, started: Callable[[], None]) -> None:
+        """A request's process has answered: failures before are no reason to wait any more."""
+        self._pause = self._no_start_before = 0.0
+        started()
+        self.refill()
 
     def _one_started(self, began: float) -> None:
         self._starting -= 1
@@ -319,13 +323,13 @@ class WarmPool:
     async def _add(self) -> None:
         stamp = file_stamp(self._launch.argv[0])
         try:
-            child, answered = await self._spawn()
+            child, started = await self._spawn()
         except Rejection:
             self._start_failed()
             return
         finally:
             self._coming -= 1
-        process = _IdleProcess(child, answered, asyncio.get_running_loop().time(), stamp)
+        process = _IdleProcess(child, started, asyncio.get_running_loop().time(), stamp)
         self._idle.append(process)
         child.exited.add_done_callback(lambda _: self._died(process))
         child.write(commands.list_models())
@@ -341,7 +345,7 @@ class WarmPool:
                     if line.response.response is not None and line.response.response.models:
                         self.models = tuple(line.response.response.models)
                     self.models_known.set()
-                    process.answered()
+                    process.started()
                     return
 
     def _died(self, process: _IdleProcess) -> None:
@@ -354,8 +358,11 @@ class WarmPool:
 
     def _start_failed(self) -> None:
         log.warning("%s", self.last_start_error)
+        now = asyncio.get_running_loop().time()
+        if now > self._no_start_before + MAX_PAUSE:
+            self._pause = 0.0
         self._pause = min(max(MIN_PAUSE, self._pause * 2), MAX_PAUSE)
-        self._no_start_before = asyncio.get_running_loop().time() + self._pause
+        self._no_start_before = now + self._pause
         self.refill()
 
 

@@ -131,7 +131,6 @@ class Accounts:
 
     def ended(self, trace: Trace) -> None:
         how = outcome(trace)
-        self.metrics.ended(trace, how)
         if trace.kept and self.ledger is not None:
             record = Record(
                 trace.id, trace.at, trace.key_name, trace.endpoint, trace.requested_model, trace.model, trace.served,
@@ -142,6 +141,7 @@ class Accounts:
             self.ledger.ended(record)
         for tell in trace.ended:
             tell()
+        self.metrics.ended(trace, how)
 
     def paid(self, requests: Sequence[str], usd: float) -> None:
         self.metrics.paid(usd)

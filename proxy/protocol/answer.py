@@ -225,10 +225,6 @@ class Fold:
         return frozenset(call.call.id for call in self._calls if call.call is not None)
 
     @property
-    def call_names(self) -> frozenset[str]:
-        return frozenset(call.call.name for call in self._calls if call.call is not None)
-
-    @property
     def called(self) -> bool:
         """The model has called a tool, or has searched the web."""
         return self._searched or bool(self._calls)

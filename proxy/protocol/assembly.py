@@ -187,7 +187,7 @@ class Assembly:
             "reasoning": None if details is None else details.thinking_tokens,
             "cache_write_1h": None if usage.cache_creation is None else usage.cache_creation.ephemeral_1h_input_tokens,
         }
-        counts = {name: count for name, count in said.items() if count is not None}
+        counts = {name: max(count, 0) for name, count in said.items() if count is not None}
         self._tokens = msgspec.structs.replace(self._tokens, **counts)
 
     def begin(self) -> None:

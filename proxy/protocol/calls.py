@@ -27,9 +27,14 @@ def digest(arguments: str | bytes) -> bytes:
 def _value(arguments: str | bytes) -> Any:
     """None for what cannot be read."""
     try:
-        return json.loads(arguments, parse_int=float)
+        return json.loads(arguments, parse_int=float, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _no_number(name: str) -> None:
+    """`NaN`, which Python takes and JavaScript does not."""
+    raise ValueError(name)
 
 
 def _digest(arguments: str | bytes, value: Any) -> bytes:
@@ -43,13 +48,15 @@ def _digest(arguments: str | bytes, value: Any) -> bytes:
 class Written:
     """The calls of one answer, from its deltas as they come from the CLI.
 
-    `readable`: each has an object of arguments; what has none the CLI answers itself.
+    `offered`: the tools that the CLI has the client run, by its names for them. `handed_on`: each call is of one of
+    these, has an id and an object of arguments; others the CLI answers itself.
     """
 
-    __slots__ = ("_digests", "_ids", "_pieces", "readable")
+    __slots__ = ("_digests", "_ids", "_offered", "_pieces", "handed_on")
 
-    def __init__(self) -> None:
-        self.readable = True
+    def __init__(self, offered: Iterable[str] = ()) -> None:
+        self._offered = frozenset(offered)
+        self.handed_on = True
         self._ids: dict[int, str] = {}
         self._pieces: dict[int, list[str]] = {}
         self._digests: dict[str, bytes] = {}
@@ -70,12 +77,13 @@ class Written:
             if isinstance(delta, ToolCall):
                 self._ids[delta.tool_index] = delta.id
                 self._pieces[delta.tool_index] = []
+                self.handed_on = self.handed_on and bool(delta.id) and delta.name in self._offered
             elif isinstance(delta, Arguments):
                 self._pieces[delta.tool_index].append(delta.text)
             elif isinstance(delta, ToolEnd):
                 text = "".join(self._pieces.pop(delta.tool_index))
                 value = _value(text)
-                self.readable = self.readable and isinstance(value, dict)
+                self.handed_on = self.handed_on and isinstance(value, dict)
                 self._digests[self._ids[delta.tool_index]] = _digest(text, value)
 
     def same(self, call_id: str, arguments: bytes) -> bool:

@@ -97,8 +97,6 @@ class Dialogue:
         self._forgotten = False
         # It has told the end of its turn.
         self._done = False
-        # By the client's names.
-        self._tools = frozenset[str]()
 
     @property
     def tokens(self) -> Tokens:
@@ -128,11 +126,11 @@ class Dialogue:
     @property
     def goes_on(self) -> bool:
         """The answer is over, and the CLI would ask again by itself: it does so where one was cut short, refused, lost
-        on its way, or says nothing that can be seen, and when it has answered a call itself."""
+        on its way, or says nothing that can be seen, when it has answered a call itself, or misses one."""
         if not self.over or self._done:
             return False
         if self._reason is Reason.TOOL_USE:
-            return not (self._written.readable and self.answer.call_names <= self._tools)
+            return not (self.answer.call_ids and self._written.handed_on)
         return self._reason not in COMPLETE or not self.answer.text.replace(NO_BREAK, "").strip()
 
     def begin(self, plan: Plan, *, opening: bool = True) -> None:
@@ -165,7 +163,6 @@ class Dialogue:
         return waits
 
     def _translated(self, plan: Plan) -> Plan:
-        self._tools = frozenset(tool.name for tool in plan.tools)
         self._translation = Translation(plan.tools, plan.messages)
         plan = self._translation.plan(plan)
         self._schema = plan.schema
@@ -273,7 +270,7 @@ class Dialogue:
         self._turn = Turn(self._schema, self._search)
         self._turn.limits = limits
         self._heard = Heard(self._translation)
-        self._written = Written()
+        self._written = Written(tool.name for tool in self._translation.tools)
         self.answer = Fold()
         self._reason = None
         self._done = False

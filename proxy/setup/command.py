@@ -91,9 +91,16 @@ def _write(path: Path, text: str) -> None:
     files.replace(path, text.encode(), mode=mode)
 
 
+def _check_same(change: Change) -> None:
+    if _text(change.path) != change.old:
+        raise Unreadable(f"{change.path} has just been changed by somebody else. Run this again.")
+
+
 def apply(change: Change) -> None:
-    """Write it, and keep what was there before the first change. Raises OSError."""
+    """Write it, and keep what was there before the first change. Raises OSError, and Unreadable when the file is not
+    any more what the change was made from: its program may have written it meanwhile."""
     assert change.new is not None
+    _check_same(change)
     kept = _beside(change.path, BEFORE), _beside(change.path, CREATED)
     make_private(change.path.parent)
     if change.old is None:
@@ -105,7 +112,8 @@ def apply(change: Change) -> None:
 
 
 def restore(change: Change) -> None:
-    """Undo it, and forget what was kept. Raises OSError."""
+    """Undo it, and forget what was kept. Raises as `apply` does."""
+    _check_same(change)
     if change.new is None:
         change.path.unlink(missing_ok=True)
     elif change.new != change.old:
