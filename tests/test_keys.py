@@ -297,13 +297,16 @@ def test_a_revoked_key_is_dropped_whatever_else_is_wrong(server: Served, tmp_pat
     wait_for(lambda: server.get("/v1/models", headers=bearer(secret)).status_code == 200, 5, "the new key is taken")
     keys(server, "revoke", "second")
     wait_for(lambda: server.get("/v1/models", headers=bearer(secret)).status_code == 401, 5, "it is dropped")
-    assert server.get("/v1/models", headers=bearer("one")).status_code == 200
+    assert server.chat(chat("hi"), headers=bearer("one")).status_code == 200
     keys(server, "revoke", "first")
     wait_for(lambda: server.get("/v1/models", headers=bearer("one")).status_code == 401, 5, "the last one is dropped")
     assert server.get("/v1/models").status_code == 401
     config.write_text("log_level = 'info'\n")
     server.process.send_signal(signal.SIGHUP)
     wait_for(lambda: server.get("/v1/models").status_code == 200, 5, "the settings say that none is needed")
+    # What was asked with a key is shown to nobody else.
+    assert server.chat(chat("hi")).status_code == 200
+    assert {row["key"] for row in server.get("/v1/inspector").json()["data"]} == {None}
 
 
 def test_sighup_takes_models_and_log_level(server: Served, tmp_path: Path) -> None:

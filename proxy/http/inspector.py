@@ -241,9 +241,9 @@ class Inspector:
         return inspected
 
     def of(self, owner: str) -> list[Exchange]:
-        """The requests that this key sent, newest first; of all, where no key is needed."""
+        """The requests that this key sent, newest first; those without a key, where none is needed."""
         found = sorted((*self._running, *self._ended), key=lambda exchange: exchange.summary().began, reverse=True)
-        return [exchange for exchange in found if not owner or exchange.owner == owner]
+        return [exchange for exchange in found if exchange.owner == owner]
 
     @property
     def under_way(self) -> int:
