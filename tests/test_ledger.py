@@ -20,7 +20,7 @@ import pytest
 from proxy.protocol.allowance import Allowance, current, take_in, tightest
 from proxy.protocol.deltas import Tokens
 from proxy.protocol.lines import RateLimitInfo, Window
-from proxy.usage import writer
+from proxy.usage import reader, writer
 from proxy.usage.reader import Reader, UsageRow
 from proxy.usage.servers import gone, process_mark
 from proxy.usage.writer import Ledger
@@ -422,3 +422,38 @@ def test_without_a_file_nothing_has_been_used(tmp_path: Path) -> None:
         assert reader.summary(None, None).totals.requests == 0
         assert reader.recent(5) == ()
         assert reader.allowance() == Allowance()
+
+
+def test_what_a_key_has_used_takes_as_long_however_often_it_has_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at before each of its requests. Work is counted in SQLite's steps."""
+    path = tmp_path / "usage.sqlite3"
+    ledger = Ledger(path, 0, "subscription")
+    now = time.time()
+
+    def steps(rows: int) -> int:
+        for number in range(rows):
+            ledger.ended(record(f"{rows}-{number}", began=now, key="ann"))
+            ledger.paid([f"{rows}-{number}"], 0.25)
+        ledger._queue.put(None)
+        ledger._run()
+        ledger._connection = None
+        taken = 0
+
+        def count(_: Reader) -> bool:
+            nonlocal taken
+            taken += 1
+            return False
+
+        with monkeypatch.context() as patch:
+            patch.setattr(reader, "STEPS", 10)
+            patch.setattr(Reader, "_is_stopped", count)
+            with Reader(path) as opened:
+                assert opened.used("ann", now - 1) == (total * 34, total * 0.25)
+        return taken
+
+    total = 20
+    few = steps(20)
+    total = 2020
+    assert steps(2000) < 2 * few

@@ -131,8 +131,9 @@ _TOKENS: Final = "(input + cache_read + cache_write + output)"
 # They have ended and cost something that has not been said. A failure has cost something where the model had begun.
 _UNANSWERED: Final = f"(unpaid > 0 AND (outcome IN ('ok', 'cancelled', 'interrupted') OR {_TOKENS} > 0))"
 _USED: Final = f"""
-SELECT total({_TOKENS}) AS tokens, total(cost) AS usd, total({_UNANSWERED}) AS unanswered
-FROM requests WHERE key = ? AND began >= ?
+SELECT total({_TOKENS}) AS tokens, total(cost_nano) / 1e9 AS usd,
+    EXISTS (SELECT 1 FROM requests WHERE key = :key AND began >= :since AND {_UNANSWERED}) AS unanswered
+FROM temp.period WHERE key = :key
 """
 # What a request comes to, by so many of the latest for which it is known, the key's own or else anybody's; so many are
 # looked at.
@@ -148,7 +149,7 @@ _USD_PER_TOKEN: Final = 0.00001
 # same model has cost the key lately, or anybody, or one of the dearest model.
 _RATE: Final = f"sum(cost) / sum({_TOKENS}) AS rate"
 _COME_TO: Final = f"""
-WITH lately AS (SELECT * FROM ({_LATELY}) WHERE {_PRICED} AND {_COUNTED}),
+WITH lately AS MATERIALIZED (SELECT * FROM ({_LATELY}) WHERE {_PRICED} AND {_COUNTED}),
 own AS (SELECT asked, {_RATE} FROM lately WHERE key = :key GROUP BY asked),
 rates AS (SELECT asked, {_RATE} FROM lately GROUP BY asked),
 dearest AS (SELECT coalesce(max(rate), {_USD_PER_TOKEN}) AS rate FROM rates),
@@ -262,12 +263,16 @@ class Reader:
 
     def summary(self, since: float | None, until: float | None) -> Summary:
         """The sums over the requests that began in the period; `until` is not in it."""
+        self._sum_up(since, until)
+        groups = {field: self._groups(name) for field, name in _GROUPS.items()}
+        return Summary(UsageSums(**self._totals()), **groups)
+
+    def _sum_up(self, since: float | None, until: float | None) -> None:
+        """The sums over the period, for what is read next: whole days are summed already, parts of one are read."""
         if self._connection is not None:
             bounds = {"since": 0.0 if since is None else since, "until": math.inf if until is None else until}
             self._connection.execute("DROP TABLE IF EXISTS temp.period")
             self._connection.execute(_PERIOD, bounds)
-        groups = {field: self._groups(name) for field, name in _GROUPS.items()}
-        return Summary(UsageSums(**self._totals()), **groups)
 
     def _totals(self) -> dict[str, Any]:
         return _sums(self._by_served("''"))
@@ -288,7 +293,8 @@ class Reader:
         """Tokens, input and output, and list price in dollars, of a key's requests that began from `since` on. Those
         that have ended before either was known count as the average of the key's latest, or of all keys' latest, and
         for what was put to the model if that is more."""
-        rows = self._rows(_USED, (key, since))
+        self._sum_up(since, None)
+        rows = self._rows(_USED, {"key": key, "since": since})
         if not rows:
             return 0, 0.0
         (used,) = rows
