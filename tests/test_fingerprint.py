@@ -100,6 +100,22 @@ def test_another_conversation_is_another() -> None:
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.parametrize(
+    ("texts", "same"),
+    [
+        (("<think>\nHm.\n</think>\n\na",), True),
+        (("<think>\nHm.\n</think>", "a"), True),
+        (("\n<think></think> <think>More.</think>a",), True),
+        (("a<think>Hm.</think>",), False),
+        (("<think>Hm.a",), False),
+        (("<thinker>Hm.</thinker>a",), False),
+    ],
+)
+def test_thinking_that_comes_back_as_text_makes_no_difference(texts: tuple[str, ...], same: bool) -> None:
+    tagged = Message("assistant", tuple(map(TextBlock, texts)))
+    assert (of(ASK, tagged) == of(ASK, answer("a"))) == same
+
+
 @pytest.mark.parametrize("arguments", [b'{"a":1E400}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
 def test_arguments_that_are_no_value_do_no_harm(arguments: bytes) -> None:
     assert of(ASK, answer(arguments=arguments)) == of(ASK, answer(arguments=arguments))

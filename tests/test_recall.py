@@ -131,6 +131,14 @@ def test_calls_alone_and_words_alone_are_sent_back_in_one_way(parts: tuple[Part,
     assert fingerprint.without_words(echo) is None
 
 
+def test_thinking_that_comes_back_as_text_is_thinking_again() -> None:
+    recall = Recall(Clock(0.0))
+    kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)
+    tagged = Message("assistant", (TextBlock("<think>\nHm.\n</think>\n\nSo."),))
+    assert whole(recall, ASK, tagged, ASK)[1].content == (ThinkingBlock("Hm.", "c2ln"), TextBlock("So."))
+    assert whole(recall, ASK, ASK, tagged)[2] == tagged, "of an answer that is not known it stays as it is"
+
+
 def test_other_histories_and_other_clients_get_nothing_of_it() -> None:
     recall = Recall(Clock(0.0))
     echo = kept(recall, answer(ThinkingPart("Hm.", "c2ln"), TextPart("So.")), ASK)

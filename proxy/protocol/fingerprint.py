@@ -3,8 +3,9 @@
 A conversation that is kept alive is found by the fingerprint of all that it holds; a request that extends exactly that
 conversation has the same fingerprint over all but its last message. Clients echo the model's messages in slightly
 different shapes, so the assistant's are compared by what they say: text joined, without white space around it;
-arguments as JSON values, without what their tool's schema names as the default anyway; no thinking. Many frameworks
-keep the calls of an answer alone: an answer with both has two fingerprints, with what is said beside them and without.
+arguments as JSON values, without what their tool's schema names as the default anyway; no thinking, nor any that a
+client has put in front of the text, in the tags in which other models write it. Many frameworks keep the calls of an
+answer alone: an answer with both has two fingerprints, with what is said beside them and without.
 Calls and their results are told by their place: some clients drop the ids of calls, or give them ids of their own.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -35,6 +37,7 @@ from proxy.protocol.plan import (
 )
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
+_THOUGHT: Final = re.compile(r"(?:\s*+<think>.*?</think>)+", re.DOTALL)
 
 
 class _Member(Struct):
@@ -85,7 +88,9 @@ def _normal(message: Message, before: Message | None, known: Defaults) -> Messag
     if message.role == "user":
         ids = () if before is None else call_ids(before)
         return with_ids(message, {id: str(place) for place, id in enumerate(ids)})
-    text = "".join(block.text for block in message.content if isinstance(block, TextBlock)).strip()
+    text = "".join(block.text for block in message.content if isinstance(block, TextBlock))
+    thought = _THOUGHT.match(text)
+    text = text[thought.end() if thought else 0 :].strip()
     blocks: list[Block] = [TextBlock(text)] if text else []
     calls = (block for block in message.content if isinstance(block, ToolUseBlock))
     blocks += (ToolUseBlock(str(place), call.name, _same_call(call, known)) for place, call in enumerate(calls))
