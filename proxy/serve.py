@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from proxy import offload
+from proxy.allocation import give_back_large_blocks
 from proxy.cli.find import FoundCli
 from proxy.cli.inspect import InspectedChild
 from proxy.cli.launch import launch
@@ -270,5 +271,6 @@ def run(
     allow_many_files()
     watch_children_without_threads()
     give_way_quickly()
+    give_back_large_blocks()
     asyncio.run(_serve(loaded, cli, sockets, announce, reload, inspect))
     return 0

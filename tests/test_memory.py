@@ -1,14 +1,18 @@
-"""proxy/cli/memory.py"""
+"""proxy/cli/memory.py and proxy/allocation.py"""
 
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from proxy.cli.memory import available, pss, read, total
+from tests.outcomes import Expects
+from tests.served import ROOT
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,26 @@ def test_this_computer() -> None:
     assert own is not None
     assert 10 << 20 < own < memory.total
     assert pss(2**22 + 1) is None
+
+
+_HELD = """
+import os, sys
+from pathlib import Path
+from proxy.allocation import give_back_large_blocks
+give_back_large_blocks()
+LARGE = (12 << 20) + len(sys.argv)
+b"x" * LARGE
+blocks, between = [], []
+for _ in range(20):
+    blocks.append(b"x" * LARGE)
+    between.append(b"x" * 100_000)
+del blocks
+print(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has to be told")
+def test_large_blocks_go_back_to_the_system(expects: Expects) -> None:
+    expects("security", "many large requests, whose memory is free again", "the system has it back")
+    held = subprocess.run([sys.executable, "-c", _HELD], cwd=ROOT, check=True, capture_output=True)
+    assert int(held.stdout) < 100 << 20
