@@ -40,7 +40,6 @@ from proxy.http.service import Service
 from proxy.http.store import limits
 from proxy.keys.keyring import Keyring
 from proxy.log import BufferedHandler
-from proxy.offload import give_way_quickly
 from proxy.protocol.lines import ListedModel, RateLimitInfo
 from proxy.reload import Reload
 from proxy.running import registered
@@ -270,7 +269,7 @@ def run(
     configure_logging(loaded.settings)
     allow_many_files()
     watch_children_without_threads()
-    give_way_quickly()
+    offload.give_way_quickly()
     give_back_large_blocks()
     asyncio.run(_serve(loaded, cli, sockets, announce, reload, inspect))
     return 0
