@@ -424,10 +424,11 @@ def test_without_a_file_nothing_has_been_used(tmp_path: Path) -> None:
         assert reader.allowance() == Allowance()
 
 
-def test_what_a_key_has_used_takes_as_long_however_often_it_has_asked(
+def test_what_limits_need_takes_as_long_however_much_has_been_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is looked at before each of its requests. Work is counted in SQLite's steps."""
+    """What a key has used, and what the fallback has cost, is looked at before each request. Work is counted in
+    SQLite's steps."""
     path = tmp_path / "usage.sqlite3"
     ledger = Ledger(path, 0, "subscription")
     now = time.time()
@@ -451,6 +452,7 @@ def test_what_a_key_has_used_takes_as_long_however_often_it_has_asked(
             patch.setattr(Reader, "_is_stopped", count)
             with Reader(path) as opened:
                 assert opened.used("ann", now - 1) == (total * 34, total * 0.25)
+                assert opened.fallback_cost(now - 1, now - 1).usd == 0
         return taken
 
     total = 20

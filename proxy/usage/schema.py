@@ -124,9 +124,10 @@ _FALLBACK: Final = ("ALTER TABLE requests ADD COLUMN fallback TEXT NOT NULL DEFA
 # Each makes of a file of the version before it one of the next; what has been released is never changed.
 # What a request put to the model, in tokens, where the CLI has not said it.
 _ESTIMATED: Final = ("ALTER TABLE requests ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",)
-# Requests whose price has not been said, of each key.
+# Requests whose price has not been said, of each key; and those that were answered by a fallback.
 _UNPAID: Final = ("CREATE INDEX requests_unpaid ON requests (key, began) WHERE unpaid > 0",)
-MIGRATIONS: Final = (_FIRST, _DAILY, _FALLBACK, _ESTIMATED, _UNPAID)
+_FALLEN_BACK: Final = ("CREATE INDEX requests_fallback ON requests (began) WHERE fallback != ''",)
+MIGRATIONS: Final = (_FIRST, _DAILY, _FALLBACK, _ESTIMATED, _UNPAID, _FALLEN_BACK)
 VERSION: Final = len(MIGRATIONS)
 
 
