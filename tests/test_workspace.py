@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +156,32 @@ async def test_each_process_has_a_directory_of_its_own_that_goes_with_it(base: P
     assert not any(place.exists() for place in places)
     workspace.close()
     assert sorted(path.name for path in workspace.cwd.parent.iterdir()) == ["empty", "lock"]
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "exit 0", "other"])
+async def test_what_a_killed_process_has_told_of_itself_goes_with_it(
+    base: Path, tmp_path: Path, end: str, expects: Expects
+) -> None:
+    if end == "kill -9 $$":
+        expects("faults", "what a killed CLI has told of itself", "is removed from its configuration")
+    workspace = Workspace(locate(tmp_path / "state", base))
+    sessions = tmp_path / "config" / "sessions"
+    sessions.mkdir(parents=True)
+    # As 2.1.330 writes it; `other`: another program with the same number, elsewhere.
+    own = "/elsewhere" if end == "other" else "$TMPDIR"
+    script = f"""
+        socket="{own}/cc-socks/$$.sock"
+        printf '{{"pid":%d,"messagingSocketPath":"%s","kind":"interactive"}}' $$ "$socket" > "$DIR/$$.json"
+        touch "$DIR/$$.$(printf %s "$socket" | eval "$HASH").key"
+        {"kill -9 $$" if end == "other" else end}
+    """
+    (sessions / "1.json").write_text("not JSON")
+    digest = f"{sys.executable} -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())'"
+    env = {"PATH": os.environ["PATH"], "CLAUDE_CONFIG_DIR": str(sessions.parent), "DIR": str(sessions), "HASH": digest}
+    child = await workspace.start(Launch(("/bin/sh", "-c", script), env, str(workspace.cwd)))
+    assert await said(child) == ""
+    assert len(list(sessions.iterdir())) == (1 if end == "kill -9 $$" else 3)
+    workspace.close()
 
 
 async def test_a_start_that_fails_leaves_nothing(base: Path, tmp_path: Path) -> None:

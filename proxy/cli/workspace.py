@@ -6,22 +6,28 @@ closed to others, in a parent where nobody else can replace it. Otherwise the st
 
 A process gets a directory of its own for temporary files and caches, which is removed when the process has ended. What
 a server that was killed has left behind is removed by the next one: a lock tells that its owner is gone.
+
+While it runs, the CLI tells other programs of the user about itself in the directory of its configuration. It takes
+that away when it ends, but cannot when it is killed: then it is done here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from msgspec import structs
+import msgspec
+from msgspec import Struct, structs
 
 from proxy.cli.process import Child, Launch
 from proxy.settings.paths import make_private
@@ -29,6 +35,23 @@ from proxy.settings.paths import make_private
 BASE: Final = Path("/tmp")
 # The processes' sockets lie in their temporary directories, and a socket's path can have about 100 bytes: short names.
 _RUN: Final = "run-"
+
+
+class _Session(Struct):
+    """What the CLI tells of itself: the path of the socket by which it can be reached."""
+
+    messagingSocketPath: str
+
+
+def _forget(child: Child, own: str, environ: Mapping[str, str]) -> None:
+    """Remove what a process that was killed has told of itself, if it was this one. `own`: its directory."""
+    config = Path(environ.get("CLAUDE_CONFIG_DIR") or f"{environ.get('HOME', '')}/.claude")
+    session = config / "sessions" / f"{child.pid}.json"
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        path = msgspec.json.decode(session.read_bytes(), type=_Session).messagingSocketPath
+        if path.startswith(f"{own}/"):
+            session.unlink()
+            session.with_suffix(f".{hashlib.sha256(path.encode()).hexdigest()}.key").unlink()
 
 
 def _check_private(directory: Path) -> None:
@@ -126,7 +149,13 @@ class Workspace:
         except BaseException:
             shutil.rmtree(own, ignore_errors=True)
             raise
-        child.exited.add_done_callback(lambda _: shutil.rmtree(own, ignore_errors=True))
+
+        def ended(_: object) -> None:
+            shutil.rmtree(own, ignore_errors=True)
+            if child.exit_code == -signal.SIGKILL:
+                _forget(child, own, env)
+
+        child.exited.add_done_callback(ended)
         return child
 
     def close(self) -> None:
