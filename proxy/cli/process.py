@@ -90,10 +90,9 @@ class Child(asyncio.SubprocessProtocol):
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=launch.env, cwd=launch.cwd, start_new_session=True,
             )  # fmt: skip
-        except BaseException as error:
+        except Exception as error:
             # It may run all the same: what failed may be to watch over it.
             child._unwanted = True
-            child.kill()
             if isinstance(error, RuntimeError):
                 # Where children are watched by threads there is none left for this one.
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
@@ -108,6 +107,9 @@ class Child(asyncio.SubprocessProtocol):
         self.pid = transport.get_pid()
         if self._unwanted:
             self.kill()
+            # Nobody else waits for it, and it is gone at once.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                transport.get_extra_info("subprocess").wait(STOP_GRACE)
             transport.close()
             return
         REAPER.watch(self.pid)
