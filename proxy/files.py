@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +19,14 @@ def replace(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def make_private(path: Path) -> None:
+    """Only this user can read the file from now on, whoever has copied it here. What is not there, or cannot be changed
+    (it is another's, or its file system has no such modes), stays as it is."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def in_words(error: Exception) -> str:

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from proxy import files
 from proxy.settings.paths import make_private
 
 SIZE: Final = 32
@@ -31,6 +32,7 @@ def server_secret(directory: Path) -> bytes:
                 os.link(new, file)
         finally:
             new.unlink()
+    files.make_private(file)
     secret = file.read_bytes()
     if len(secret) < SIZE:
         raise OSError(f"{file} is not a secret of {SIZE} bytes: delete it.")

@@ -13,6 +13,7 @@ def test_it_is_made_once_and_only_for_this_user(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "state"
     secret = server_secret(directory)
     assert len(secret) == SIZE
+    (directory / FILE).chmod(0o644)
     assert server_secret(directory) == secret
     assert (directory / FILE).stat().st_mode & 0o777 == 0o600
     assert [file.name for file in directory.iterdir()] == [FILE]

@@ -278,7 +278,13 @@ def test_a_file_outlives_the_server_and_is_private(tmp_path: Path, clock: Clock)
     files = list(tmp_path.iterdir())
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     store.close()
+    # Copied here by other means.
+    for name in ("", "-wal", "-shm"):
+        copied = path.with_name(path.name + name)
+        copied.touch()
+        copied.chmod(0o644)
     again = Store(path, FREE, clock)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
     assert there(again, "r1") == ["r1"]
     again.remove("a", "response", "r1")
     assert not any(b"secret words" in file.read_bytes() for file in tmp_path.iterdir())

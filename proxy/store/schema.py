@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from proxy import files
+
 # Seconds to wait for another program that has the file locked.
 BUSY: Final = 1.0
 VERSION: Final = 1
@@ -59,7 +61,7 @@ END
 
 
 def connect(path: Path | None, tables: Sequence[str] = TABLES) -> sqlite3.Connection:
-    """The file at `path`, made for this user alone if there is none; None: in memory. Raises sqlite3.Error, OSError.
+    """The file at `path`, for this user alone; None: in memory. Raises sqlite3.Error, OSError.
 
     What is removed is overwritten in the file.
     """
@@ -68,6 +70,9 @@ def connect(path: Path | None, tables: Sequence[str] = TABLES) -> sqlite3.Connec
         connection.execute(f"PRAGMA page_size = {PAGE_IN_MEMORY}")
     else:
         path.touch(0o600)
+        # SQLite gives the files beside it its mode, unless they are there.
+        for ending in ("", "-wal", "-shm"):
+            files.make_private(path.with_name(path.name + ending))
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
