@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -73,7 +74,8 @@ class Upstream:
     """`async with Upstream(answer) as up`: serves on `up.url`; what arrived is in `up.requests`.
 
     `answer` is a function of the request, a Library or a Live. Anything but POST to MESSAGES or COUNTING is a 404 and
-    lands in `up.others`. Marks for the prompt cache that the API would refuse are refused whatever the answer is.
+    lands in `up.others`. Marks for the prompt cache, and budgets of thinking, that the API would refuse are refused
+    whatever the answer is.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -134,6 +136,7 @@ class Upstream:
         self.requests.append(request)
         try:
             promptcache.check(request.body)
+            _check_room(request.body)
         except promptcache.Refused as refusal:
             return await _write(writer, error(400, "invalid_request_error", str(refusal)))
         answer = self.answer(request)
@@ -142,6 +145,13 @@ class Upstream:
         if reply.play.hang is not None:
             await reader.read(1)  # until the client gives up
         return goes_on
+
+
+def _check_room(body: Mapping[str, Any]) -> None:
+    """Raises promptcache.Refused where the budget of thinking leaves no room for an answer, as the API does."""
+    budget = (body.get("thinking") or {}).get("budget_tokens")
+    if budget is not None and "max_tokens" in body and budget >= body["max_tokens"]:
+        raise promptcache.Refused("`max_tokens` must be greater than `thinking.budget_tokens`.")
 
 
 def _dated(value: str) -> str:

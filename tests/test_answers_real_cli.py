@@ -144,3 +144,14 @@ async def test_a_turn_goes_on_with_what_its_client_leaves_out_beside_a_call(talk
     )  # fmt: skip
     assert talk.served.recent(1)[0]["not_continued"] == "settings"
     assert messages.simplified(talk.arrived[-1])["messages"][1]["content"] == first_said, "put in again as it was"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_an_older_model_answers_in_few_tokens(talk: Talk, path: str) -> None:
+    """Such as are asked for to try a connection: its thinking would take more than the answer may have."""
+    talk.replies, body = [says("ok")], {"max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+    body |= {"model": "claude-haiku-4-5"}
+    response = await asyncio.to_thread(httpx.post, talk.served.url + path, json=body, trust_env=False, timeout=60)
+    assert response.status_code == 200, response.text
+    assert talk.arrived[-1]["max_tokens"] == 10
+    assert talk.arrived[-1].get("thinking", {}).get("type") in (None, "disabled")

@@ -19,7 +19,7 @@ from proxy.dialects.anthropic.errors import reply
 from proxy.dialects.anthropic.request import MessagesRequest
 from proxy.dialects.anthropic.tools import tool_use
 from proxy.protocol.failures import Kind, Rejection
-from proxy.protocol.models import Abilities
+from proxy.protocol.models import Abilities, abilities
 from proxy.protocol.plan import ToolChoice
 
 NATIVE = Rules(native=True)
@@ -292,6 +292,24 @@ def test_sampling_limits_and_form() -> None:
 def test_thinking(thinking: Any, on: bool, shown: bool, ignored: tuple[str, ...]) -> None:
     found = made(thinking=thinking)
     assert (found.plan.thinking, found.shown, found.ignored) == (on, shown, ignored)
+
+
+@pytest.mark.parametrize(
+    ("version", "thinking", "on"),
+    [
+        ("claude-sonnet-4-5", None, False), ("claude-opus-4-8", None, False), ("claude-sonnet-5", None, True),
+        ("claude-sonnet-4-5", {"type": "enabled", "budget_tokens": 2000}, True),
+        ("claude-opus-4-8", {"type": "adaptive"}, True), ("claude-next", None, True),
+    ],
+)  # fmt: skip
+def test_older_models_think_when_they_are_asked_to(version: str, thinking: dict[str, Any] | None, on: bool) -> None:
+    able = abilities(version)
+    more: dict[str, Any] = {"max_tokens": 5000, "output_config": {"effort": "high"}}
+    if thinking is not None:
+        more["thinking"] = thinking
+    found = made(Rules(native=True, abilities_of=lambda model: able), **more).plan
+    assert (found.thinking, found.effort) == (on, "high")
+    assert made(Rules(abilities_of=lambda model: able), **more).plan.thinking, "it cannot be turned off"
 
 
 def test_thinking_that_cannot_be_turned_off_is_said() -> None:

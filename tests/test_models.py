@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.models import FAMILIES, bare, claude_model, resolve
+from proxy.protocol.models import FAMILIES, Abilities, abilities, bare, claude_model, resolve
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,17 @@ def test_a_name_that_is_not_known_never_reaches_the_cli_as_it_is(name: str) -> N
 @pytest.mark.parametrize(("name", "rest"), [("anthropic/x", "x"), ("x/anthropic/", "x/anthropic/"), ("x", "x")])
 def test_bare(name: str, rest: str) -> None:
     assert bare(name) == rest
+
+
+@pytest.mark.parametrize(
+    ("version", "budget", "unasked"),
+    [
+        ("claude-haiku-4-5", True, False), ("claude-haiku-4-5-20251001", True, False),
+        ("claude-sonnet-4-20250514", True, False), ("claude-3-7-sonnet-latest", True, False),
+        ("claude-3-opus-20240229", True, False), ("claude-opus-4-6", False, False),
+        ("claude-opus-4-8[1m]", False, False), ("claude-sonnet-5", False, True), ("claude-opus-5-5", False, True),
+        ("claude-fable-10", False, True), ("haiku", False, True), ("claude-next", False, True), ("", False, True),
+    ],
+)  # fmt: skip
+def test_how_a_model_thinks_is_told_by_its_generation(version: str, budget: bool, unasked: bool) -> None:
+    assert abilities(version, ("low",)) == Abilities(("low",), False, budget, unasked)

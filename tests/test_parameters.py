@@ -15,7 +15,7 @@ from proxy.dialects.openai.chat import Chat
 from proxy.dialects.openai.responses.dialect import Responses
 from proxy.protocol import history, tools
 from proxy.protocol.failures import Rejection
-from proxy.protocol.models import Abilities
+from proxy.protocol.models import Abilities, abilities
 from proxy.protocol.plan import Plan, Sampling, TextBlock, ToolChoice
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -85,8 +85,8 @@ each_api = pytest.mark.parametrize("api", APIS.values(), ids=APIS.keys())
 
 
 def decode(api: Api, rules: Rules = NATIVE, messages: Sequence[Any] = (), **body: Any) -> Plan:
-    sent = {"model": "opus", api.messages: [{"role": "user", "content": "Hi."}, *messages]} | body
-    sent |= {"max_tokens": 100} if isinstance(api.dialect, Messages) else {}
+    sent: dict[str, Any] = {"max_tokens": 100} if isinstance(api.dialect, Messages) else {}
+    sent |= {"model": "opus", api.messages: [{"role": "user", "content": "Hi."}, *messages]} | body
     return api.dialect.decode(json.dumps(sent).encode(), rules).plans[0]
 
 
@@ -134,6 +134,27 @@ def test_without_tools_none_can_be_called(api: Api, kind: str) -> None:
     param, _ = refused(api, **api.choice(kind, False))
     assert param is not None
     assert param.startswith("tool_choice")
+
+
+LIMITS = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "messages": "max_tokens"}
+
+
+@pytest.mark.parametrize("name", APIS)
+@pytest.mark.parametrize(
+    ("version", "limit", "on"),
+    [
+        ("claude-haiku-4-5", 1024, False), ("claude-haiku-4-5", 1025, True), ("claude-opus-4-6", 10, True),
+        ("claude-sonnet-5-5", 10, True), ("haiku", 10, True),
+    ],
+)  # fmt: skip
+def test_there_is_no_thinking_without_room_for_its_least_budget(name: str, version: str, limit: int, on: bool) -> None:
+    able = abilities(version)
+    body: dict[str, Any] = {LIMITS[name]: limit}
+    if name == "messages":
+        body["thinking"] = {"type": "enabled", "budget_tokens": 1024}
+    rules = Rules(native=True, abilities_of=lambda model: able)
+    assert decode(APIS[name], rules, **body).thinking == on
+    assert decode(APIS[name], Rules(abilities_of=lambda model: able), **body).thinking, "it cannot be turned off"
 
 
 @each_api

@@ -44,6 +44,14 @@ async def test_a_function_answers_and_credentials_are_not_kept_in_the_headers() 
     assert (other.status_code, up.others) == (404, ["GET /v1/models"])
 
 
+async def test_thinking_that_leaves_no_room_is_refused_as_the_api_does() -> None:
+    async with Upstream(lambda request: messages.stream(ANSWER)) as up:
+        thought = {"type": "enabled", "budget_tokens": 1024}
+        came = [await post(up.url, asked("x") | {"thinking": thought, "max_tokens": most}) for most in (1025, 1024)]
+    assert [each.status_code for each in came] == [200, 400]
+    assert "must be greater than" in came[1].json()["error"]["message"]
+
+
 async def test_marks_for_the_prompt_cache_are_refused_as_the_api_does() -> None:
     """So that a release of the CLI that sets one more mark, beside which ours is too many, is told as broken."""
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from proxy.dialects import Rules, marks
 from proxy.protocol import native
 from proxy.protocol.failures import bad_request
-from proxy.protocol.models import EFFORTS, effort_level
+from proxy.protocol.models import EFFORTS, LEAST_BUDGET, Abilities, effort_level
 from proxy.protocol.plan import Message, Plan, Sampling, Schema, Search, Tool, ToolChoice, ToolUseBlock
 from proxy.protocol.tools import MUST_CALL_ANY, MUST_CALL_ONE
 from proxy.protocol.web_search import MUST_SEARCH
@@ -162,6 +162,10 @@ def told(names: Iterable[str], rules: Rules, harmless: Collection[str] = ()) -> 
     return tuple(kept)
 
 
+def _no_room(max_tokens: int | None, abilities: Abilities) -> bool:
+    return abilities.budget and max_tokens is not None and max_tokens <= LEAST_BUDGET
+
+
 def plan_of(
     rules: Rules,
     model: str,
@@ -174,10 +178,13 @@ def plan_of(
     max_tokens: int | None = None,
     schema: Schema | None = None,
 ) -> Plan:
-    """The plan of a request. `model`: what the CLI is asked for; `schema`: the form of an answer in words."""
+    """The plan of a request. `model`: what the CLI is asked for; `schema`: the form of an answer in words. Where
+    `max_tokens` has no room for the model's thinking there is none: the Messages API would refuse the request."""
     if use.demand is not None and use.search is None:
         # The answer is a call: there are no words that could have a form.
         schema = None
+    abilities = rules.abilities_of(model)
+    can_be_off = rules.native or abilities.thinking_off
     plan = Plan(
         model=model,
         system=system,
@@ -188,7 +195,7 @@ def plan_of(
         demand=use.demand,
         max_tokens=max_tokens,
         effort=thinking.effort,
-        thinking=thinking.on,
+        thinking=thinking.on and not (can_be_off and _no_room(max_tokens, abilities)),
         schema=schema,
         sampling=sampling,
         search=use.search,

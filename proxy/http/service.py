@@ -139,8 +139,12 @@ class Service:
         """What the CLI has said of the model that it is asked for."""
         for listed in self.pool.warm_pool.models:
             if model in (listed.value, listed.resolvedModel):
-                return Abilities(tuple(listed.supportedEffortLevels), listed.supportsThinkingOff)
-        return Abilities()
+                return models.abilities(
+                    listed.resolvedModel or model,
+                    tuple(listed.supportedEffortLevels),
+                    thinking_off=listed.supportsThinkingOff,
+                )
+        return models.abilities(model)
 
     def succeeded(self) -> None:
         self.login = LoginSeen(time.time(), self.login.last_failure)

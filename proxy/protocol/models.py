@@ -27,6 +27,17 @@ _FULL: Final = re.compile(
 )
 
 
+# Of a full version id: the family's generation, in the newer order of its parts and in the older.
+_GENERATION: Final = re.compile(
+    rf"claude-(?:(?:{_FAMILY})-(\d{{1,2}})(?:-(\d{{1,2}}))?|(\d)(?:-(\d))?-(?:{_FAMILY}))(?=-\d{{8}}|-latest|\[|$)"
+)
+# Before these generations models think within a number of tokens of their own, and none unless they are asked to.
+_ADAPTIVE: Final = (4, 6)
+_BY_THEMSELVES: Final = (5, 0)
+# That number is at least this, and has to be less than `max_tokens`.
+LEAST_BUDGET: Final = 1024
+
+
 def bare(name: str) -> str:
     """The name without a router's prefix."""
     for prefix in PREFIXES:
@@ -68,10 +79,26 @@ EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class Abilities(Struct, frozen=True):
-    """What a model can do, as far as the CLI has said. `efforts` empty: not known."""
+    """What a model can do, as far as the CLI has said and its version tells. `efforts` empty: not known.
+
+    `budget`: it thinks within `LEAST_BUDGET` tokens or more, for which `max_tokens` has to have room. `unasked`: in the
+    Messages API it thinks without being asked to.
+    """
 
     efforts: tuple[str, ...] = ()
     thinking_off: bool = False
+    budget: bool = False
+    unasked: bool = True
+
+
+def abilities(version: str, efforts: tuple[str, ...] = (), *, thinking_off: bool = False) -> Abilities:
+    """`version`: its full id, which tells more if it has one."""
+    found = _GENERATION.match(version)
+    if found is None:
+        return Abilities(efforts, thinking_off)
+    major, minor = found[1] or found[3], found[2] or found[4]
+    generation = int(major), int(minor or 0)
+    return Abilities(efforts, thinking_off, generation < _ADAPTIVE, generation >= _BY_THEMSELVES)
 
 
 def effort_level(asked: str | None, abilities: Abilities) -> tuple[str | None, bool]:

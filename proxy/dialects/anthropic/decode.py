@@ -318,11 +318,14 @@ def _image(source: api.AnyImage, where: str) -> plan.ImageBlock:
 
 def _thinking(asked: Counted, later: str | None, rules: Rules, model: str) -> Thinking:
     """`later`: the effort that a message asks for, which the last of them decides."""
-    off = asked.thinking is not None and asked.thinking.type == "disabled"
-    if off and (rules.native or rules.abilities_of(model).thinking_off):
+    abilities = rules.abilities_of(model)
+    can_be_off = rules.native or abilities.thinking_off
+    if can_be_off and asked.thinking is not None and asked.thinking.type == "disabled":
         return NO_THINKING
     effort = None if asked.output_config is None else asked.output_config.effort
-    return parameters.thinking(later or effort, "output_config.effort", model, rules)
+    level = parameters.thinking(later or effort, "output_config.effort", model, rules)
+    unasked = asked.thinking is None and not abilities.unasked
+    return Thinking(level.effort, on=False) if can_be_off and unasked else level
 
 
 def _schema(asked: Counted) -> Schema | None:
