@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from proxy.http.service import Service
@@ -18,6 +19,7 @@ from proxy.settings.sources import Loaded
 log: Final = logging.getLogger("proxy.serve")
 # What a running server can take on. For all else it has to start anew.
 LIVE: Final = ("api_keys", "models", "log_level")
+GONE: Final = "{}, which held all keys, is gone or empty. To need none, start the server again."
 KEPT: Final = "The settings have not been read again, those before still hold. %s"
 
 
@@ -46,6 +48,7 @@ class Reload:
         self._directory = state_dir(loaded.settings, loaded.environ, sys.platform)
         self._given = loaded.settings.api_keys
         self._stored_keys = bool(loaded.stored_keys)
+        self._path = loaded.path
         self._terminals = terminals()
 
     def __call__(self) -> None:
@@ -53,6 +56,7 @@ class Reload:
             self._stop()
             return
         try:
+            self._check_file()
             loaded = self._load()
         except SettingError as error:
             log.error(KEPT, error)
@@ -63,6 +67,7 @@ class Reload:
             return
         self._given = loaded.settings.api_keys
         self._stored_keys = bool(loaded.stored_keys)
+        self._path = loaded.path
         self._service.keyring.replace(loaded.settings.api_keys, loaded.stored_keys)
         self._service.reload(loaded.settings)
         self._set_level(loaded.settings)
@@ -76,6 +81,12 @@ class Reload:
         if later:
             log.warning("These settings take effect when the server is started again: %s", ", ".join(later))
 
+    def _check_file(self) -> None:
+        """Raises SettingError for a pipe: what it held has been read, and who waits for more may wait for ever."""
+        path = Path(self._path)
+        if self._path and path.exists() and not path.is_file():
+            raise SettingError(f"{path} is not a regular file, which could be read again.")
+
     def _drop_revoked(self) -> None:
         """Take on the keys that are kept, whatever is wrong elsewhere: one that has been revoked is not to be answered.
         Without any left the server answers nobody, since nothing says that it may answer everyone."""
@@ -88,9 +99,12 @@ class Reload:
                 log.info("The keys alone have been read again.")
 
     def _lost_keys(self, loaded: Loaded) -> str:
-        """What is wrong where the keys' file is gone and no key is left: nobody has revoked them, and without any the
-        server would answer everyone."""
-        if not self._stored_keys or loaded.stored_keys or loaded.settings.api_keys:
+        """What is wrong where the file that held the keys is gone and no key is left: nobody has revoked them, and
+        without any the server would answer everyone. A file that is being written anew may be gone, or empty."""
+        if loaded.stored_keys or loaded.settings.api_keys:
             return ""
-        path = state_dir(loaded.settings, loaded.environ, sys.platform) / store.FILE
-        return "" if path.exists() else f"{path}, which held all keys, is gone. To need none, start the server again."
+        path = self._directory / store.FILE
+        if self._stored_keys and not path.exists():
+            return GONE.format(path)
+        said = any(given.origin.endswith(f" in {loaded.path}") for given in loaded.given.values())
+        return GONE.format(self._path) if self._given and not (loaded.path and said) else ""

@@ -277,13 +277,39 @@ def test_a_file_of_keys_that_is_gone_opens_nothing(server: Served, expects: Expe
     expects("faults", "the file of keys is deleted, then SIGHUP", "the keys before still hold, and the log says so")
     (server.state / store.FILE).unlink()
     server.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "which held all keys, is gone" in server.log(), 5, "it is told")
+    wait_for(lambda: "which held all keys, is gone or empty" in server.log(), 5, "it is told")
     assert server.get("/v1/models").status_code == 401
     assert server.get("/v1/models", headers=bearer("one")).status_code == 200
     # One that has been revoked is no longer needed.
     store.write(server.state, (stored("first", "one"),))
     keys(server, "revoke", "first")
     wait_for(lambda: server.get("/v1/models").status_code == 200, 5, "the last one is dropped")
+
+
+def test_a_configuration_that_is_gone_opens_nothing(tmp_path: Path, expects: Expects) -> None:
+    expects(
+        "security", "the configuration file with all keys is gone, empty or a pipe at SIGHUP", "they still hold, and "
+        "the log says so",
+    )  # fmt: skip
+    config = tmp_path / ".config" / "claude-max-api-proxy" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("api_keys = ['me:two']\n")
+    config.chmod(0o600)
+    with Served(fake_cli.write(tmp_path / "cli"), tmp_path / "state") as server:
+
+        def told(words: str) -> None:
+            lines = server.log().count(words)
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: server.log().count(words) > lines, 5, "it is told")
+            assert server.get("/v1/models").status_code == 401
+            assert server.get("/v1/models", headers=bearer("two")).status_code == 200
+
+        config.write_text("# nothing yet")
+        told("which held all keys, is gone or empty")
+        config.unlink()
+        told("which held all keys, is gone or empty")
+        os.mkfifo(config, 0o600)
+        told("is not a regular file, which could be read again")
 
 
 def test_a_revoked_key_is_dropped_whatever_else_is_wrong(server: Served, tmp_path: Path, expects: Expects) -> None:

@@ -87,6 +87,7 @@ def test_arguments_then_variables_then_the_file(tmp_path: Path) -> None:
         ("port = ", "/c.toml is not valid TOML: "),
         ("prot = 1", "prot in /c.toml: is not a setting; did you mean port?"),
         ("config = '/other'", "config in /c.toml: is not a setting"),
+        ("port = " + "[" * 5000, "/c.toml is not valid TOML: "),
         ("port = [1]", "port in /c.toml: must be text, a number, true or false, or a list of texts"),
         ("port = 2026-01-01", "port in /c.toml: must be text, a number"),
         ("api_keys = {a = 'x,y'}", "api_keys in /c.toml: must not hold commas in the texts of its list or table"),

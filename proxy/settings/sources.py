@@ -80,7 +80,7 @@ def parse(text: str, path: str) -> File:
     """A configuration file's text. Raises SettingError, which names the file and the line or the setting."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingError(f"{path} is not valid TOML: {error}.") from None
     texts: dict[str, str] = {}
     variables: dict[str, str] = {}
