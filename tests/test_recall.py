@@ -44,10 +44,10 @@ def whole(recall: Recall, *messages: Message, owner: str = "") -> tuple[Message,
 
 def kept(recall: Recall, said: Answer, *before: Message) -> Message:
     """Keeps the answer; what a client sends back for it."""
-    echo = fingerprint.echo(said)
-    assert echo is not None
-    recall.keep(keys(*before, echo)[-1], said)
-    return echo
+    echoes = fingerprint.echoes(said)
+    first, *others = (keys(*before, echo)[-1] for echo in echoes)
+    recall.keep(first, said, others=others)
+    return echoes[0]
 
 
 def test_thinking_is_there_again_where_its_call_is_answered() -> None:
@@ -113,11 +113,9 @@ def test_what_a_client_sends_back_in_another_shape_is_the_same_answer() -> None:
 def test_what_a_client_leaves_out_beside_a_call_is_there_again(thought: tuple[Part, ...]) -> None:
     recall = Recall(Clock(0.0))
     said = answer(*thought, TextPart("So."), CALL)
-    echo = fingerprint.echo(said)
-    assert echo is not None
-    bare = fingerprint.without_words(echo)
+    echo, bare = fingerprint.echoes(said)[:2]
     assert bare == Message("assistant", echo.content[1:])
-    recall.keep(keys(ASK, echo)[-1], said, wordless=keys(ASK, bare)[-1])
+    kept(recall, said, ASK)
     found = whole(recall, ASK, bare, RESULT)[1].content
     assert found[len(thought) :] == echo.content
     assert [type(block) for block in found[: len(thought)]] == [ThinkingBlock] * len(thought)
@@ -126,9 +124,8 @@ def test_what_a_client_leaves_out_beside_a_call_is_there_again(thought: tuple[Pa
 
 @pytest.mark.parametrize("parts", [(TextPart("So."),), (CALL,)])
 def test_calls_alone_and_words_alone_are_sent_back_in_one_way(parts: tuple[Part, ...]) -> None:
-    echo = fingerprint.echo(answer(*parts))
-    assert echo is not None
-    assert fingerprint.without_words(echo) is None
+    said = answer(*parts)
+    assert fingerprint.echoes(said) == (fingerprint.echo(said),)
 
 
 def test_thinking_that_comes_back_as_text_is_thinking_again() -> None:
@@ -137,6 +134,8 @@ def test_thinking_that_comes_back_as_text_is_thinking_again() -> None:
     tagged = Message("assistant", (TextBlock("<think>\nHm.\n</think>\n\nSo."),))
     assert whole(recall, ASK, tagged, ASK)[1].content == (ThinkingBlock("Hm.", "c2ln"), TextBlock("So."))
     assert whole(recall, ASK, ASK, tagged)[2] == tagged, "of an answer that is not known it stays as it is"
+    edited = Message("assistant", (TextBlock("<think>\nNo.\n</think>\n\nSo."),))
+    assert whole(recall, ASK, edited, ASK)[1] == edited
 
 
 def test_other_histories_and_other_clients_get_nothing_of_it() -> None:

@@ -267,19 +267,16 @@ class Pool:
         self._first_token(conversation)
 
     def _remember(self, lease: Lease) -> tuple[bytes, ...]:
-        """The fingerprints of the messages with the answer, by which that is known now, as clients may send it back:
-        with what it says beside its calls, and without. None if it says nothing."""
+        """The fingerprints of the messages with the answer, by which that is known now, as clients may send it back.
+        None if it says nothing."""
         answer = lease.conversation.answer.answer()
-        echo = fingerprint.echo(answer)
-        if echo is None:
+        echoes = fingerprint.echoes(answer)
+        if not echoes:
             return ()
-        known = fingerprint.defaults(lease.plan.tools, (echo,))
-        key = fingerprint.extend(lease.fingerprint, echo, known=known)
-        bare = fingerprint.without_words(echo)
-        wordless = None if bare is None else fingerprint.extend(lease.fingerprint, bare, known=known)
-        self._recall.keep(key, answer, known, wordless=wordless)
-        keys = (key,) if wordless is None else (key, wordless)
-        self._parked.seen(lease.fingerprint, *keys, fingerprint.alone(echo, lease.owner, known))
+        known = fingerprint.defaults(lease.plan.tools, echoes[:1])
+        keys = tuple(fingerprint.extend(lease.fingerprint, echo, known=known) for echo in echoes)
+        self._recall.keep(keys[0], answer, known, others=keys[1:])
+        self._parked.seen(lease.fingerprint, *keys, fingerprint.alone(echoes[0], lease.owner, known))
         return keys
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:

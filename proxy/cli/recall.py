@@ -65,18 +65,19 @@ class Recall:
         answer: Answer,
         known: fingerprint.Defaults = fingerprint.NO_DEFAULTS,
         *,
-        wordless: bytes | None = None,
+        others: Sequence[bytes] = (),
     ) -> None:
         """Remember an answer, unless clients send back all of it anyway. The oldest are forgotten for it.
 
-        `known`: defaults of the tools that it calls (`fingerprint.defaults`); `wordless`: its key as clients send it
-        back that leave out what it says beside its calls.
+        `known`: defaults of the tools that it calls (`fingerprint.defaults`); `others`: its keys as clients send it
+        back that leave something out or add something.
         """
         message = fingerprint.full(answer, known)
         if message is not None:
             self._put(key, message)
-        if wordless is not None and (message := message or fingerprint.echo(answer)) is not None:
-            self._put(wordless, message)
+        if message := message or fingerprint.echo(answer):
+            for other in others:
+                self._put(other, message)
 
     async def load(self, keys: Sequence[bytes]) -> None:
         """Remember what is on disk of these, if it is not known here."""

@@ -3,9 +3,9 @@
 A conversation that is kept alive is found by the fingerprint of all that it holds; a request that extends exactly that
 conversation has the same fingerprint over all but its last message. Clients echo the model's messages in slightly
 different shapes, so the assistant's are compared by what they say: text joined, without white space around it;
-arguments as JSON values, without what their tool's schema names as the default anyway; no thinking, nor any that a
-client has put in front of the text, in the tags in which other models write it. Many frameworks keep the calls of an
-answer alone: an answer with both has two fingerprints, with what is said beside them and without.
+arguments as JSON values, without what their tool's schema names as the default anyway; no thinking. An answer has
+further fingerprints for clients that send it back otherwise (`echoes`): many frameworks keep its calls alone, and some
+put its thinking in front of the text, in the tags in which other models write it.
 Calls and their results are told by their place: some clients drop the ids of calls, or give them ids of their own.
 """
 
@@ -38,6 +38,7 @@ from proxy.protocol.plan import (
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 _THOUGHT: Final = re.compile(r"(?:\s*+<think>.*?</think>)+", re.DOTALL)
+_TAG: Final = re.compile(r"</?think>|\s")
 
 
 class _Member(Struct):
@@ -89,12 +90,18 @@ def _normal(message: Message, before: Message | None, known: Defaults) -> Messag
         ids = () if before is None else call_ids(before)
         return with_ids(message, {id: str(place) for place, id in enumerate(ids)})
     text = "".join(block.text for block in message.content if isinstance(block, TextBlock))
-    thought = _THOUGHT.match(text)
-    text = text[thought.end() if thought else 0 :].strip()
+    if thought := _THOUGHT.match(text):
+        # Clients write white space between it as they like.
+        text = _tagged(_TAG.sub("", thought.group()), text[thought.end() :].strip())
+    text = text.strip()
     blocks: list[Block] = [TextBlock(text)] if text else []
     calls = (block for block in message.content if isinstance(block, ToolUseBlock))
     blocks += (ToolUseBlock(str(place), call.name, _same_call(call, known)) for place, call in enumerate(calls))
     return Message("assistant", tuple(blocks))
+
+
+def _tagged(thought: str, text: str) -> str:
+    return f"<think>{thought}</think>{text}" if thought else text
 
 
 def digest(value: object, before: bytes = b"") -> bytes:
@@ -150,11 +157,19 @@ def echo(answer: Answer) -> Message | None:
     return Message("assistant", tuple(blocks)) if blocks else None
 
 
-def without_words(echo: Message) -> Message | None:
-    """The same answer as some clients send it back: its calls, without what was said beside them. None for one that is
-    the same in both ways."""
-    calls = tuple(block for block in echo.content if isinstance(block, ToolUseBlock))
-    return Message("assistant", calls) if 0 < len(calls) < len(echo.content) else None
+def echoes(answer: Answer) -> tuple[Message, ...]:
+    """The messages that clients send back for this answer: `echo`; its calls, without what is said beside them; all of
+    it with its thinking as text. None for one without content."""
+    shown = echo(answer)
+    if shown is None:
+        return ()
+    calls = tuple(block for block in shown.content if isinstance(block, ToolUseBlock))
+    found = [shown]
+    if 0 < len(calls) < len(shown.content):
+        found.append(Message("assistant", calls))
+    if thought := "".join(part.text for part in answer.parts if isinstance(part, ThinkingPart)):
+        found.append(Message("assistant", (TextBlock(_tagged(thought, answer.text)), *calls)))
+    return tuple(found)
 
 
 def full(answer: Answer, known: Defaults = NO_DEFAULTS) -> Message | None:
