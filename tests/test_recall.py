@@ -150,8 +150,9 @@ def test_other_histories_and_other_clients_get_nothing_of_it() -> None:
 
 def test_what_clients_send_back_whole_takes_no_room() -> None:
     recall = Recall(Clock(0.0))
-    kept(recall, answer(TextPart("So."), CALL), ASK)
-    kept(recall, answer(ThinkingPart("unsigned"), TextPart("So.")), ASK)
+    kept(recall, answer(TextPart("So.")), ASK)
+    kept(recall, answer(CALL), ASK)
+    recall.keep(b"", answer(ThinkingPart("unsigned"), TextPart("So.")))
     recall.keep(b"", answer(ThinkingPart("Hm.", "c2ln")))
     assert recall.bytes == 0
 
@@ -167,6 +168,7 @@ def test_the_least_used_are_forgotten_when_there_are_too_many() -> None:
     assert found == [True, False, True]
     kept(recall, answer(ThinkingPart("x" * 3000, "c2ln"), TextPart("too long")), ASK)
     assert recall.bytes == 0
+    assert not recall._first, "nor is any other key of theirs kept"
 
 
 def test_an_answer_is_forgotten_an_age_after_its_last_use() -> None:

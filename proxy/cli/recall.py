@@ -40,6 +40,7 @@ class _Known(msgspec.Struct):
     message: Message
     size: int
     used: float
+    others: Sequence[bytes]
 
 
 class Recall:
@@ -57,6 +58,8 @@ class Recall:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        # Other keys of what is known, each with its first one.
+        self._first: dict[bytes, bytes] = {}
         self.bytes = 0
 
     def keep(
@@ -72,16 +75,14 @@ class Recall:
         `known`: defaults of the tools that it calls (`fingerprint.defaults`); `others`: its keys as clients send it
         back that leave something out or add something.
         """
-        message = fingerprint.full(answer, known)
+        message = fingerprint.full(answer, known) or (fingerprint.echo(answer) if others else None)
         if message is not None:
-            self._put(key, message)
-        if message := message or fingerprint.echo(answer):
-            for other in others:
-                self._put(other, message)
+            self._put(key, message, others)
 
     async def load(self, keys: Sequence[bytes]) -> None:
         """Remember what is on disk of these, if it is not known here."""
-        if self._disk is None or not (missing := [key for key in keys if key not in self._known]):
+        missing = [key for key in keys if self._main(key) not in self._known]
+        if self._disk is None or not missing:
             return
         for key, data in (await in_file("answers", self._disk.find, missing)).items():
             # What another version has written is not there.
@@ -91,14 +92,19 @@ class Recall:
     async def save(self, keys: Sequence[bytes], earlier: Sequence[bytes]) -> None:
         """Keep on disk what is known of an answer. `earlier`: the keys of those before it in its conversation."""
         if self._disk is not None:
-            known = {key: self._known[key].message for key in keys if key in self._known}
+            known = {key: self._known[self._main(key)].message for key in keys if self._main(key) in self._known}
             answers = {key: msgspec.json.encode(message) for key, message in known.items()}
             await in_file("answers", self._disk.save, answers, earlier)
 
-    def _put(self, key: bytes, message: Message) -> None:
+    def _main(self, key: bytes) -> bytes:
+        """The key under which it is kept."""
+        return key if key in self._known else self._first.get(key, key)
+
+    def _put(self, key: bytes, message: Message, others: Sequence[bytes] = ()) -> None:
         self._forget(key)
-        known = _Known(message, len(msgspec.json.encode(message)), self._clock())
+        known = _Known(message, len(msgspec.json.encode(message)), self._clock(), others)
         self._known[key] = known
+        self._first.update((other, key) for other in others)
         self.bytes += known.size
         while self.bytes > self._max_bytes or (self._known and self._oldest.used < known.used - self._max_age):
             self._forget(next(iter(self._known)))
@@ -113,6 +119,7 @@ class Recall:
         return msgspec.structs.replace(plan, messages=messages)
 
     def _find(self, key: bytes, message: Message) -> Message:
+        key = self._main(key)
         known = self._known.get(key)
         now = self._clock()
         if known is None or known.used < now - self._max_age:
@@ -130,3 +137,6 @@ class Recall:
         known = self._known.pop(key, None)
         if known is not None:
             self.bytes -= known.size
+            for other in known.others:
+                if self._first.get(other) == key:
+                    del self._first[other]
