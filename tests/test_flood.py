@@ -19,6 +19,7 @@ from proxy import offload
 from proxy.http.uploads import Uploads
 from proxy.protocol.failures import MAX_TOLD, Rejection, shown
 from proxy.protocol.media import data_url
+from proxy.protocol.plan import Plan
 from tests.conftest import Serve, chat, until
 from tests.outcomes import Expects
 
@@ -165,3 +166,36 @@ async def test_those_who_follow_a_response_have_its_large_events_in_common(serve
         tracemalloc.stop()
         for reader in readers:
             await reader.aclose()
+
+
+async def test_what_a_request_holds_is_let_go_of_when_it_has_ended(local: Serve, expects: Expects) -> None:
+    expects("security", "large requests, answered, refused or turned away", "let go of at their end")
+    server = await local(parked=0, max_conversations=1, max_queue=1)
+    slow = chat([["sleep", 0.2], ["say", "a"], ["end"]])
+    wrong = chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "wrong"}}})
+    gc.collect()
+    # Those of other tests, held so that no other gets the same id.
+    others = plans()
+    known = set(map(id, others))
+    gc.disable()
+    try:
+        async with server.client() as client:
+            asked = [client.post("/v1/chat/completions", json=body) for body in (slow, slow, slow, wrong)]
+            found = sorted(answer.status_code for answer in await asyncio.gather(*asked))
+            assert found == [200, 200, 400, 429]
+            broken = chat([["say", "a"], ["exit", 3]], n=2)
+            assert (await client.post("/v1/chat/completions", json=broken)).status_code == 502
+            told = await client.post("/v1/chat/completions", json=slow | {"stream": True})
+            assert told.status_code == 200
+            background = {"model": "opus", "input": "a", "background": True}
+            id = (await client.post("/v1/responses", json=background)).json()["id"]
+        job = server.service.jobs.find("", id)
+        assert job is not None
+        await until(lambda: job.ended, 60, "it has ended")
+        await until(lambda: {id(each) for each in plans()} <= known, 60, "nothing is left of the requests")
+    finally:
+        gc.enable()
+
+
+def plans() -> list[Plan]:
+    return [each for each in gc.get_objects() if type(each) is Plan]

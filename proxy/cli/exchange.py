@@ -93,7 +93,7 @@ class Exchange:
         self._to_disk = to_disk
         self._cutter = StopCutter(stop) if stop and plan.schema is None else None
         self._citing: Citing | None = None
-        self._inputs = Inputs(self._plan, self._faults)
+        self._inputs = Inputs(self._plan)
         self._repairs = REPAIRS
         self._spent = Tokens()
         self._held: list[Delta] = []
@@ -151,7 +151,7 @@ class Exchange:
                 if deltas and not self._begun:
                     self._pool.first_delta(lease)
                 held_back = bool(deltas)
-                deltas = await self._inputs.take(deltas)
+                deltas = await self._inputs.take(deltas, self._faults)
                 again = await self._fault(lease.conversation, deltas)
                 if again is not None and await lease.conversation.settle():
                     deltas = deltas[:-1] if isinstance(again, Message) else []
@@ -203,7 +203,7 @@ class Exchange:
     def _forget(self) -> None:
         """What is held back is no part of the answer any more."""
         self._held = []
-        self._inputs = Inputs(self._plan, self._faults)
+        self._inputs = Inputs(self._plan)
 
     def _refused(self, deltas: Sequence[Delta]) -> bool:
         """The request was refused upstream, and it may have been for a field that it can do without."""

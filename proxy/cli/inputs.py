@@ -36,12 +36,15 @@ CALL_MATCHING: Final = (
 CALL_ALL: Final = "The call was not made, because another of the same message could not be. Make it again with that."
 
 
-class Inputs:
-    """See the module. `judge`: what is wrong with each item; nothing where that cannot be found out."""
+# What is wrong with each item; nothing where that cannot be found out.
+Judge = Callable[..., Awaitable[Sequence[str | None]]]
 
-    def __init__(self, plan: Plan, judge: Callable[..., Awaitable[Sequence[str | None]]]) -> None:
+
+class Inputs:
+    """See the module."""
+
+    def __init__(self, plan: Plan) -> None:
         self._grammars = {tool.name: grammar for tool, grammar in grammars(plan)}
-        self._judge = judge
         self._held: list[Delta] = []
         # The texts under way, by the indices of their calls, and all calls that are held back.
         self._texts: dict[int, tuple[ToolCall, Grammar, list[str]]] = {}
@@ -52,7 +55,7 @@ class Inputs:
         # Text has gone out, of which the next text is no continuation.
         self._said = False
 
-    async def take(self, deltas: list[Delta]) -> list[Delta]:
+    async def take(self, deltas: list[Delta], judge: Judge) -> list[Delta]:
         """What of these, and of what was held back, can go out; what is held back at the answer's end stays so."""
         if self._asked_again:
             return [one for delta in deltas for one in self._of_second(delta)]
@@ -67,7 +70,7 @@ class Inputs:
             if isinstance(delta, Failed | Finished | Retracted):
                 out.append(delta)
                 continue
-            await self._look(delta)
+            await self._look(delta, judge)
             if isinstance(delta, ToolCall) and not self._texts and not self._held:
                 # It goes out: from then on none can be asked for again.
                 self._grammars = {}
@@ -91,7 +94,7 @@ class Inputs:
             yield Text("\n\n")
         yield delta
 
-    async def _look(self, delta: Delta) -> None:
+    async def _look(self, delta: Delta, judge: Judge) -> None:
         if isinstance(delta, ToolCall):
             grammar = self._grammars.get(delta.name)
             if grammar is not None:
@@ -101,7 +104,7 @@ class Inputs:
             self._texts[delta.tool_index][2].append(delta.text)
         elif isinstance(delta, ToolEnd) and delta.tool_index in self._texts:
             call, grammar, pieces = self._texts.pop(delta.tool_index)
-            (wrong,) = await self._judge(of_grammar(grammar, custom_input("".join(pieces))))
+            (wrong,) = await judge(of_grammar(grammar, custom_input("".join(pieces))))
             if wrong is not None:
                 self._wrong[call.id] = wrong
 

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from typing import Final
 
 from proxy.protocol.failures import Failure, Kind, Rejection
+
+_FULL: Final = Failure(Kind.QUEUE_FULL, "Too many requests are waiting for their turn.", retry_after=1.0)
 
 
 class FairLimiter:
@@ -85,13 +88,13 @@ class FairLimiter:
     def _make_room(self, owner: str) -> None:
         if len(self) < self._max_queue:
             return
-        full = Rejection(Failure(Kind.QUEUE_FULL, "Too many requests are waiting for their turn.", retry_after=1.0))
         greedy = max(self._waiting, key=lambda each: len(self._waiting[each]), default=owner)
         if len(self._waiting.get(greedy, ())) <= len(self._waiting.get(owner, ())) + 1:
-            raise full
+            # In no variable: an error and the frame that names it would keep each other, and the request with them.
+            raise Rejection(_FULL)
         turn = self._waiting[greedy].pop()
         if not turn.done():
-            turn.set_exception(full)
+            turn.set_exception(Rejection(_FULL))
 
     def _leave(self, owner: str, turn: asyncio.Future[None]) -> None:
         turns = self._waiting.get(owner)

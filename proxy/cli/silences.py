@@ -20,3 +20,5 @@ async def with_silences(work: Coroutine[Any, Any, None], timeout: float) -> Asyn
         if not task.cancelled():
             # Looked at, or else the loop complains of an error that nobody has seen.
             task.exception()
+        # Its error has this frame, which would keep it with all that the request holds.
+        del task

@@ -172,9 +172,12 @@ class Validator:
     async def check(self, owner: str, plan: Plan) -> None:
         """Raises Rejection for a plan with a schema that cannot be used, or cannot be judged."""
         verdicts = await self.judge(owner, of_plan(plan))
-        rejected = rejection(plan, verdicts)
-        if rejected is not None:
-            raise rejected
+        if (rejected := rejection(plan, verdicts)) is not None:
+            try:
+                raise rejected
+            finally:
+                # The error has this frame, which would keep it with all that the request holds.
+                del rejected
 
     async def unusable(self, owner: str, plan: Plan) -> frozenset[str]:
         """The paths of the plan's grammars that no text can be checked against, or not within the bounds for that."""

@@ -331,6 +331,7 @@ async def _merged(choices: Sequence[AsyncGenerator[Sequence[Part], None]]) -> As
             await ready.put(None)
 
     tasks = [asyncio.create_task(pump(choice)) for choice in choices]
+    part: Sequence[Part] | BaseException | None = None
     try:
         running = len(tasks)
         while running:
@@ -342,6 +343,8 @@ async def _merged(choices: Sequence[AsyncGenerator[Sequence[Part], None]]) -> As
             else:
                 yield part
     finally:
+        # An error has this frame, which would keep it with all that the request holds.
+        part = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
