@@ -188,8 +188,8 @@ async def test_what_a_request_holds_is_let_go_of_when_it_has_ended(local: Serve,
             told = await client.post("/v1/chat/completions", json=slow | {"stream": True})
             assert told.status_code == 200
             background = {"model": "opus", "input": "a", "background": True}
-            id = (await client.post("/v1/responses", json=background)).json()["id"]
-        job = server.service.jobs.find("", id)
+            response = (await client.post("/v1/responses", json=background)).json()["id"]
+        job = server.service.jobs.find("", response)
         assert job is not None
         await until(lambda: job.ended, 60, "it has ended")
         await until(lambda: {id(each) for each in plans()} <= known, 60, "nothing is left of the requests")
