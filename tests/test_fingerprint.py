@@ -115,7 +115,11 @@ def test_another_conversation_is_another() -> None:
         (("<thinker>Hm. So.</thinker>a",), False),
     ],
 )
-def test_thinking_comes_back_as_text_or_not_at_all(texts: tuple[str, ...], same: bool) -> None:
+@pytest.mark.parametrize("step", [1, fingerprint.STEP])
+def test_thinking_comes_back_as_text_or_not_at_all(
+    texts: tuple[str, ...], same: bool, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "STEP", step)
     said = Answer(model="m", parts=(ThinkingPart("Hm.", "c2ln"), ThinkingPart(" So.", "c2ln"), TextPart("a")))
     came = Message("assistant", tuple(map(TextBlock, texts)))
     assert (of(ASK, came) in [of(ASK, echo) for echo in fingerprint.echoes(said)]) == same
