@@ -24,6 +24,7 @@ from proxy.cli import pool as pools
 from proxy.cli.capacity import MIN_FREE, Memory
 from proxy.cli.conversation import Conversation
 from proxy.cli.pool import Lease, Pool
+from proxy.protocol import fingerprint
 from proxy.protocol.deltas import Failed, Finished, Text, Tokens
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Caching, Message, Plan, Search, TextBlock, Tool, ToolResultBlock, ToolUseBlock
@@ -125,6 +126,20 @@ async def test_releasing_twice_frees_one_slot(make: Make) -> None:
     second = await pool.open(plan(), "")
     assert (await rejected(pool.open(plan(), ""))).kind is Kind.QUEUE_FULL
     pool.release(second)
+
+
+async def test_a_slot_is_free_whatever_goes_wrong(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    pool = await make(max_conversations=1, max_queue=0)
+    lease = await pool.open(plan(), "")
+    await ask(lease, plan())
+    monkeypatch.setattr(fingerprint, "echoes", broken)
+    with pytest.raises(RuntimeError):
+        pool.release(lease, keep=True)
+    pool.release(await pool.open(plan(), ""))
+    await until(lambda: not lease.conversation.child.alive, 5, "its child ended")
 
 
 async def test_the_queue_is_bounded(make: Make) -> None:

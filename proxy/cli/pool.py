@@ -254,30 +254,32 @@ class Pool:
         conversation = lease.conversation
         if self._busy.pop(conversation, None) is None:
             return
-        keys = self._remember(lease) if keep and not self._closing else ()
-        if keys and to_disk:
-            self._in_background(self._recall.save(keys, lease.answers))
-        if not keys:
-            self._end(conversation)
-        else:
-            conversation.answer.forget()
-            self._parked.park([fingerprint.under(lease.plan, key) for key in keys], conversation)
-            self._parked.trim(self._max_parked)
-        self._limiter.release(lease.owner)
-        self._first_token(conversation)
+        kept = False
+        try:
+            kept = keep and not self._closing and self._keep(lease, to_disk=to_disk)
+        finally:
+            if not kept:
+                self._end(conversation)
+            self._limiter.release(lease.owner)
+            self._first_token(conversation)
 
-    def _remember(self, lease: Lease) -> tuple[bytes, ...]:
-        """The fingerprints of the messages with the answer, by which that is known now, as clients may send it back.
-        None if it says nothing."""
+    def _keep(self, lease: Lease, *, to_disk: bool) -> bool:
+        """Park the conversation under the fingerprints of its messages with the answer, as clients may send it back.
+        Not if it says nothing."""
         answer = lease.conversation.answer.answer()
         echoes = fingerprint.echoes(answer)
         if not echoes:
-            return ()
+            return False
         known = fingerprint.defaults(lease.plan.tools, echoes[:1])
         keys = tuple(fingerprint.extend(lease.fingerprint, echo, known=known) for echo in echoes)
         self._recall.keep(keys[0], answer, known, others=keys[1:])
         self._parked.seen(lease.fingerprint, *keys, fingerprint.alone(echoes[0], lease.owner, known))
-        return keys
+        if to_disk:
+            self._in_background(self._recall.save(keys, lease.answers))
+        lease.conversation.answer.forget()
+        self._parked.park([fingerprint.under(lease.plan, key) for key in keys], lease.conversation)
+        self._parked.trim(self._max_parked)
+        return True
 
     def _end(self, conversation: Conversation, settling: asyncio.Task[bool] | None = None) -> None:
         """End the child, after the CLI has said what answers that ended well have cost: nobody waits for that."""
