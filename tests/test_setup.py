@@ -410,6 +410,17 @@ def test_there_and_back(name: str, home: Path) -> None:
         assert not [path for path in edit.path.parent.iterdir() if path.name.endswith((BEFORE, CREATED))]
 
 
+def test_a_link_to_nothing_leads_to_nothing_again(home: Path) -> None:
+    link, real = home / ".aider.conf.yml", home / "dotfiles.yml"
+    link.symlink_to(real)
+    (edit,) = edits_of("aider", home)
+    apply(planned(edit))
+    assert real.exists()
+    restore(undone(edit))
+    assert link.is_symlink()
+    assert not real.exists()
+
+
 def test_a_link_stays_a_link(home: Path) -> None:
     (home / "dotfiles").mkdir()
     real = home / "dotfiles" / "aider.yml"

@@ -115,7 +115,8 @@ def restore(change: Change) -> None:
     """Undo it, and forget what was kept. Raises as `apply` does."""
     _check_same(change)
     if change.new is None:
-        change.path.unlink(missing_ok=True)
+        # Where a link leads, not the link.
+        change.path.resolve().unlink(missing_ok=True)
     elif change.new != change.old:
         _write(change.path, change.new)
     for suffix in (BEFORE, CREATED):
