@@ -19,8 +19,8 @@ FIELDS: Final = {
         "message.usage.cache_read_input_tokens", "message.usage.fallback_credit", "message.usage.inference_geo",
         "message.usage.input_tokens", "message.usage.iterations", "message.usage.output_tokens",
         "message.usage.output_tokens_details", "message.usage.server_tool_use", "message.usage.service_tier",
-        "message.usage.speed", "parent_tool_use_id", "refused_message_id", "request_id", "session_id",
-        "thinking_display", "thinking_duration_ms", "timestamp", "tool_use_meta", "type", "uuid",
+        "message.usage.speed", "parent_tool_use_id", "request_id", "session_id", "thinking_display",
+        "thinking_duration_ms", "timestamp", "tool_use_meta", "type", "uuid",
     )),
     "control_request/hook_callback": frozenset((
         "request", "request.callback_id", "request.input", "request.subtype", "request.tool_use_id", "request_id",
@@ -109,9 +109,6 @@ FIELDS: Final = {
         "attempt", "error", "error_status", "max_retries", "retry_delay_ms", "session_id", "subtype", "type",
         "uuid",
     )),
-    "system/informational": frozenset((
-        "content", "level", "session_id", "subtype", "type", "uuid",
-    )),
     "system/init": frozenset((
         "additional_directories", "agents", "analytics_disabled", "apiKeySource", "capabilities",
         "claude_code_version", "cwd", "fast_mode_disabled_reason", "fast_mode_state", "mcp_servers", "memory_paths",
@@ -119,10 +116,6 @@ FIELDS: Final = {
         "permissionMode", "plugins", "product_feedback_disabled", "served_by_anthropic", "session_id", "skills",
         "slash_commands", "subtype", "tools", "type", "ultrathink_available", "ultrathink_typed_raises", "uuid",
         "view_mode",
-    )),
-    "system/model_refusal_no_fallback": frozenset((
-        "api_refusal_category", "api_refusal_explanation", "content", "original_model", "refused_user_message_uuid",
-        "request_id", "session_id", "subtype", "type", "uuid",
     )),
     "system/status": frozenset((
         "session_id", "status", "subtype", "type", "uuid",
@@ -137,8 +130,7 @@ FIELDS: Final = {
     "user": frozenset((
         "isSynthetic", "message", "message.content", "message.content[].content", "message.content[].is_error",
         "message.content[].text", "message.content[].tool_use_id", "message.content[].type", "message.role",
-        "parent_tool_use_id", "refused_message_id", "session_id", "timestamp", "tool_result_meta",
-        "tool_use_result", "type", "uuid",
+        "parent_tool_use_id", "session_id", "timestamp", "tool_result_meta", "tool_use_result", "type", "uuid",
     )),
 }  # fmt: skip
 # Words of lists that may grow.
