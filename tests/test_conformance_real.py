@@ -1,4 +1,4 @@
-"""`conformance run --base-url` against a server with the real CLI (CLAUDE_CLI=path); cassettes answer it."""
+"""The suite and the recorder with the real CLI (CLAUDE_CLI=path); cassettes answer it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import cassettes, messages, results
+from conformance import cassettes, messages, record, results
 from conformance import scenario as scenarios
 from conformance.cassettes import Cassette
 from conformance.messages import Arrived, Reply
@@ -56,3 +56,20 @@ async def test_the_suite_passes_with_the_real_cli(tmp_path: Path) -> None:
     wrong = [result for result in report.results if result.outcome in ("fail", "error")]
     assert (code, wrong) == (0, list[Result]())
     assert report.counts["pass"] > 100
+
+
+# Ended by the proxy in all the ways there are: once it is idle, at its answer's end, with an interrupt, in mid-answer.
+ENDED = (
+    "chat/plain",
+    "errors/rate_limit",
+    "limits/max_tokens_reached",
+    "schema/prose_json",
+    "tools/one_call",
+    "tools/price",
+)
+
+
+def test_what_a_proxy_ends_is_recorded_whole() -> None:
+    wanted = [one for one in scenarios.every(SCENARIOS) if one.name in ENDED]
+    outcomes = record.record(record.find(os.environ["CLAUDE_CLI"]), wanted, lambda _: None, quick=True)
+    assert {one.scenario.name: one.problems for one in outcomes} == dict.fromkeys(ENDED, ())

@@ -67,6 +67,9 @@ def upstream_of(asked: Asked) -> list[dict[str, Any]]:
         message.append(event)
         if event["type"] == "message_stop" and any(one["type"] == "message_delta" for one in message):
             break
+    if message and message[-1]["type"] == "message_delta":
+        # A recording goes no further where the CLI is killed at an answer's end.
+        message.append({"type": "message_stop"})
     return message
 
 
