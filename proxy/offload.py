@@ -1,7 +1,7 @@
 """Work on large values, in a thread: the event loop goes on serving others meanwhile.
 
-One thread for all of it: a call that does not let go of the interpreter keeps the loop waiting for as long as it takes,
-and several of them for as long as they take together.
+One thread for each owner, and two for all: a call that does not let go of the interpreter keeps the loop waiting for as
+long as it takes, and several of them for as long as they take together.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import partial
-from typing import Final, Literal, ParamSpec, TypeVar
+from typing import Final, Literal, ParamSpec, TypeVar, get_args
+
+from proxy.fair_line import FairLine, Threads
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -21,33 +23,23 @@ LARGE: Final = 256 * 1024
 SWITCH: Final = 0.0005
 
 
-class _Threads(ThreadPoolExecutor):
-    """Makes do with the threads that it has when the system has no more to give."""
-
-    def _adjust_thread_count(self) -> None:
-        try:
-            super()._adjust_thread_count()
-        except RuntimeError:
-            if not self._threads:
-                raise
-
-
-_thread: Final = _Threads(1, thread_name_prefix="large")
-# For what may take long, or may not: who asks for little does not stand behind others' large values.
-_threads: Final = _Threads(2, thread_name_prefix="unsure")
-# Calls that wait for the one thread, the one under way among them.
-_in_line = 0
 # From so many on what has not been accepted yet is to be turned away: each holds on to its value.
 MAX_IN_LINE: Final = 64
+# Whose request it is that a task works for: owners take turns.
+OWNER: Final[ContextVar[str]] = ContextVar("OWNER", default="")
+_large: Final = FairLine(2, 1, MAX_IN_LINE, "large")
+# For what may take long, or may not: who asks for little does not stand behind large values.
+_unsure: Final = FairLine(4, 2, MAX_IN_LINE, "unsure")
 # For what waits for a file that another program holds, or for the lock behind that: nothing else stands behind it.
-_FILES: Final = {name: _Threads(4, thread_name_prefix=name) for name in ("store", "answers")}
+File = Literal["store", "answers", "usage"]
+_FILES: Final = {name: Threads(4, thread_name_prefix=name) for name in get_args(File)}
 
 
 def start() -> None:
     """Have a thread of each kind, also of the running loop's own, before the system may have none to give."""
-    usual = _Threads(thread_name_prefix="usual")
+    usual = Threads(thread_name_prefix="usual")
     asyncio.get_running_loop().set_default_executor(usual)
-    for threads in (_thread, _threads, *_FILES.values(), usual):
+    for threads in (_large.threads, _unsure.threads, *_FILES.values(), usual):
         threads.submit(int)
 
 
@@ -58,33 +50,23 @@ def give_way_quickly() -> None:
 
 
 def overdone(size: int) -> bool:
-    """Whether there is too much to do for a new value of this size."""
-    return size >= LARGE and _in_line >= MAX_IN_LINE
+    """Whether there is too much to do for a new value of this size, of the owner whom this task works for."""
+    return size >= LARGE and _large.full(OWNER.get())
 
 
 async def off_loop(size: int, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
     """What `work` gives for a value of this size. It must be pure: it may run in another thread, and then to its end
     even when nobody waits for it any more."""
-    global _in_line
     if size < LARGE:
         return work(*args, **kwargs)
-    # Let go of when nobody waits for it any more, whenever its turn is.
-    call = [partial(work, *args, **kwargs)]
-    _in_line += 1
-    try:
-        return await asyncio.get_running_loop().run_in_executor(_thread, lambda: call.pop()())
-    finally:
-        call.clear()
-        _in_line -= 1
+    return await _large.run(OWNER.get(), partial(work, *args, **kwargs))
 
 
 async def in_thread(work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
     """What `work` gives, of which nobody knows how long it takes. As for `off_loop`, it must be pure."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, partial(work, *args, **kwargs))
+    return await _unsure.run(OWNER.get(), partial(work, *args, **kwargs))
 
 
-async def in_file(
-    file: Literal["store", "answers"], work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs
-) -> _Result:
+async def in_file(file: File, work: Callable[_Args, _Result], *args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
     """What `work` gives, which reads or writes that file, in one of the file's own threads."""
     return await asyncio.get_running_loop().run_in_executor(_FILES[file], partial(work, *args, **kwargs))

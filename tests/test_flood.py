@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from proxy import offload
+from proxy.fair_line import FairLine
 from proxy.http.uploads import Uploads
 from proxy.protocol.failures import MAX_TOLD, Rejection, shown
 from proxy.protocol.media import data_url
@@ -61,7 +62,7 @@ async def test_large_requests_beyond_what_can_be_taken_in_are_turned_away(
 ) -> None:
     expects("security", "hundreds of large requests at once, 12 kB each as they are sent", "429 beyond 64 of them")
     server = await local()
-    monkeypatch.setattr(offload, "MAX_IN_LINE", 1)
+    monkeypatch.setattr(offload, "_large", FairLine(1, 1, 1, "large"))
     go_on = threading.Event()
     first = asyncio.create_task(offload.off_loop(offload.LARGE, go_on.wait, 60))
     headers = {"content-type": "application/json", "content-encoding": "gzip"}

@@ -17,6 +17,7 @@ import falcon
 import falcon.asgi
 
 from proxy.keys.keyring import Keyring
+from proxy.offload import OWNER
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.settings import Settings, loopback
 
@@ -63,6 +64,7 @@ class AccessControl:
 
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         req.context.key_name = req.context.owner = ""
+        OWNER.set("")
         if sum(name == b"host" for name, _ in req.scope["headers"]) > 1:
             raise Rejection(Failure(Kind.BAD_REQUEST, "The request has more than one Host header."))
         host = req.get_header("host") or ""
@@ -87,6 +89,7 @@ class AccessControl:
                 message = "No API key given: send `Authorization: Bearer KEY` or `x-api-key: KEY`."
                 raise Rejection(Failure(Kind.NO_KEY, message))
             req.context.key_name, req.context.owner = found
+            OWNER.set(req.context.owner)
 
     def _check_origin(self, origin: str, host: str, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         origin = origin.rstrip("/").lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -13,7 +12,7 @@ from proxy.http import codings, values
 from proxy.http.edge import ABORT
 from proxy.http.paths import DEPLOYMENT
 from proxy.http.uploads import UPLOADS
-from proxy.offload import LARGE, in_thread, off_loop, overdone
+from proxy.offload import LARGE, OWNER, in_thread, off_loop, overdone
 from proxy.protocol.decoding import decoded
 from proxy.protocol.failures import BUSY, Failure, Kind, Rejection
 
@@ -97,7 +96,7 @@ async def read_json(
     if (req.content_length or 0) > max_size:
         raise _too_large(max_size)
     pieces: list[bytes] = []
-    with UPLOADS.one(MOST_AT_ONCE * max_size, req.scope.get(ABORT)) as upload:
+    with UPLOADS.one(MOST_AT_ONCE * max_size, req.scope.get(ABORT), OWNER.get()) as upload:
         async for piece in req.stream:
             pieces.append(piece)
             upload.grow(len(piece))
@@ -106,7 +105,7 @@ async def read_json(
     size = upload.size
     if applied:
         # A few bytes may become many.
-        pieces = [await asyncio.to_thread(_decompressed, b"".join(pieces), applied, max_size)]
+        pieces = [await in_thread(_decompressed, b"".join(pieces), applied, max_size)]
         size = len(pieces[0])
     if overdone(size):
         raise Rejection(BUSY)

@@ -5,7 +5,6 @@ Never in silence: the answer's header, the usage file and the page name it. What
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from msgspec import Struct, structs
 
 from proxy.cli.pool import Pool
 from proxy.keys.quota import midnight, tomorrow
+from proxy.offload import in_file
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.protocol.plan import Plan
 from proxy.usage.reader import FallbackCost, Reader
@@ -103,7 +103,7 @@ class Fallback:
                 return reader.fallback_cost(since, since - DAYS * 86_400)
 
         try:
-            cost = await asyncio.to_thread(read, path)
+            cost = await in_file("usage", read, path)
         except (sqlite3.Error, OSError) as error:
             message = f"The plan is used up, and what the other login has cost today cannot be read: {error}."
             raise Rejection(Failure(Kind.PLAN_LIMIT, message)) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from typing import Any, Final
@@ -13,6 +12,7 @@ from proxy.http.counting import CountTokens
 from proxy.keys.keyring import Keyring
 from proxy.keys.quota import Quota, UsedToday, midnight
 from proxy.keys.store import KeyLimits
+from proxy.offload import in_file
 from proxy.protocol.failures import Failure, Kind, Rejection
 from proxy.usage.reader import Reader
 from proxy.usage.writer import Ledger
@@ -60,7 +60,7 @@ class KeyQuota:
                 return UsedToday(*reader.used(name, since))
 
         try:
-            return await asyncio.to_thread(read)
+            return await in_file("usage", read)
         except (sqlite3.Error, OSError) as error:
             log.warning("usage cannot be read from %s (%s)", path, error)
             raise Rejection(Failure(Kind.INTERNAL, NOT_TOLD.format("read"))) from None
