@@ -125,6 +125,14 @@ def test_thinking_comes_back_as_text_or_not_at_all(
     assert (of(ASK, came) in [of(ASK, echo) for echo in fingerprint.echoes(said)]) == same
 
 
+def test_ways_to_send_an_answer_back_that_come_to_the_same_are_one() -> None:
+    call = CallPart("toolu_1", "look", "{}")
+    said = Answer(model="m", parts=(ThinkingPart(" ", "c2ln"), TextPart("<think></think>"), call))
+    echoes = fingerprint.echoes(said)
+    keys = fingerprint.of_echoes(fingerprint.start(""), echoes, fingerprint.NO_DEFAULTS)
+    assert 0 < len(keys) == len(set(keys)) < len(echoes)
+
+
 @pytest.mark.parametrize("arguments", [b'{"a":1E400}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
 def test_arguments_that_are_no_value_do_no_harm(arguments: bytes) -> None:
     assert of(ASK, answer(arguments=arguments)) == of(ASK, answer(arguments=arguments))

@@ -193,6 +193,9 @@ async def test_what_a_request_holds_is_let_go_of_when_it_has_ended(local: Serve,
         job = server.service.jobs.find("", response)
         assert job is not None
         await until(lambda: job.ended, 60, "it has ended")
+        if sys.version_info >= (3, 14):
+            # There a task that was cancelled is in a cycle with its own error.
+            gc.collect()
         await until(lambda: {id(each) for each in plans()} <= known, 60, "nothing is left of the requests")
     finally:
         gc.enable()

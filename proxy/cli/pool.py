@@ -271,8 +271,7 @@ class Pool:
         if not echoes:
             return False
         known = fingerprint.defaults(lease.plan.tools, echoes[:1])
-        # Two ways may come to the same.
-        keys = tuple(dict.fromkeys(fingerprint.extend(lease.fingerprint, echo, known=known) for echo in echoes))
+        keys = fingerprint.of_echoes(lease.fingerprint, echoes, known)
         self._recall.keep(keys[0], answer, known, others=keys[1:])
         self._parked.seen(lease.fingerprint, *keys, fingerprint.alone(echoes[0], lease.owner, known))
         if to_disk:

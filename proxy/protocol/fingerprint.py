@@ -187,6 +187,12 @@ def echoes(answer: Answer) -> tuple[Message, ...]:
     return tuple(found)
 
 
+def of_echoes(before: bytes, echoes: Iterable[Message], known: Defaults) -> tuple[bytes, ...]:
+    """The fingerprints of messages with each of these behind them, each once: two may come to the same. `before`: that
+    of the messages."""
+    return tuple(dict.fromkeys(extend(before, echo, known=known) for echo in echoes))
+
+
 def full(answer: Answer, known: Defaults = NO_DEFAULTS) -> Message | None:
     """The message as the model wrote it, with its thinking; None where `echo` gives None, or every client sends it so.
 
